@@ -1,0 +1,48 @@
+# `make demo` and `make test` work on a fresh machine with Python, git and make; everything is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PHOTOS ?=
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-nbs test-py readme notebooks docs export clean
+
+# Set up once; again when what is needed has changed.
+$(VENV)/.installed: settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -U pip 'setuptools<81' wheel
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	OMP_NUM_THREADS=2 $(BIN)/capdec demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: test-nbs test-py
+
+# The notebooks' cells are tests; two at a time, one thread each, is the fastest on two cores.
+test-nbs: $(VENV)/.installed
+	$(BIN)/python tools/check_notebooks.py
+	$(BIN)/nbdev_test --n_workers 2 --timing --do_print
+
+test-py: $(VENV)/.installed
+	$(BIN)/python -m pytest -q tests
+
+export: $(VENV)/.installed
+	$(BIN)/nbdev_export
+
+# Run notebooks in place and keep their outputs: make notebooks NBS=nbs/03_noise_injection.ipynb
+NBS ?= $(sort $(wildcard nbs/*.ipynb))
+notebooks: $(VENV)/.installed
+	$(BIN)/python tools/run_notebooks.py $(NBS)
+
+readme: $(VENV)/.installed
+	$(BIN)/python tools/build_readme.py
+
+# Needs Quarto (https://quarto.org); the tests do not.
+docs: $(VENV)/.installed
+	@command -v quarto >/dev/null || { echo "make docs needs Quarto: install it from https://quarto.org"; exit 1; }
+	$(BIN)/nbdev_docs
+
+clean:
+	rm -rf _out _proc _docs build dist *.egg-info

@@ -1,0 +1,109 @@
+"Files that are written whole, and images of every kind."
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from capdec.core import atomic_path, find_images, open_image, read_json, write_json
+
+def jpeg(im, **kw):
+    buf = io.BytesIO()
+    im.save(buf, 'jpeg', **kw)
+    return buf.getvalue()
+
+def test_killed_writer_leaves_the_old_file(tmp_path):
+    write_json(tmp_path/'a.json', {'old': 1})
+    code = f"""
+import os, signal
+from capdec.core import atomic_path
+with atomic_path(r'{tmp_path/"a.json"}') as p:
+    p.write_text('half')
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, '-c', code]).returncode == -signal.SIGKILL
+    assert read_json(tmp_path/'a.json') == {'old': 1}
+
+def test_atomic_path_keeps_ordinary_permissions(tmp_path):
+    old = os.umask(0o022)
+    try:
+        with atomic_path(tmp_path/'f') as p: p.write_text('x')
+    finally: os.umask(old)
+    assert (tmp_path/'f').stat().st_mode & 0o777 == 0o644
+
+@settings(max_examples=40, deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.text(), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(), c, max_size=3), max_leaves=8))
+def test_json_round_trip(tmp_path_factory, obj):
+    f = tmp_path_factory.mktemp('j')/'o.json'
+    try: write_json(f, obj)
+    except UnicodeEncodeError: return # lone surrogates are no text
+    assert read_json(f) == obj
+
+@pytest.mark.parametrize('content,says', [(b'', 'line 1'), (b'[1,', 'line 1'), (b'\xff\xfe\x00', 'not UTF-8'), (b'['*100_000, 'JSON')])
+def test_bad_json(tmp_path, content, says):
+    (tmp_path/'b.json').write_bytes(content)
+    with pytest.raises(ValueError, match=says): read_json(tmp_path/'b.json')
+    with pytest.raises(ValueError, match='folder'): read_json(tmp_path)
+
+def test_every_mode_opens():
+    for mode in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16'):
+        im = open_image(Image.new(mode, (9, 5)))
+        assert (im.mode, im.size) == ('RGB', (9, 5)), mode
+
+def test_rotated_photo_is_upright():
+    left_red = Image.new('RGB', (40, 20), 'blue'); left_red.paste('red', (0, 0, 20, 20))
+    exif = Image.Exif(); exif[0x0112] = 6
+    im = open_image(jpeg(left_red, exif=exif, quality=95))
+    assert im.size == (20, 40) and im.getpixel((10, 5))[0] > 200 and im.getpixel((10, 35))[2] > 200
+
+def test_transparency_is_laid_on_white(tmp_path):
+    Image.new('RGBA', (4, 4), (0, 0, 0, 0)).save(tmp_path/'t.png')
+    assert open_image(tmp_path/'t.png').getpixel((0, 0)) == (255, 255, 255)
+    pal = Image.new('P', (4, 4)); pal.info['transparency'] = 0; pal.save(tmp_path/'p.png', transparency=0)
+    assert open_image(tmp_path/'p.png').getpixel((0, 0)) == (255, 255, 255)
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)).save(tmp_path/'d.png')
+    a = np.array(open_image(tmp_path/'d.png'))
+    assert a.min() == 0 and a.max() == 255 and len(np.unique(a)) == 256
+
+@pytest.mark.parametrize('dtype', ['uint8', 'bool', 'float32', 'uint16'])
+def test_arrays(dtype):
+    a = np.zeros((6, 7, 3), dtype); a[:3] = 1 if dtype in ('bool', 'float32') else np.iinfo(dtype).max
+    im = np.array(open_image(a))
+    assert im.shape == (6, 7, 3) and im[0].min() == 255 and im[-1].max() == 0
+    assert np.array_equal(np.array(open_image(a.transpose(2, 0, 1))), im)
+
+@pytest.mark.parametrize('bad', [b'', b'not an image', b'\xff\xd8\xff\xe0' + b'\0'*50, b'\x89PNG\r\n\x1a\n' + b'\0'*20, b'GIF89a', b'RIFF\0\0\0\0WEBP'])
+def test_bad_bytes_are_one_line(bad, tmp_path):
+    (tmp_path/'x.jpg').write_bytes(bad)
+    for src in (bad, tmp_path/'x.jpg'):
+        with pytest.raises(ValueError) as e: open_image(src)
+        assert '\n' not in str(e.value)
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8), fmt=st.sampled_from(['jpeg', 'png', 'webp', 'gif', 'bmp', 'tiff']))
+def test_fuzzed_files_never_raise_anything_else(cut, flips, fmt):
+    buf = io.BytesIO(); Image.fromarray(np.random.default_rng(0).integers(0, 255, (10, 10, 3), dtype=np.uint8)).save(buf, fmt)
+    data = bytearray(buf.getvalue())
+    for at, v in flips: data[int(at*(len(data)-1))] = v
+    data = bytes(data[:int(cut*len(data))])
+    try: assert open_image(data).mode == 'RGB'
+    except ValueError: pass
+
+def test_pixel_limit(monkeypatch):
+    import capdec.core
+    monkeypatch.setattr(capdec.core, 'MAX_PIXELS', 99)
+    with pytest.raises(ValueError, match='pixels'): open_image(Image.new('RGB', (10, 10)))
+
+def test_find_images_reports_empty_folders(tmp_path):
+    (tmp_path/'notes.txt').write_text('x')
+    with pytest.raises(FileNotFoundError, match='no images'): find_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match='no file matches'): find_images(str(tmp_path/'*.jpg'))
+    (tmp_path/'a[1].jpg').write_bytes(b'') # a name with glob characters is a name when the file is there
+    assert [p.name for p in find_images(str(tmp_path/'a[1].jpg'))] == ['a[1].jpg']
