@@ -1,0 +1,323 @@
+"What a story cannot show of capdec.store: properties over many inputs, processes that die, files that lie"
+import json,os,pickle,signal,subprocess,sys,textwrap
+
+import numpy as np,pytest,torch
+from hypothesis import HealthCheck,given,settings,strategies as st
+
+from capdec.store import EmbeddingStore,import_official,read_official_pickle,safe_unpickle
+
+def records(n, start=0): return [dict(image_id=f'im{i//5}' if i%2 else i//5, caption=f'caption {i} 🐕', id=i, filename=None if i%3 else f'{i}.jpg') for i in range(start, start+n)]
+def noise(n, d=8, seed=0): return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+def make(path, sizes=(5, 1, 7), d=8, **kw):
+    rows,v = records(sum(sizes)),noise(sum(sizes), d)
+    with EmbeddingStore.create(path, d, dict(encoder='noise', kind='text'), **kw) as s:
+        i = 0
+        for n in sizes: s.append(rows[i:i+n], v[i:i+n]); i += n
+    return EmbeddingStore(path),rows,v
+
+def run(code, *args, **kw):
+    return subprocess.run([sys.executable, '-c', textwrap.dedent(code), *map(str, args)], capture_output=True, text=True, **kw)
+
+# ---- what goes in comes out
+
+ids = st.one_of(st.integers(), st.text(st.characters(exclude_categories=['Cs'])))
+words = st.text(st.characters(exclude_categories=['Cs']))
+rows_of = st.lists(st.fixed_dictionaries(dict(image_id=ids, caption=words, id=ids, filename=st.none() | words)), max_size=12)
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(rows_of, max_size=4), st.sampled_from(['float16','float32']), st.data())
+def test_round_trip(tmp_path_factory, shards, dtype, data):
+    path = tmp_path_factory.mktemp('store')
+    rows = [r for s in shards for r in s]
+    v = noise(len(rows), 3)
+    with EmbeddingStore.create(path, 3, dtype=dtype) as s:
+        i = 0
+        for sh in shards: s.append(sh, v[i:i+len(sh)]); i += len(sh)
+    store = EmbeddingStore(path).verify()
+    want = v.half().float() if dtype == 'float16' else v
+    assert len(store) == len(rows) and list(store.rows()) == rows
+    assert [type(o['image_id']) for o in store.rows()] == [type(o['image_id']) for o in rows]
+    assert torch.equal(store.vectors(), want)
+    if rows:
+        pick = data.draw(st.lists(st.integers(-len(rows), len(rows)-1), max_size=20))
+        for p in (pick, torch.tensor(pick, dtype=torch.long), np.array(pick, dtype=int)):
+            assert torch.equal(store.vectors(p), want[torch.tensor(pick, dtype=torch.long)])
+            assert store.captions(p) == [rows[i]['caption'] for i in pick]
+        cut = data.draw(st.slices(len(rows)))
+        assert store.captions(cut) == [o['caption'] for o in rows[cut]]
+        assert torch.equal(store.vectors(cut), want[list(range(len(rows)))[cut]])
+        mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))))
+        assert torch.equal(store.vectors(mask), want[mask])
+
+def test_many_shards_stay_within_the_limit_of_open_files(tmp_path):
+    r = run('''
+        import resource,sys,torch
+        from capdec.store import EmbeddingStore
+        resource.setrlimit(resource.RLIMIT_NOFILE, (320, 320))
+        with EmbeddingStore.create(sys.argv[1], 2) as s:
+            for i in range(400): s.append([dict(image_id=i, caption='a', id=i, filename=None)], torch.full((1, 2), float(i)))
+        assert EmbeddingStore(sys.argv[1]).vectors()[:,0].tolist() == list(range(400))
+        ''', tmp_path/'s')
+    assert r.returncode == 0, r.stderr
+
+def test_opening_reads_nothing(tmp_path):
+    import pyarrow as pa
+    with EmbeddingStore.create(tmp_path/'s', 512) as s: s.append(records(20_000), torch.zeros(20_000, 512))
+    before = pa.total_allocated_bytes()
+    store = EmbeddingStore(tmp_path/'s')
+    store.vectors([0, 19_999])
+    assert pa.total_allocated_bytes() - before < 1 << 20     # the file has 20 MB
+
+def test_datasets_opens_it(tmp_path):
+    store,rows,v = make(tmp_path/'s')
+    ds = store.dataset()
+    assert ds['caption'][:] == [r['caption'] for r in rows] and ds[7]['image_id'] == str(rows[7]['image_id'])
+    assert torch.equal(ds.with_format('torch')[6]['vector'], v[6].half().float())
+
+def test_a_loader_with_workers(tmp_path):
+    store,_,v = make(tmp_path/'s')
+    assert torch.equal(pickle.loads(pickle.dumps(store)).vectors(), v.half().float())
+
+def test_tensors_that_need_care(tmp_path):
+    with EmbeddingStore.create(tmp_path/'s', 4, dtype='float32') as s:
+        s.append(records(3), torch.ones(3, 4, requires_grad=True))
+        s.append(records(2), torch.ones(2, 4, dtype=torch.bfloat16))
+        s.append(records(4), torch.arange(16.).reshape(4, 4).T)    # not contiguous
+    assert torch.equal(EmbeddingStore(tmp_path/'s').vectors()[5:], torch.arange(16.).reshape(4, 4).T)
+
+# ---- bad input: one clear line
+
+@pytest.mark.parametrize('row,what', [(dict(image_id=None), 'image_id None'), (dict(image_id=True), 'image_id True'), (dict(caption=3), 'caption 3'), (dict(caption=None), 'caption None'),
+    (dict(caption='half a dog \ud83d'), 'lone surrogate'), (dict(filename=7), 'filename 7')])
+def test_bad_records(tmp_path, row, what):
+    with EmbeddingStore.create(tmp_path/'s', 2) as s:
+        with pytest.raises(ValueError, match=what): s.append([{**records(1)[0], **row}], torch.zeros(1, 2))
+    assert len(EmbeddingStore(tmp_path/'s')) == 0
+
+@pytest.mark.parametrize('v,what', [(torch.zeros(2), 'shape'), (torch.zeros(1, 3), 'holds'), (torch.zeros(2, 2), '1 records with 2'), (torch.full((1, 2), float('nan')), 'NaN'),
+    (torch.full((1, 2), 7e4), 'too large')])
+def test_bad_vectors(tmp_path, v, what):
+    with EmbeddingStore.create(tmp_path/'s', 2) as s:
+        with pytest.raises(ValueError, match=what): s.append(records(1), v)
+
+def test_a_damaged_shard_is_named(tmp_path):
+    store,rows,v = make(tmp_path/'s', sizes=(50, 50))
+    f = tmp_path/'s'/'shard-00001.arrow'
+    whole = f.read_bytes()
+    f.write_bytes(whole[:len(whole)//2])
+    with pytest.raises(ValueError, match='shard-00001.*cut off'): EmbeddingStore(tmp_path/'s')
+    f.unlink()
+    with pytest.raises(FileNotFoundError, match='shard-00001.*missing'): EmbeddingStore(tmp_path/'s')
+    f.write_bytes(bytes(len(whole)))
+    with pytest.raises(ValueError, match='shard-00001.*damaged'): EmbeddingStore(tmp_path/'s').vectors()
+    make(tmp_path/'t', sizes=(100,))
+    (tmp_path/'s'/'shard-00001.arrow').write_bytes((tmp_path/'t'/'shard-00000.arrow').read_bytes()[:len(whole)].ljust(len(whole), b'\0'))
+    with pytest.raises(ValueError, match='shard-00001.*damaged'): EmbeddingStore(tmp_path/'s').captions()
+
+def test_flipped_bits_never_end_in_a_crash(tmp_path):
+    make(tmp_path/'s', sizes=(40,))
+    r = run('''
+        import random,sys
+        from pathlib import Path
+        from capdec.store import EmbeddingStore
+        f = Path(sys.argv[1])/'shard-00000.arrow'
+        whole = f.read_bytes(); rng = random.Random(0); clear = silent = 0
+        for _ in range(300):
+            b = bytearray(whole)
+            for _ in range(rng.choice([1, 8, 64])): b[rng.randrange(len(b))] = rng.randrange(256)
+            f.write_bytes(b)
+            try: EmbeddingStore(f.parent).verify(); assert bytes(b) == whole
+            except ValueError: pass
+            try: s = EmbeddingStore(f.parent); s.vectors(); list(s.rows()); silent += 1
+            except ValueError as e: assert 'damaged' in str(e), e; clear += 1
+            f.unlink()     # the next write must not change pages that are still mapped
+        print(clear, silent)
+        ''', tmp_path/'s')
+    assert r.returncode == 0, r.stderr[-2000:]
+    assert int(r.stdout.split()[0]) > 10     # what only `verify` can see (a number, a letter) is read as it is
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{}', 'null', '{"format": "capdec embedding store"}', '\x00\x01'])
+def test_a_bad_index(tmp_path, text):
+    make(tmp_path/'s')
+    (tmp_path/'s'/'index.json').write_text(text)
+    with pytest.raises(ValueError, match='index.json'): EmbeddingStore(tmp_path/'s')
+
+@pytest.mark.parametrize('key,value', [('dim', '8'), ('dim', 0), ('shards', None), ('shards', [{}]), ('columns', 3), ('meta', []), ('version', 2), ('finished', 'yes'), ('dtype', 'int8')])
+def test_a_changed_index(tmp_path, key, value):
+    make(tmp_path/'s')
+    f = tmp_path/'s'/'index.json'
+    f.write_text(json.dumps({**json.loads(f.read_text()), key: value}))
+    with pytest.raises(ValueError, match='index.json'): EmbeddingStore(tmp_path/'s')
+
+def test_wrong_width_is_found_on_reading(tmp_path):
+    make(tmp_path/'s')
+    f = tmp_path/'s'/'index.json'
+    f.write_text(json.dumps({**json.loads(f.read_text()), 'dim': 4}))
+    with pytest.raises(ValueError, match='damaged shard'): EmbeddingStore(tmp_path/'s').vectors()
+
+def test_other_options_are_refused(tmp_path):
+    EmbeddingStore.create(tmp_path/'s', 8, dict(encoder='a', size=(1, 2))).close()
+    for kw,what in ((dict(meta=dict(encoder='b', size=(1, 2))), 'encoder'), (dict(meta=dict(encoder='a')), 'size'), (dict(dim=9), 'dim: 8, now 9'), (dict(dtype='float32'), 'dtype'), (dict(columns=('caption',)), 'columns')):
+        with pytest.raises(ValueError, match=what): EmbeddingStore.create(tmp_path/'s', **{**dict(dim=8, meta=dict(encoder='a', size=(1, 2)), resume=True), **kw})
+    EmbeddingStore.create(tmp_path/'s', 8, dict(encoder='a', size=(1, 2)), resume=True).finish()    # a tuple is JSON's list
+    with pytest.raises(ValueError, match='only what JSON'): EmbeddingStore.create(tmp_path/'t', 8, dict(encoder=object()))
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path/'thesis.tex').write_text('precious')
+    with pytest.raises(ValueError, match='not empty'): EmbeddingStore.create(tmp_path, 8)
+    assert [o.name for o in tmp_path.iterdir()] == ['thesis.tex']
+
+# ---- processes that die, and disks that refuse
+
+WRITER = '''
+import sys,torch
+from capdec.store import EmbeddingStore
+with EmbeddingStore.create(sys.argv[1], 8, dict(encoder='noise'), resume=True) as s:
+    v = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    print('ready', flush=True)
+    for i in range(len(s), 200, 5): s.append([dict(image_id=j, caption=f'c{j}', id=j, filename=None) for j in range(i, i+5)], v[i:i+5])
+'''
+
+def files(path): return {o.name: o.read_bytes() for o in path.iterdir()}
+
+def test_kill_minus_nine_and_go_on(tmp_path):
+    import time
+    assert run(WRITER, tmp_path/'whole').returncode == 0
+    for k in range(2):
+        p = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path/'s')], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        p.stdout.readline(); time.sleep(.01 + .013*k)
+        p.send_signal(signal.SIGKILL); p.wait()
+    assert run(WRITER, tmp_path/'s').returncode == 0
+    assert files(tmp_path/'s') == files(tmp_path/'whole')
+
+def test_a_shard_without_its_index_entry_is_written_again(tmp_path):
+    s = EmbeddingStore.create(tmp_path/'s', 8); s.append(records(2), noise(2)); s.close()
+    (tmp_path/'s'/'shard-00001.arrow').write_bytes(b'rubbish'); (tmp_path/'s'/'.shard-00001.arrow.q.tmp').write_bytes(b'rub')
+    with EmbeddingStore.create(tmp_path/'s', 8, resume=True) as s: s.append(records(2, 2), noise(2))
+    assert EmbeddingStore(tmp_path/'s').verify().column('id') == [0, 1, 2, 3] and not list((tmp_path/'s').glob('.*'))
+
+def test_one_writer_at_a_time(tmp_path):
+    with EmbeddingStore.create(tmp_path/'s', 8, dict(encoder='noise')) as s:
+        r = run(WRITER, tmp_path/'s')
+        assert r.returncode and 'another process is writing' in r.stderr.splitlines()[-1]
+        s.append(records(1), noise(1))
+    assert len(EmbeddingStore(tmp_path/'s')) == 1
+
+def test_an_exception_frees_the_lock_and_keeps_what_was_written(tmp_path):
+    with pytest.raises(RuntimeError):
+        with EmbeddingStore.create(tmp_path/'s', 8) as s:
+            s.append(records(1), noise(1))
+            raise RuntimeError
+    with pytest.raises(ValueError, match='unfinished store .1 rows'): EmbeddingStore(tmp_path/'s')
+    with EmbeddingStore.create(tmp_path/'s', 8, resume=True) as s: assert len(s) == 1
+
+def test_disk_full(tmp_path):
+    r = run('''
+        import resource,sys,torch
+        from capdec.store import EmbeddingStore
+        s = EmbeddingStore.create(sys.argv[1], 512)
+        rows = [dict(image_id=i, caption='a', id=i, filename=None) for i in range(1000)]
+        s.append(rows[:10], torch.zeros(10, 512))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))    # the operating system refuses to write more
+        try: s.append(rows, torch.zeros(1000, 512))
+        except OSError as e: print(e)
+        ''', tmp_path/'s')
+    assert r.returncode == 0, r.stderr
+    assert 'cannot be written' in r.stdout and len(r.stdout.strip().splitlines()) == 1
+    assert sorted(o.name for o in (tmp_path/'s').iterdir() if o.name != '.lock') == ['index.json', 'shard-00000.arrow']
+    assert len(EmbeddingStore.create(tmp_path/'s', 512, resume=True)) == 10
+
+def test_read_only_folder(tmp_path):
+    code = '''
+        import os,sys
+        from capdec.store import EmbeddingStore
+        import torch,filelock
+        os.chmod(sys.argv[1], 0o555)
+        if os.geteuid() == 0: os.setuid(65534)     # root may write anywhere
+        for path in (sys.argv[1], sys.argv[1]+'/new'):
+            try: EmbeddingStore.create(path, 4); print('written')
+            except OSError as e: print(e)
+        '''
+    import tempfile
+    with tempfile.TemporaryDirectory() as d:     # pytest's own folder cannot be entered by another user
+        os.chmod(d, 0o755); os.mkdir(f'{d}/r')
+        r = run(code, f'{d}/r')
+    assert r.returncode == 0, r.stderr
+    assert len(r.stdout.splitlines()) == 2 and all('cannot be written' in l for l in r.stdout.splitlines())
+
+# ---- official pickles
+
+class _Evil:
+    def __init__(self, f, *args): self.f,self.args = f,args
+    def __reduce__(self): return self.f, self.args
+
+def _official(text=None, image=None, n=3, index=None):
+    return {'clip_embedding': torch.zeros(0) if image is None else image, 'clip_embedding_text_dave': 0 if text is None else text,
+        'captions': [dict(image_id=f'x{i}' if i else 7, caption=f'c{i}', id=i, clip_embedding=i if index is None else index[i], filename='a.jpg') for i in range(n)]}
+
+def test_malicious_pickles_do_not_run(tmp_path):
+    ran = tmp_path/'ran'
+    inner = pickle.dumps(_Evil(os.system, f'touch {ran}'))
+    evil = {'system': _Evil(os.system, f'touch {ran}'), 'eval': _Evil(eval, f'open({str(ran)!r}, "w")'), 'open': _Evil(open, str(ran), 'w'),
+        'inside a dict': {'captions': [], 'clip_embedding': _Evil(os.system, f'touch {ran}')}, 'inside the bytes of a tensor': _Evil(torch.storage._load_from_bytes, inner),
+        'torch.load': _Evil(torch.load, str(tmp_path/'inner.pt'))}
+    (tmp_path/'inner.pt').write_bytes(inner)
+    for name,obj in evil.items():
+        f = tmp_path/'evil.pkl'
+        f.write_bytes(pickle.dumps(obj))
+        for read in (safe_unpickle, read_official_pickle):
+            with pytest.raises(ValueError, match='evil.pkl') as e: read(f)
+            assert '\n' not in str(e.value), name
+        assert not ran.exists(), name
+    pickle.loads(pickle.dumps(evil['system']))
+    assert ran.exists()     # the same bytes do run where nothing stops them
+
+def test_every_prefix_of_a_pickle_is_refused(tmp_path):
+    whole = pickle.dumps(_official(text=noise(3).half()))
+    f = tmp_path/'cut.pkl'
+    for n in range(0, len(whole)-1, 37):
+        f.write_bytes(whole[:n])
+        with pytest.raises(ValueError, match='cut.pkl'): read_official_pickle(f)
+
+@pytest.mark.parametrize('dtype', [torch.half, torch.float])
+def test_official_layouts(tmp_path, dtype):
+    t,m = noise(3).to(dtype),noise(3, seed=1).to(dtype)
+    for text,image in ((t, None), (None, m), (t, m)):
+        f = tmp_path/'o.pkl'; f.write_bytes(pickle.dumps(_official(text, image)))
+        got = read_official_pickle(f)
+        for want,have in ((text, got['text']), (image, got['image'])): assert have is None if want is None else torch.equal(have, want) and have.dtype == dtype
+        for kind in [k for k in ('text','image') if got[k] is not None]:
+            s = import_official(f, tmp_path/f'{kind}{text is None}{image is None}', kind=kind, shard_rows=2)
+            assert torch.equal(s.vectors(), got[kind].float()) and s.dtype == ('float16' if dtype == torch.half else 'float32') and s.meta['kind'] == kind
+            assert s.column('image_id') == [7, 'x1', 'x2'] and s.column('filename') == ['a.jpg']*3
+
+def test_row_numbers(tmp_path):
+    f = tmp_path/'o.pkl'
+    f.write_bytes(pickle.dumps(_official(noise(3), index=[0, 4, 9])))            # photos were skipped: the position counts
+    assert torch.equal(read_official_pickle(f)['text'], noise(3))
+    f.write_bytes(pickle.dumps(_official(image=noise(2), index=[1, 0, 1])))      # captions that share an image's row
+    assert torch.equal(read_official_pickle(f)['image'], noise(2)[[1, 0, 1]])
+    f.write_bytes(pickle.dumps(_official(image=noise(2), index=[1, 0, 2])))
+    with pytest.raises(ValueError, match='do not fit'): read_official_pickle(f)
+
+@pytest.mark.parametrize('obj', [[], 3, {'captions': 'x'}, {'captions': [3]}, {'captions': [{'caption': 'a'}], 'clip_embedding': torch.zeros(1, 2)}, {'captions': []},
+    {'captions': [{'caption': 'a', 'image_id': 1}], 'clip_embedding': torch.zeros(2, 2, 2)}])
+def test_wrong_layouts(tmp_path, obj):
+    (tmp_path/'o.pkl').write_bytes(pickle.dumps(obj))
+    with pytest.raises(ValueError, match='o.pkl'): read_official_pickle(tmp_path/'o.pkl')
+
+def test_import_goes_on(tmp_path):
+    f = tmp_path/'o.pkl'; f.write_bytes(pickle.dumps(_official(noise(3))))
+    a = import_official(f, tmp_path/'a', shard_rows=2)
+    s = EmbeddingStore.create(tmp_path/'b', 8, a.meta, dtype='float32'); s.append(list(a.rows())[:2], a.vectors([0, 1])); s.close()
+    import_official(f, tmp_path/'b', shard_rows=2)
+    assert files(tmp_path/'a') == files(tmp_path/'b')
+
+def test_the_official_file(shared, tmp_path):
+    f = shared/'golden'/'official_capdec'/'captions.pkl'
+    got = read_official_pickle(f)
+    x = np.load(f.parent/'noise.npz')['x']
+    assert got['text'].shape == got['image'].shape == (250, 512) and got['text'].dtype == torch.half and len(got['captions']) == 250
+    np.testing.assert_array_equal(got['text'][:len(x)].float().numpy(), x)
+    for kind in ('text','image'): assert torch.equal(import_official(f, tmp_path/kind, kind=kind).vectors(), got[kind].float())
