@@ -1,0 +1,228 @@
+"capdec.decoding: the official texts, the plain algorithm against the batched cached one, every option"
+import dataclasses,json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given,settings,strategies as st
+
+from capdec.decoding import Caption,beam_search,generate,greedy,sample
+from capdec.model import CapDecConfig,CaptionModel,gpt2_tokenizer,load_official,train_tokenizer
+
+TOK = train_tokenizer(['a brown dog runs along the beach.', 'a red bus.'], 300)
+
+def tiny(lm='gpt2', seed=0, v=None, h=16, k=3, sharp=4.):
+    "A random captioner in float64, so that sums in another order cannot swap two beams"
+    from transformers import AutoConfig,AutoModelForCausalLM
+    torch.manual_seed(seed)
+    sizes = {
+        'gpt2': dict(n_embd=h, n_layer=2, n_head=2, n_positions=64),
+        'llama': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64),
+        'opt': dict(hidden_size=h, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64, word_embed_proj_dim=h),
+        'gpt_neox': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64),
+        'bloom': dict(hidden_size=h, n_layer=2, n_head=2),
+        'gemma2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=64),
+        'mistral': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64)}
+    cfg = AutoConfig.for_model(lm, vocab_size=v or len(TOK), bos_token_id=0, eos_token_id=0, pad_token_id=0, **sizes[lm])
+    net = AutoModelForCausalLM.from_config(cfg)
+    model = CaptionModel(CapDecConfig('mlp', k, k, 12), net, TOK).eval().double()
+    with torch.no_grad(): model.lm.get_output_embeddings().weight.mul_(sharp)       # less like guessing
+    return model
+
+@torch.no_grad()
+def reference_beam_search(model, prefix, beam_size, max_length, stop_ids, temperature=1.):
+    "CapDec's rule for one prefix `(k, h)`, by the letter: full scores of all continuations, everything computed anew at each step"
+    words = model.lm.get_input_embeddings()
+    tokens,total,length,stopped = None,None,torch.ones(beam_size, dtype=torch.float64),torch.zeros(beam_size, dtype=torch.bool)
+    for t in range(max_length):
+        x = prefix[None] if tokens is None else torch.cat([prefix.expand(beam_size, -1, -1), words(tokens)], 1)
+        lp = (model.lm(inputs_embeds=x, use_cache=False).logits[:, -1].double()/temperature).log_softmax(-1)
+        if tokens is None:
+            total,new = lp[0].topk(beam_size)
+            tokens = new[:, None]
+        else:
+            lp[stopped] = -torch.inf
+            lp[stopped, 0] = 0
+            length[~stopped] += 1
+            average,best = ((total[:, None] + lp)/length[:, None]).flatten().topk(beam_size)
+            source,new = best//lp.shape[1],best%lp.shape[1]
+            tokens,length,stopped = torch.cat([tokens[source], new[:, None]], 1),length[source],stopped[source]
+            total = average*length
+        stopped = stopped | torch.isin(new, torch.tensor(stop_ids))
+        if stopped.all(): break
+    score = total/length
+    order = score.argsort(descending=True)
+    return [(tokens[i][:int(length[i])].tolist(), score[i].item()) for i in order]
+
+def same(found, reference):
+    assert [o.tokens for o in found] == [t for t,_ in reference]
+    assert np.allclose([o.score for o in found], [s for _,s in reference], atol=1e-5)
+
+@pytest.mark.parametrize('name', ['mlp','transformer'])
+def test_official_texts(golden, shared, name):
+    info = json.loads((golden/'golden.json').read_text())['results'][name]
+    model = load_official(golden/f'official_{name}.pt', gpt2_tokenizer(shared/'data/gpt2_bpe'), lm_heads=4)
+    query = torch.tensor(np.load(golden/f'official_{name}.npz')['query'])
+    for size in (8, 3, 1):
+        found = generate(model, query, batch_size=size, num_captions=5, stop_ids=[13])
+        assert [[o.text for o in caps] for caps in found] == [[o.strip() for o in caps] for caps in info['beam']]
+    assert generate(model, query, 'greedy', texts=True, stop_ids=[13, 764]) == [o.strip() for o in info['greedy']]
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('beam_size,max_length', [(1, 9), (2, 1), (3, 12), (5, 20), (8, 7)])
+def test_equals_reference(seed, beam_size, max_length):
+    model = tiny(seed=seed)
+    g = torch.Generator().manual_seed(seed)
+    stops = torch.randperm(len(TOK), generator=g)[:(4, 20, 60)[seed%3]].tolist()       # many stops: beams finish at different steps
+    prefix = 3*torch.randn(4, 3, 16, generator=g, dtype=torch.float64)
+    found = beam_search(model, prefix, beam_size, max_length, stop_ids=stops)
+    for p,caps in zip(prefix, found): same(caps, reference_beam_search(model, p, beam_size, max_length, stops))
+
+@pytest.mark.parametrize('lm', ['gpt2','llama','opt','gpt_neox','bloom','gemma2','mistral'])
+def test_equals_reference_for_other_language_models(lm):
+    model = tiny(lm)
+    prefix = torch.randn(3, 3, 16, dtype=torch.float64)
+    stops = list(range(0, 300, 9))
+    found = beam_search(model, prefix, 4, 25, stop_ids=stops)       # longer than the room that is reserved at once
+    for p,caps in zip(prefix, found): same(caps, reference_beam_search(model, p, 4, 25, stops))
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), b=st.integers(1, 6), beam_size=st.integers(1, 6), max_length=st.integers(1, 15), temperature=st.sampled_from([0.5, 1., 2.]), n_stops=st.integers(0, 120))
+def test_properties(seed, b, beam_size, max_length, temperature, n_stops):
+    model = tiny(seed=seed%5)
+    g = torch.Generator().manual_seed(seed)
+    stops = torch.randperm(len(TOK), generator=g)[:n_stops].tolist()
+    prefix = 3*torch.randn(b, 3, 16, generator=g, dtype=torch.float64)
+    found = beam_search(model, prefix, beam_size, max_length, temperature=temperature, stop_ids=stops)
+    for p,caps in zip(prefix, found):
+        same(caps, reference_beam_search(model, p, beam_size, max_length, stops, temperature))
+        assert [o.score for o in caps] == sorted((o.score for o in caps), reverse=True)
+        for o in caps:
+            assert 1 <= len(o.tokens) == len(o.token_logprobs) <= max_length
+            assert not set(o.tokens[:-1]) & set(stops) and (o.tokens[-1] in stops or len(o.tokens) == max_length)
+            assert abs(np.mean(o.token_logprobs) - o.score) < 1e-9
+
+def test_one_beam_is_greedy():
+    for seed in range(5):
+        model = tiny(seed=seed)
+        prefix = 3*torch.randn(6, 3, 16, dtype=torch.float64)
+        kw = dict(max_length=15, stop_ids=list(range(0, 300, 11)))
+        assert [o[0].tokens for o in greedy(model, prefix, **kw)] == [o[0].tokens for o in beam_search(model, prefix, 1, **kw)]
+
+@pytest.mark.parametrize('method', ['beam','greedy','sample'])
+def test_batch_is_one_by_one(method):
+    model = tiny()
+    x = torch.randn(7, 12)
+    kw = dict(method=method, max_length=12, num_captions=1 if method == 'greedy' else 3, stop_ids=list(range(0, 300, 7)))
+    runs = [generate(model, x, batch_size=size, generator=torch.Generator().manual_seed(5), **kw) for size in (1, 2, 7)]
+    for other in runs[1:]: assert [[o.tokens for o in caps] for caps in other] == [[o.tokens for o in caps] for caps in runs[0]]
+
+def test_token_logprobs_are_the_models():
+    model = tiny()
+    x = torch.randn(2, 12).double()
+    for method in ('beam','greedy','sample'):
+        for v,caps in zip(x, generate(model, x, method, max_length=10, normalize=False)):
+            ids = torch.tensor([caps[0].tokens])
+            with torch.no_grad(): lp = model.logits(v[None].float(), ids).log_softmax(-1).gather(-1, ids[..., None])[0, :, 0]
+            assert np.allclose(lp.tolist(), caps[0].token_logprobs, atol=1e-5)
+
+def test_normalisation():
+    "Vectors come to unit length as the config says, unless told otherwise"
+    model = tiny()
+    x = torch.randn(3, 12)
+    unit = torch.nn.functional.normalize(x, dim=-1)
+    tokens = lambda x,**kw: [o[0].tokens for o in generate(model, x, max_length=6, **kw)]
+    assert tokens(5*x) == tokens(x) == tokens(unit, normalize=False) != tokens(50*x, normalize=False)
+    model.config = dataclasses.replace(model.config, normalize_prefix=False)
+    assert tokens(50*x) == tokens(50*x, normalize=False) and tokens(50*x, normalize=True) == tokens(unit)
+
+@pytest.mark.parametrize('method', ['beam','greedy','sample'])
+def test_lengths(method):
+    model = tiny()
+    x,stops = torch.randn(5, 12),list(range(0, 300, 3))
+    for low,high in [(0, 4), (6, 9), (7, 7)]:
+        caps = [o for c in generate(model, x, method, min_length=low, max_length=high, stop_ids=stops) for o in c]
+        assert all(max(low, 1) <= len(o.tokens) <= high for o in caps)
+        assert all(len(o.tokens) == high or o.tokens[-1] in stops for o in caps)
+
+@pytest.mark.parametrize('method', ['beam','greedy','sample'])
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_no_repeats(method, n):
+    model = tiny(sharp=8.)
+    grams = lambda t: list(zip(*(t[i:] for i in range(n))))
+    x,kw = torch.randn(5, 12),dict(max_length=25, stop_ids=[])
+    free = [grams(o.tokens) for c in generate(model, x, 'greedy', **kw) for o in c]
+    assert any(len(set(o)) < len(o) for o in free)          # this model does repeat itself
+    caps = [grams(TOK('a dog')['input_ids'] + o.tokens) for c in generate(model, x, method, no_repeat_ngram=n, prompt='a dog', **kw) for o in c]
+    assert all(len(set(o)) == len(o) for o in caps)
+
+def test_prompt():
+    "A prompt is what the model has already said: a forced first part of the caption"
+    model = tiny()
+    x,ids = torch.randn(2, 12),TOK('a brown dog')['input_ids']
+    with torch.no_grad(): prefix = model.prefix(x)
+    longer = torch.cat([prefix, model.lm.get_input_embeddings()(torch.tensor(ids)).detach().expand(2, -1, -1)], 1)
+    a,b = beam_search(model, prefix, 3, 8, prompt='a brown dog '),beam_search(model, longer, 3, 8)
+    assert [[o.tokens for o in c] for c in a] == [[o.tokens for o in c] for c in b]
+    assert all(o.text.startswith('a brown dog') for c in a for o in c)
+    assert all(o[0].text.startswith('a red') for m in ('greedy','sample') for o in generate(model, x, m, prompt='a red', max_length=5))
+
+def test_room():
+    "Never more tokens than the language model has positions"
+    model = tiny(k=3)
+    assert model.room == 61
+    for prompt in ('', 'a dog '*10):
+        for m in ('beam','greedy','sample'):
+            n = len(TOK(prompt.rstrip())['input_ids'])
+            assert len(generate(model, torch.randn(1, 12), m, max_length=500, stop_ids=[], prompt=prompt)[0][0].tokens) == 62 - n
+    with pytest.raises(ValueError, match='has room for 61'): generate(model, torch.randn(1, 12), prompt='a dog '*100)
+
+def test_sampling_by_generator():
+    model = tiny()
+    x = torch.randn(4, 12)
+    draw = lambda seed,**kw: [[o.tokens for o in c] for c in generate(model, x, 'sample', num_captions=3, max_length=8, generator=torch.Generator().manual_seed(seed), **kw)]
+    assert draw(1) == draw(1) != draw(2)
+    g = torch.Generator().manual_seed(1)
+    assert len({tuple(o.tokens) for o in sample(model, model.prefix(x).detach(), 5, generator=g, max_length=8)[0]}) > 1
+    assert [c[0] for c in draw(1, top_p=1e-9)] == [c[0].tokens for c in generate(model, x, 'greedy', max_length=8)]
+    assert [c[0] for c in draw(1, temperature=1e-4)] == [c[0].tokens for c in generate(model, x, 'greedy', max_length=8)]
+
+def test_nucleus_frequencies():
+    "First tokens of many samples against the model's own odds, cut to the nucleus"
+    model = tiny(sharp=30.)
+    with torch.no_grad():
+        prefix = model.prefix(torch.randn(1, 12))
+        p,order = model.head(model.lm.base_model(inputs_embeds=prefix).last_hidden_state[0, -1]).softmax(-1).sort(descending=True)
+    keep = (p.cumsum(0) - p) < 0.6
+    expected = torch.zeros(len(TOK), dtype=p.dtype).index_put((order[keep],), p[keep]/p[keep].sum())
+    caps = sample(model, prefix, 4000, top_p=0.6, max_length=1, generator=torch.Generator().manual_seed(0))[0]
+    found = torch.tensor([o.tokens[0] for o in caps]).bincount(minlength=len(TOK))/4000
+    assert (found[expected == 0] == 0).all() and (found - expected).abs().max() < 0.04
+
+def test_training_mode_is_kept():
+    model = tiny().train()
+    generate(model, torch.randn(2, 12), max_length=3)
+    assert model.training and model.lm.training
+    model.eval()
+    generate(model, torch.randn(2, 12), max_length=3)
+    assert not model.training
+
+def test_half_precision():
+    "bfloat16 weights and autocast run, with scores near the exact ones"
+    model = tiny().float()
+    x = torch.randn(3, 12)
+    exact = [o[0].score for o in generate(model, x, max_length=8)]
+    with torch.autocast('cpu', torch.bfloat16): assert np.allclose([o[0].score for o in generate(model, x, max_length=8)], exact, atol=0.1)
+    model.bfloat16()
+    assert np.allclose([o[0].score for o in generate(model, x, max_length=8)], exact, atol=0.1)
+
+def test_bad_input():
+    model = tiny()
+    x = torch.randn(2, 12)
+    for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'), (dict(beam_size=0, num_captions=0), 'at least 1'), (dict(max_length=0), 'max_length 0'),
+            (dict(min_length=9, max_length=5), 'min_length 9'), (dict(temperature=0), 'temperature 0'), (dict(no_repeat_ngram=-1), 'no_repeat_ngram -1'),
+            (dict(method='greedy', num_captions=2), 'greedy search finds one'), (dict(method='sample', top_p=1.5), 'top_p 1.5')]:
+        with pytest.raises(ValueError, match=message): generate(model, x, **kw)
+    with pytest.raises(ValueError, match=r'takes \(b, 12\)'): generate(model, torch.randn(2, 13))
+    assert generate(model, x[:0]) == [] and generate(model, x[:0], 'sample') == []
+    assert isinstance(generate(model, x, max_length=3)[0][0], Caption) and isinstance(generate(model, x, max_length=3, texts=True)[0], str)
