@@ -82,7 +82,7 @@ def _open_shard(path, schema, file, rows):
     if not ok or table['vector'].null_count or table['vector'].chunk(0).flatten().null_count: raise ValueError(f'{path/file}: damaged shard (not what index.json describes); embed again')
     return table
 
-# %% ../nbs/01a_store.ipynb #887f2ca4
+# %% ../nbs/01a_store.ipynb #de21f1aa
 class EmbeddingStore:
     "Vectors and captions in a folder of memory-mapped Arrow shards; `EmbeddingStore.create` makes one"
     def __init__(self,
@@ -100,13 +100,14 @@ class EmbeddingStore:
     @property
     def _schema(self): return _schema(self.columns, self.dim, self.dtype)
     @property
-    def dim(self)->int: return self._index['dim']
+    def dim(self)->int: return self._index['dim'] # width `d` of the vectors
     @property
-    def dtype(self)->str: return self._index['dtype']
+    def dtype(self)->str: return self._index['dtype'] # of the numbers on disk: float16 or float32
     @property
     def columns(self)->tuple: return tuple(self._index['columns'])
     @property
-    def meta(self)->dict: return {**self._index['meta'], **self._index.get('report', {})}
+    def meta(self)->dict: # where the vectors come from
+        return {**self._index['meta'], **self._index.get('report', {})}
     @property
     def finished(self)->bool: return self._index['finished']
     def __len__(self): return int(self._starts[-1])

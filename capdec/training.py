@@ -205,7 +205,7 @@ def validation_loss(
     model.train(was)
     return total.item()/count
 
-# %% ../nbs/05_training.ipynb #a2087292
+# %% ../nbs/05_training.ipynb #69ce3c92
 def _precision(config, device):
     if config.mixed_precision != 'auto': return config.mixed_precision
     if device.type == 'cuda': return 'bf16' if torch.cuda.is_bf16_supported() else 'no'
@@ -218,7 +218,8 @@ def _save_curve(history, folder):
     fig = Figure(figsize=(6,3.5)); ax = fig.subplots()
     if history['steps']: ax.plot(*zip(*history['steps']), label='training', lw=1)
     if history['val']: ax.plot(*zip(*history['val']), 'o-', label='validation')
-    ax.set(xlabel='step', ylabel='loss (nats per token)', title='Training'); ax.legend()
+    ax.set(xlabel='step', ylabel='loss (nats per token)', title='Training')
+    if history['steps'] or history['val']: ax.legend()
     with atomic_path(folder/'loss.png') as p: fig.savefig(p, format='png', bbox_inches='tight')
 
 # %% ../nbs/05_training.ipynb #7c8d63b1
@@ -313,7 +314,7 @@ def _end_epoch(run, epoch, save_every, prefix):
         _save_curve(run.history, run.out)
     return stop
 
-# %% ../nbs/05_training.ipynb #d5bcef20
+# %% ../nbs/05_training.ipynb #756d9264
 def train(
     model, # A `CaptionModel`; trained in place
     data, # `EmbeddingStore`, or `(vectors (n, d), captions)`
@@ -358,7 +359,7 @@ def train(
                 if callback: callback(run.step, loss)
             bar.update()
             if run.step >= run.total: break
-            if run.out and config.checkpoint_steps and run.step % config.checkpoint_steps == 0: run.save()
+            if run.out and config.checkpoint_steps and run.step % config.checkpoint_steps == 0 and run.batch_no % run.per_epoch: run.save() # the last of an epoch is saved with the epoch
         done = run.step >= run.total
         if run.batch_no % run.per_epoch == 0 or done:
             done |= _end_epoch(run, epoch, save_every, prefix)

@@ -1,0 +1,45 @@
+"Random towers for tests: the shapes of the real ones where it matters, tiny elsewhere"
+import warnings
+
+import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    from clip.model import CLIP
+
+TEXT_TOWERS = {'RN50x4': dict(embed_dim=640, transformer_width=640, transformer_heads=10, transformer_layers=12),
+    'ViT-B/32': dict(embed_dim=512, transformer_width=512, transformer_heads=8, transformer_layers=12),
+    'tiny': dict(embed_dim=16, transformer_width=64, transformer_heads=1, transformer_layers=2)}
+
+def random_clip(text='tiny', image='rn', seed=0):
+    "A `clip.model.CLIP` with the text tower of `text` and a small image tower ('rn' or 'vit')"
+    torch.manual_seed(seed)
+    vision = dict(vision_layers=(1,1,1,1), vision_width=8, vision_patch_size=None, image_resolution=64) if image == 'rn' else dict(vision_layers=2, vision_width=64, vision_patch_size=16, image_resolution=64)
+    model = CLIP(**TEXT_TOWERS[text], **vision, context_length=77, vocab_size=49408)
+    with torch.no_grad():
+        for p in model.parameters(): p += 0.01*torch.randn_like(p)     # so that biases and norms matter
+    return model.eval()
+
+def save_hf(folder, kind='clip', seed=0):
+    "A random CLIP or SigLIP of Hugging Face transformers with tokenizer and image processor, saved in `folder`"
+    import transformers as t
+    from capdec.embedding import ClipTokenizer
+    torch.manual_seed(seed)
+    bpe = ClipTokenizer().bpe
+    small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    vision = dict(image_size=32, patch_size=16, **small)
+    if kind == 'clip':
+        model = t.CLIPModel(t.CLIPConfig(projection_dim=24, text_config=dict(vocab_size=49408, projection_dim=24, eos_token_id=49407, **small), vision_config=dict(projection_dim=24, **vision)))
+        t.CLIPTokenizer(vocab=bpe.encoder, merges=list(bpe.bpe_ranks), model_max_length=77).save_pretrained(folder)
+        t.CLIPImageProcessor(size={'shortest_edge': 32}, crop_size={'height': 32, 'width': 32}).save_pretrained(folder)
+    else:
+        from tokenizers import Tokenizer,models,pre_tokenizers,processors
+        words = ['<pad>','</s>','<unk>'] + 'a dog runs on the beach cat two men ride horses in rain . long word'.split()
+        tok = Tokenizer(models.WordLevel({w:i for i,w in enumerate(words)}, unk_token='<unk>'))
+        tok.pre_tokenizer = pre_tokenizers.Whitespace()
+        tok.post_processor = processors.TemplateProcessing(single='$A </s>', special_tokens=[('</s>', 1)])
+        t.PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>', model_max_length=64, model_input_names=['input_ids']).save_pretrained(folder)
+        model = t.SiglipModel(t.SiglipConfig(text_config=dict(vocab_size=len(words), max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=1, projection_size=32, **small), vision_config=vision))
+        t.SiglipImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(folder)
+    model.eval().save_pretrained(folder)
+    return model
