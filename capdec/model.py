@@ -360,7 +360,7 @@ def logits(self:CaptionModel,
     "What the model expects at every place of a caption"
     return self.head(self.hidden(vectors, tokens)).float()
 
-# %% ../nbs/04_model.ipynb #90e738ce
+# %% ../nbs/04_model.ipynb #24c06a14
 WEIGHTS = 'model.safetensors'
 
 def _float_dtype(dtype):
@@ -399,7 +399,7 @@ def save(self:CaptionModel,
         write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config), 'lm_config':lm_config})
         save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
         umask = os.umask(0); os.umask(umask)
-        os.chmod(tmp, 0o777 & ~umask)       # mkdtemp makes folders that only their owner can enter
+        for f in (tmp, *tmp.iterdir()): os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)   # mkdtemp and safetensors leave them to their owner alone
         if not folder.exists(): os.rename(tmp, folder)
         else:
             for f in sorted(tmp.iterdir(), key=lambda o: o.name == WEIGHTS): os.replace(f, folder/f.name)

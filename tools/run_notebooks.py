@@ -28,7 +28,7 @@ def tidy(cell):
             if not o.text.strip(): continue
         data = o.get('data', {})
         if 'application/vnd.jupyter.widget-view+json' in data:
-            if 'text/html' not in data and 'HBox' in data.get('text/plain', ''): continue
+            if re.search(r'\[\d\d:\d\d', data.get('text/plain', '')): continue # a progress bar
             data.pop('application/vnd.jupyter.widget-view+json')
         o.get('metadata', {}).clear()
         outs.append(o)
