@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks docs export clean
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -38,6 +38,10 @@ notebooks: $(VENV)/.installed
 
 readme: $(VENV)/.installed
 	$(BIN)/python tools/build_readme.py
+
+# Train the bundled models again from the research data in ../shared (about an hour on two cores).
+mini: $(VENV)/.installed
+	$(BIN)/python -m capdec.recipe --shared ../shared --out _out/mini
 
 # Needs Quarto (https://quarto.org); the tests do not.
 docs: $(VENV)/.installed

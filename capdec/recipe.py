@@ -7,10 +7,11 @@ __all__ = ['WHEELS', 'info_nce', 'recall', 'geometry', 'read_pairs', 'read_texts
            'classifier_rows', 'lite2_body', 'minilm_vectors', 'augment', 'cache_view', 'tail', 'feature_crop', 'pooled',
            'cone_start', 'move_cone', 'two_directions', 'fit_image', 'bucketed', 'cosine_lr', 'WordHead', 'text_losses',
            'distil', 'teacher_loss', 'class_prototypes', 'class_sentences', 'fit_pair', 'train_mini_encoder',
-           'pair_statistics', 'clip_statistics', 'score_mini_encoder', 'main']
+           'pair_statistics', 'clip_statistics', 'score_mini_encoder', 'tidy_caption', 'captioner_texts', 'small_lm',
+           'train_mini_captioner', 'write_corpus', 'package_captioner', 'main']
 
-# %% ../nbs/12_mini_pair.ipynb #798783b3
-import gzip,io,json,math,subprocess,sys,time,zipfile
+# %% ../nbs/12_mini_pair.ipynb #8e53967a
+import gzip,io,json,math,re,subprocess,sys,time,zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,13 @@ from torch import nn,Tensor
 
 from .core import atomic_path,open_image,package_file,progress,read_json,write_json
 from .mini import MiniConfig,MiniEncoder,Head,TextTower,pad_tokens,to_pixels
+from .embedding import embed_captions
+from .model import CapDecConfig,CaptionModel
+from .model import train_tokenizer as train_lm_tokenizer
+from .noise import modality_offset,normalise
+from .training import TrainConfig
+from .training import train as fit_captioner
+from .captioner import Bridge,Captioner
 
 # %% ../nbs/12_mini_pair.ipynb #c0649e1f
 def info_nce(
@@ -617,16 +625,141 @@ def score_mini_encoder(
         scores[half] = recall(image, text, owner) | geometry(image, text, owner)
     return scores, {'CLIP ViT-B/32': clip_statistics(shared), 'mini': pair_statistics(image, text, owner)}
 
-# %% ../nbs/12_mini_pair.ipynb #033b4d8d
+# %% ../nbs/12_mini_pair.ipynb #77a456b1
+def tidy_caption(
+    caption:str, # As its author typed it
+)->str: # Capital first letter, no blank before punctuation, one full stop; '' if nothing is left
+    "One shape for captions from several data sets"
+    c = re.sub(r'\s+([.,!?;:])', r'\1', ' '.join(caption.split())).rstrip('.').strip()
+    return f'{c[:1].upper()}{c[1:]}.' if c else ''
+
+# %% ../nbs/12_mini_pair.ipynb #f06b5329
+def captioner_texts(
+    shared:str|Path, # Folder of the shared material
+    min_words:int=4, # Shorter captions are left out
+    max_words:int=30, # Longer ones too
+)->list[str]: # Captions, each once, in a stable order
+    "What the captioner is trained on: no caption of Flickr8k's development and test photos, of no data set's val and test parts"
+    out = {}
+    for name,split in (('flickr8k','train'), ('flickr30k','train'), ('coco','restval')):
+        for o in _karpathy(shared, name):
+            if o['split'] == split and o.get('flickr8k_split') not in ('val','test'):
+                out.update(dict.fromkeys(c for c in map(tidy_caption, _captions(o)) if min_words <= len(c.split()) <= max_words))
+    return list(out)
+
+# %% ../nbs/12_mini_pair.ipynb #56263b6c
+def small_lm(
+    texts:list[str], # What its tokens are learned from
+    vocab:int=5000, # Tokens
+    width:int=256, # Width of the states
+    layers:int=4, # Transformer layers
+)->tuple: # `(GPT2LMHeadModel, tokenizer)`
+    "A small GPT-2 with its own byte-level BPE"
+    from transformers import GPT2Config,GPT2LMHeadModel
+    tok = train_lm_tokenizer(texts, vocab)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=width, n_layer=layers, n_head=4, n_positions=64, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.,
+        bos_token_id=None, eos_token_id=None, activation_function='gelu_pytorch_tanh')), tok
+
+# %% ../nbs/12_mini_pair.ipynb #f54f38ba
+def train_mini_captioner(
+    texts:list[str], # Captions to learn from
+    encoder, # The mini encoder
+    out:str|Path, # Where every stage is kept; an interrupted run continues
+    variance:float=0.004, # Noise variance
+    lm_epochs:int=1, # Passes over the captions without vectors
+    epochs:float=2, # Passes with them
+    bs:int=256, # Captions per step
+    show:bool=True, # Progress bars
+    **sizes, # For `small_lm`
+)->CaptionModel: # The trained captioner
+    "Language model first, then everything together on noisy text vectors"
+    out = Path(out)
+    torch.manual_seed(0)
+    lm,tok = small_lm(texts, **sizes)
+    config = CapDecConfig('mlp', 6, 6, encoder.dim, lm='mini', encoder='mini', noise_variance=variance)
+    model = CaptionModel.create(config, (lm, tok))
+    common = dict(bs=bs, warmup_steps=100, grad_clip=1., log_steps=25)
+    fit_captioner(model, (torch.zeros(1, encoder.dim).expand(len(texts), encoder.dim), texts), TrainConfig(lr=2e-3, epochs=lm_epochs, **common), out/'lm', prefix='lm', device='cpu', show=show)
+    store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], encoder, out/'train.store', show=show)
+    torch.manual_seed(0)
+    model = CaptionModel.create(config, (model.lm, model.tokenizer)) # a fresh mapper: the old one has seen only zeros
+    steps = max(1, int(len(texts)/bs*epochs))
+    fit_captioner(model, store, TrainConfig(lr=1.5e-3, epochs=math.ceil(epochs)+1, max_steps=steps, noise_variance=variance, **common), out/'captioner', prefix='mini', device='cpu', show=show)
+    return model
+
+# %% ../nbs/12_mini_pair.ipynb #f3b889e9
+def write_corpus(
+    model:CaptionModel, # The captioner
+    vectors, # Text vectors to start from `(n, d)`, unit norm
+    known:set, # Sentences that must not be in it (the training captions)
+    n:int=6000, # Sentences wanted
+    share:float=0.01, # Largest share of sentences with the same first three words
+    seed:int=0, # Of pairs and samples
+    show:bool=True, # Progress bar
+)->list[str]: # Distinct sentences
+    "Sentences sampled between the vectors of pairs of captions"
+    from collections import Counter
+    from capdec.decoding import generate
+    g,out,starts = torch.Generator().manual_seed(seed), {}, Counter()
+    same = lambda o: ' '.join(re.findall(r'\w+', o.lower()))
+    known = {same(o) for o in known}
+    with progress(total=n, desc='writing', unit='sentence', show=show) as bar:
+        for _ in range(100):
+            i,j = torch.randint(len(vectors), (2,512), generator=g)
+            x = F.normalize(vectors[i] + vectors[j], dim=1)
+            for text in generate(model, x, method='sample', generator=g, temperature=.8, top_p=.9, max_length=30, texts=True, batch_size=128):
+                text,words = text.strip(), re.findall(r'\w+', text.lower())
+                start = ' '.join(words[:3])
+                repeats = len(words) - len(set(words)) > 4 or any(words[k:k+2] == words[k+2:k+4] for k in range(len(words)))
+                if not text.endswith('.') or not 5 <= len(words) <= 20 or repeats or same(text) in known or same(text) in out or starts[start] >= share*n: continue
+                out[same(text)] = text; starts[start] += 1
+                bar.update()
+                if len(out) == n: return list(out.values())
+    raise ValueError(f'only {len(out)} sentences passed; the model repeats itself or the training captions')
+
+# %% ../nbs/12_mini_pair.ipynb #1653b9d3
+def package_captioner(
+    model:CaptionModel, # Trained
+    encoder, # The mini encoder
+    texts:list[str], # What it was trained on
+    shared:str|Path, # Folder of the shared material
+    out:str|Path, # Folder to write `captioner` and `flickr8k_dev_vectors.safetensors` to
+    bridge:str='none', # The captioner's own bridge
+    sentences:int=5200, # Of the corpus
+)->Path: # The folder
+    "Write what the package ships of the captioner"
+    from safetensors.torch import save_file
+    pairs = read_pairs(shared)
+    some = [texts[i] for i in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:20_000]]
+    with torch.inference_mode():
+        corpus = write_corpus(model, normalise(encoder.encode_text(some)), set(texts), sentences)
+        photos = pairs['train'][:1500]
+        offset = -modality_offset(encoder.encode_image([o for o,_ in photos]), encoder.encode_text([c for _,cs in photos for c in cs]))
+        dev = encoder.encode_image([o for o,_ in pairs['report']])
+        c = Captioner(model, encoder, Bridge(offset=offset)).remember(corpus, use=False)
+    c.bridge.kind = bridge
+    c.save(Path(out)/'captioner', 'float16')
+    with atomic_path(Path(out)/'flickr8k_dev_vectors.safetensors') as p: save_file(dict(image=normalise(dev).half()), p)
+    return Path(out)
+
+# %% ../nbs/12_mini_pair.ipynb #f7dbf810
 @call_parse
 def main(
     shared:str='../shared', # Folder of the shared material
     out:str='_out/mini', # Where every stage is kept
     wheels:str=None, # Where the two wheels lie; default: `out/wheels`
+    encoder:str=None, # Folder of a mini encoder to use instead of training one ('mini': the bundled one)
     threads:int=1, # CPU threads
 ):
-    "Train the mini encoder and score it; a finished stage is not run again"
-    folder = train_mini_encoder(shared, out, wheels, threads=threads)
-    scores,stats = score_mini_encoder(shared, MiniEncoder.load(folder, device='cpu'))
-    write_json(folder/'scores.json', scores); write_json(Path(out)/'pair_geometry.json', stats, indent=None)
-    print(json.dumps(scores, indent=1))
+    "Train the mini encoder and the mini captioner and score the encoder; a finished stage is not run again"
+    torch.set_num_threads(threads)
+    if encoder: encoder = MiniEncoder.load(None if encoder == 'mini' else encoder, device='cpu')
+    else:
+        folder = train_mini_encoder(shared, out, wheels, threads=threads)
+        encoder = MiniEncoder.load(folder, device='cpu')
+        scores,stats = score_mini_encoder(shared, encoder)
+        write_json(folder/'scores.json', scores); write_json(Path(out)/'pair_geometry.json', stats, indent=None)
+        print(json.dumps(scores, indent=1))
+    texts = captioner_texts(shared)
+    model = train_mini_captioner(texts, encoder, Path(out)/'captioner')
+    print(package_captioner(model, encoder, texts, shared, Path(out)/'package'))
