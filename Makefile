@@ -10,6 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("capdec needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -U pip 'setuptools<81' wheel
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'

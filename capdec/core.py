@@ -6,8 +6,8 @@
 __all__ = ['MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'write_json', 'read_json', 'file_sha256', 'open_image', 'find_images',
            'pick_device', 'package_file', 'progress']
 
-# %% ../nbs/00_core.ipynb #42289568
-import contextlib,hashlib,io,json,os,tempfile,warnings
+# %% ../nbs/00_core.ipynb #380bd204
+import contextlib,glob,hashlib,io,json,os,tempfile,warnings
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,7 @@ def _array_to_pil(a):
     elif a.min() < 0 or a.max() > 255: raise ValueError('array of integers: values must lie in 0..255 (16-bit: pass uint16)')
     return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
-# %% ../nbs/00_core.ipynb #477e420a
+# %% ../nbs/00_core.ipynb #1b0cee77
 def open_image(
     src:object, # Path, bytes, PIL image, NumPy array or tensor (`(h, w)`, `(h, w, c)` or `(c, h, w)`; floats in 0..1, integers in 0..255)
 )->Image.Image: # RGB, 8 bits, upright
@@ -111,6 +111,7 @@ def open_image(
             im.load()
             im = ImageOps.exif_transpose(im)
     except (FileNotFoundError, ValueError): raise
+    except PermissionError: raise ValueError(f'{src}: permission denied') from None
     except Exception as e: # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...): each means this file cannot be decoded
         what = src if isinstance(src, (str,Path)) else type(src).__name__
         why = 'not an image that can be read' if isinstance(e, Image.UnidentifiedImageError) else f'damaged or unsupported image ({e})'
@@ -124,7 +125,7 @@ def open_image(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/00_core.ipynb #95696cf7
+# %% ../nbs/00_core.ipynb #b12756e7
 IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff','.ppm','.pgm'} # What a folder is searched for
 
 def find_images(
@@ -132,22 +133,23 @@ def find_images(
     recursive:bool=True, # Also look into folders within folders
 )->list[Path]: # Paths in the order given, each folder's sorted by name, each path once
     "The image files that `sources` name. A file named outright is kept whatever its suffix; hidden files in folders are passed over"
-    out = {}
+    out,empty = {},[]
     for s in ([sources] if isinstance(sources, (str,Path)) else sources):
-        p = Path(s)
+        p = Path(s).expanduser()
         if p.is_dir():
-            found = sorted(o for o in (p.rglob('*') if recursive else p.glob('*'))
-                if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file() and not o.name.startswith('.'))
-            if not found: raise FileNotFoundError(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
+            found = sorted(o for o in (p.rglob('*') if recursive else p.glob('*')) if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file()
+                and not any(part.startswith('.') for part in o.relative_to(p).parts))
+            if not found: empty.append(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
         elif any(c in str(s) for c in '*?[') and not p.exists():
-            import glob
-            found = sorted(Path(o) for o in glob.glob(str(s), recursive=True) if Path(o).is_file())
-            if not found: raise FileNotFoundError(f'{s}: no file matches this pattern')
+            found = sorted(Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file())
+            if not found: empty.append(f'{s}: no file matches this pattern')
         else: found = [p]   # missing files are reported one by one where they are opened
         out.update(dict.fromkeys(found))
+    if empty and not out: raise FileNotFoundError(empty[0])
+    for o in empty: warnings.warn(o) # the others are still worth having
     return list(out)
 
-# %% ../nbs/00_core.ipynb #6b657e55
+# %% ../nbs/00_core.ipynb #21bef60b
 def pick_device(
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
 ): # A `torch.device`
@@ -157,8 +159,10 @@ def pick_device(
         if torch.cuda.is_available(): return torch.device('cuda')
         return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
     try: dev = torch.device(device)
-    except RuntimeError: raise ValueError(f'device {device!r}: use cpu, cuda, cuda:N or mps') from None
+    except RuntimeError: dev = None
+    if dev is None or dev.type not in ('cpu','cuda','mps'): raise ValueError(f'device {device!r}: use cpu, cuda, cuda:N or mps')
     if dev.type == 'cuda' and not torch.cuda.is_available(): raise ValueError(f'device {device!r}: torch sees no CUDA device here; use cpu')
+    if dev.type == 'cuda' and (dev.index or 0) >= torch.cuda.device_count(): raise ValueError(f'device {device!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0')
     if dev.type == 'mps' and not torch.backends.mps.is_available(): raise ValueError(f'device {device!r}: torch sees no Apple GPU here; use cpu')
     return dev
 

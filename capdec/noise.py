@@ -6,8 +6,8 @@
 __all__ = ['normalise', 'ball_noise', 'add_noise', 'keyed_randn', 'estimate_noise_variance', 'distance_stats', 'modality_offset',
            'load_offset', 'project_on_memory', 'ImageToTextBridge']
 
-# %% ../nbs/03_noise_injection.ipynb #00eec5ba
-import math
+# %% ../nbs/03_noise_injection.ipynb #66921a09
+import math,zipfile
 from pathlib import Path
 
 import torch
@@ -34,7 +34,13 @@ def ball_noise(
     x = normalise(torch.randn(shape, generator=generator, device=device))
     return x * (radius * torch.rand(shape[0], generator=generator, device=device)**(1/shape[1]))[:,None]
 
-# %% ../nbs/03_noise_injection.ipynb #a6dd41de
+# %% ../nbs/03_noise_injection.ipynb #f3f497cf
+def _into_ball(z):
+    "Standard normal draws `(b, d)` to points uniform in the unit ball: the squared length of a draw is chi-squared, and its rank `u` gives the radius `u**(1/d)`"
+    d,q = z.shape[-1], z.square().sum(-1, keepdim=True)/2
+    return normalise(z)*torch.special.gammainc(torch.full_like(q, d/2), q)**(1/d)
+
+# %% ../nbs/03_noise_injection.ipynb #70d3f030
 def add_noise(
     x:Tensor, # Embeddings `(b, d)`; rows need not have unit norm
     variance:float=0.016, # Noise variance per coordinate, relative to a unit-norm row (paper, section 4: best for RN50x4)
@@ -50,7 +56,7 @@ def add_noise(
     if variance == 0 and official: return x
     if not dont_norm: x = normalise(x)
     if variance > 0:
-        if noise is not None: draw = (normalise(noise) if uniform else noise)*math.sqrt(variance)
+        if noise is not None: draw = (_into_ball(noise) if uniform else noise)*math.sqrt(variance)
         elif uniform: draw = ball_noise(x.shape, math.sqrt(variance), generator, x.device)
         else: draw = torch.randn(x.shape, generator=generator, device=x.device)*math.sqrt(variance)
         x = x + draw
@@ -125,7 +131,7 @@ def modality_offset(
     if image.shape[-1] != text.shape[-1]: raise ValueError(f'image vectors have {image.shape[-1]} numbers, text vectors {text.shape[-1]}; both must come from the same encoder')
     return normalise(image.float()).mean(0) - normalise(text.float()).mean(0)
 
-# %% ../nbs/03_noise_injection.ipynb #b03b1931
+# %% ../nbs/03_noise_injection.ipynb #7fa9d544
 def load_offset(
     path:str|Path, # `.npz` with `center_image` and `center_text` (or `offset_to_add_in_training`), or `.safetensors` with `offset`
 )->Tensor: # `(d,)`, to be added in training
@@ -133,11 +139,13 @@ def load_offset(
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
     if path.suffix == '.safetensors':
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
-        return load_file(path)['offset'].flatten()
+        try: return load_file(path)['offset'].flatten()
+        except (SafetensorError, KeyError) as e: raise ValueError(f'{path}: damaged, or without a tensor named offset ({e})') from None
     import numpy as np
     try: z = np.load(path, allow_pickle=False)
-    except (ValueError, OSError) as e: raise ValueError(f'{path}: not an .npz or .safetensors file with an offset ({e})') from None
+    except (ValueError, OSError, zipfile.BadZipFile) as e: raise ValueError(f'{path}: not an .npz or .safetensors file with an offset ({e})') from None
     if 'offset_to_add_in_training' in z: return torch.tensor(z['offset_to_add_in_training']).float().flatten()
     if {'center_image','center_text'} <= set(z): return torch.tensor(z['center_image'] - z['center_text']).float().flatten()
     raise ValueError(f'{path}: holds {sorted(z)}; expected center_image and center_text')

@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'lr_at', 'PackedCaptions', 'epoch_batches', 'save_state', 'load_state', 'TrainData', 'noisy',
            'validation_loss', 'train']
 
-# %% ../nbs/05_training.ipynb #e538b683
+# %% ../nbs/05_training.ipynb #c74a939a
 import json,math,time
 from dataclasses import asdict,dataclass,fields
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core import atomic_path,progress,read_json,write_json
+from .core import atomic_path,pick_device,progress,read_json,write_json
 from .noise import add_noise,keyed_randn,normalise
 
 # %% ../nbs/05_training.ipynb #a530e3c1
@@ -138,7 +138,7 @@ def load_state(
     except (SafetensorError, KeyError) as e: raise ValueError(f'{path}: not a complete checkpoint of capdec ({e}); delete it to start again') from None
     return info
 
-# %% ../nbs/05_training.ipynb #22a4a312
+# %% ../nbs/05_training.ipynb #123037da
 class TrainData:
     "Vectors and packed captions of a data set, from a store or from memory"
     def __init__(self,
@@ -160,7 +160,7 @@ class TrainData:
         if not n: raise ValueError('the data set is empty: no captions to train on')
         if d != model.config.prefix_size:
             raise ValueError(f'the vectors have {d} numbers, the model expects prefix_size={model.config.prefix_size}; embed with the encoder the model was made for')
-        self.captions = PackedCaptions(model, pieces, max_tokens, self.device)
+        self.captions,self.dim = PackedCaptions(model, pieces, max_tokens, self.device), d
         if on_device is None:
             room = torch.cuda.mem_get_info(self.device)[0]//2 if self.device.type == 'cuda' else 4<<30
             on_device = n*d*(2 if self.store else 4) < room
@@ -222,7 +222,7 @@ def _save_curve(history, folder):
     if history['steps'] or history['val']: ax.legend()
     with atomic_path(folder/'loss.png') as p: fig.savefig(p, format='png', bbox_inches='tight')
 
-# %% ../nbs/05_training.ipynb #7c8d63b1
+# %% ../nbs/05_training.ipynb #f2f9bbe1
 class _Run:
     "State of one training run: what `train` keeps between steps"
     def __init__(self, model, data, val, config, out_dir, offset, accelerator, fingerprint):
@@ -232,7 +232,7 @@ class _Run:
         self.opt = torch.optim.AdamW(self.params.values(), lr=config.lr, eps=config.eps, weight_decay=config.weight_decay,
             fused=accelerator.device.type in ('cpu','cuda'))
         self.per_epoch = math.ceil(len(data)/config.bs)
-        self.total = math.ceil(self.per_epoch*config.epochs/config.accumulate)
+        self.total = max(1, self.per_epoch*config.epochs//config.accumulate)
         if config.max_steps: self.total = min(self.total, config.max_steps)
         self.batch_no,self.history,self.best,self.bad = 0, dict(steps=[], epochs=[], val=[]), math.inf, 0
         self.sum,self.count = torch.zeros((), device=accelerator.device), 0 # since the last point of the curve
@@ -258,14 +258,16 @@ class _Run:
         self.best = math.inf if info['best'] is None else info['best']
         self.sum.fill_(info['sum']); self.esum.fill_(info['esum'])
 
-# %% ../nbs/05_training.ipynb #1a180b08
+# %% ../nbs/05_training.ipynb #b6eeb24c
 def _fingerprint(model, data, config, offset):
     "What must be equal for a run to be continued"
     import zlib
     keep = {k:v for k,v in asdict(config).items() if k not in ('log_steps','checkpoint_steps')}
     lens = data.captions.lens
     crc = zlib.crc32(data.captions.flat[:100_000].cpu().numpy().tobytes(), zlib.crc32(lens.numpy().tobytes()))
-    return dict(**keep, captions=len(data), data_crc=crc, offset=offset is not None, mapping_type=model.config.mapping_type,
+    some = data.batch(torch.arange(min(64, len(data))))[0].cpu().numpy()
+    return dict(**keep, captions=len(data), data_crc=crc, vectors_crc=zlib.crc32(some.tobytes()), lm=model.config.lm,
+        offset=None if offset is None else zlib.crc32(offset.cpu().numpy().tobytes()), mapping_type=model.config.mapping_type,
         prefix_length=model.config.prefix_length, only_prefix=model.config.only_prefix, parameters=sum(p.numel() for p in model.parameters()))
 
 # %% ../nbs/05_training.ipynb #5dc06c8c
@@ -293,11 +295,16 @@ def _one_step(run, net, rows):
     run.sum += loss; run.esum += loss
     run.count += 1; run.ecount += 1; run.batch_no += 1
 
-# %% ../nbs/05_training.ipynb #5fa881c3
+# %% ../nbs/05_training.ipynb #b88c6609
+def _finite(loss, run):
+    if not math.isfinite(loss): raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({run.config.lr}) or set grad_clip')
+
 def _end_epoch(run, epoch, save_every, prefix):
     "Validate, save the model, draw the curve; says whether to stop early"
     c,main = run.config, run.acc.is_main_process
-    run.history['epochs'].append([epoch, (run.esum/run.ecount).item()])
+    mean = (run.esum/run.ecount).item()
+    _finite(mean, run)
+    run.history['epochs'].append([epoch, mean])
     run.esum.zero_(); run.ecount = 0
     stop,better = False, run.val is None
     if run.val is not None:
@@ -314,7 +321,7 @@ def _end_epoch(run, epoch, save_every, prefix):
         _save_curve(run.history, run.out)
     return stop
 
-# %% ../nbs/05_training.ipynb #756d9264
+# %% ../nbs/05_training.ipynb #c88d1f6c
 def train(
     model, # A `CaptionModel`; trained in place
     data, # `EmbeddingStore`, or `(vectors (n, d), captions)`
@@ -331,13 +338,20 @@ def train(
 )->dict: # History: `steps` (step, loss), `epochs` (epoch, mean loss), `val` (step, loss)
     "Train a captioner from caption vectors (paper, section 3); a run that was interrupted continues bit for bit on CPU"
     from accelerate import Accelerator
-    acc = Accelerator(cpu=device == 'cpu', mixed_precision='no')
+    if save_every < 1: raise ValueError(f'save_every must be >= 1, got {save_every}')
+    wanted = pick_device(device)
+    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no')
+    if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
+        raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with CUDA_VISIBLE_DEVICES')
     amp = _precision(config, acc.device)
     model.to(acc.device).train()
     td = TrainData(data, model, config.max_tokens, acc.device)
     vd = TrainData(val, model, config.max_tokens, acc.device) if val is not None else None
-    if offset is not None: offset = offset.to(acc.device).float().flatten()
+    if offset is not None:
+        offset = offset.to(acc.device).float().flatten()
+        if len(offset) != td.dim: raise ValueError(f'the modality offset has {len(offset)} numbers, the vectors have {td.dim}; both must come from the same encoder')
     run = _Run(model, td, vd, config, out_dir or '', offset, acc, _fingerprint(model, td, config, offset))
+    if out_dir and not resume and acc.is_main_process: (run.out/'state.safetensors').unlink(missing_ok=True)
     if out_dir and resume and (run.out/'state.safetensors').exists(): run.load()
     if not out_dir: run.out = None
     elif acc.is_main_process: write_json(run.out/'train_config.json', asdict(config))
@@ -352,7 +366,7 @@ def train(
             if run.batch_no % config.accumulate: continue
             if run.step % config.log_steps == 0 or run.step >= run.total: # the only places where the device is waited for
                 loss = (run.sum/run.count).item()
-                if not math.isfinite(loss): raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({config.lr}) or set grad_clip')
+                _finite(loss, run)
                 run.history['steps'].append([run.step, loss])
                 run.sum.zero_(); run.count = 0
                 bar.set_postfix(loss=f'{loss:.3f}', epoch=epoch, refresh=False)
@@ -363,7 +377,7 @@ def train(
         done = run.step >= run.total
         if run.batch_no % run.per_epoch == 0 or done:
             done |= _end_epoch(run, epoch, save_every, prefix)
-            if run.out: run.save()
+            if run.out and (done or run.batch_no % config.accumulate == 0): run.save() # gradients that are still being summed up are not in a checkpoint
     bar.close()
     model.eval()
     return run.history

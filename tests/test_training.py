@@ -35,9 +35,9 @@ def run(m, cfg, out=None, **kw): return train(m, kw.pop('data', data()), cfg, ou
 class Stop(Exception): pass
 
 @pytest.mark.parametrize('stop_at', [1, 6, 7, 17])
-@pytest.mark.parametrize('extra', [{}, dict(accumulate=2)])
+@pytest.mark.parametrize('extra', [{}, dict(accumulate=2), dict(accumulate=4)])
 def test_interrupted_run_continues_bit_for_bit(tmp_path, stop_at, extra):
-    cfg = config(**extra)
+    cfg, stop_at = config(**extra), min(stop_at, 15) # 16 of 18 batches make four steps of four
     whole = tiny(); h1 = run(whole, cfg, tmp_path/'a')
     m, n = tiny(), [0]
     def hook(*_):
@@ -45,7 +45,7 @@ def test_interrupted_run_continues_bit_for_bit(tmp_path, stop_at, extra):
         if n[0] == stop_at + 1: raise Stop
     m.register_forward_pre_hook(hook)
     with pytest.raises(Stop): run(m, cfg, tmp_path/'b')
-    assert (tmp_path/'b'/'state.safetensors').exists() == (stop_at >= 2 or not extra and stop_at >= 1)
+    assert (tmp_path/'b'/'state.safetensors').exists() == (stop_at >= extra.get('accumulate', 1))
     fresh = 3 if (tmp_path/'b'/'state.safetensors').exists() else 0 # other weights: all must come from the checkpoint, once there is one
     again = tiny(seed=fresh); h2 = run(again, cfg, tmp_path/'b')
     assert h1 == h2 and torch.equal(weights(whole), weights(again))
@@ -143,6 +143,9 @@ def test_errors_are_clear(tmp_path):
     run(m, config(epochs=1), tmp_path/'r')
     with pytest.raises(ValueError, match='holds a run with'): run(tiny(), config(epochs=1, lr=5e-4), tmp_path/'r')
     with pytest.raises(ValueError, match='lower lr'): run(tiny(), config(lr=1e30, epochs=1, warmup_steps=0))
+    with pytest.raises(ValueError, match='vectors_crc'): run(tiny(), config(epochs=1), tmp_path/'r', data=(data()[0] + 1, CAPTIONS))
+    with pytest.raises(ValueError, match='save_every'): run(m, config(), save_every=0)
+    with pytest.raises(ValueError, match='offset has 5'): run(m, config(), offset=torch.ones(5))
     f = tmp_path/'r'/'state.safetensors'; f.write_bytes(f.read_bytes()[:1000])
     with pytest.raises(ValueError, match='not a complete checkpoint'): run(tiny(), config(epochs=1), tmp_path/'r')
     run(tiny(), config(epochs=1), tmp_path/'r', resume=False) # starts anew
