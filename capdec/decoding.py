@@ -251,7 +251,7 @@ def _draws(b, num, max_length, generator=None):
     "The random numbers that `sample` needs: `(b, num, max_length)`"
     return torch.rand(b, num, max_length, generator=generator, device=generator.device if generator else None)
 
-# %% ../nbs/04a_decoding.ipynb #01a2931e
+# %% ../nbs/04a_decoding.ipynb #563f35c4
 METHODS = ('beam','greedy','sample')
 
 def generate(
@@ -264,15 +264,15 @@ def generate(
     texts:bool=False, # Return the best text of each instead of `Caption` records
     generator:torch.Generator|None=None, # Randomness of 'sample'
     show:bool=False, # Show a progress bar
-    **options, # For the method: `beam_size`, `max_length`, `min_length`, `no_repeat_ngram`, `prompt`, `temperature`, `top_p`, `stop_ids`
+    **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `no_repeat_ngram`, `prompt`, `temperature`, `top_p`, `stop_ids`
 )->list[list[Caption]]|list[str]: # `num_captions` captions for each vector, best first; with `texts` one string each
     "Caption CLIP vectors"
     if method not in METHODS: raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')
     if num_captions < 1: raise ValueError(f'num_captions {num_captions}: at least 1')
     if method == 'greedy' and num_captions > 1: raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
-    if method == 'beam': options['beam_size'] = max(options.get('beam_size', 5), num_captions)
+    if method == 'beam': kwargs['beam_size'] = max(kwargs.get('beam_size', 5), num_captions)
     vectors = torch.as_tensor(vectors)
-    uniform = _draws(len(vectors), num_captions, options.get('max_length', 67), generator) if method == 'sample' else None
+    uniform = _draws(len(vectors), num_captions, kwargs.get('max_length', 67), generator) if method == 'sample' else None
     size = batch_size or (8 if model.device.type == 'cpu' else 64)
     out = []
     with progress(None, 'captioning', total=len(vectors), unit='photo', show=show) as bar, _evaluating(model):
@@ -280,9 +280,9 @@ def generate(
             x = vectors[i:i+size].to(model.device).float()
             if model.config.normalize_prefix if normalize is None else normalize: x = F.normalize(x, dim=-1)
             prefix = model.prefix(x)
-            if method == 'beam': found = [o[:num_captions] for o in beam_search(model, prefix, **options)]
-            elif method == 'greedy': found = greedy(model, prefix, **options)
-            else: found = [sorted(o, key=lambda c: -c.score) for o in sample(model, prefix, num_captions, uniform=uniform[i:i+size], **options)]
+            if method == 'beam': found = [o[:num_captions] for o in beam_search(model, prefix, **kwargs)]
+            elif method == 'greedy': found = greedy(model, prefix, **kwargs)
+            else: found = [sorted(o, key=lambda c: -c.score) for o in sample(model, prefix, num_captions, uniform=uniform[i:i+size], **kwargs)]
             out += found
             bar.update(len(found))
     return [o[0].text for o in out] if texts else out

@@ -6,7 +6,7 @@
 __all__ = ['WINDOW', 'CLIP_MODELS', 'Encoder', 'read_ahead', 'chunks', 'text_batch', 'TwoTowers', 'ClipTokenizer', 'prefix_tree',
            'OpenAIClip', 'HFEncoder', 'load_encoder', 'embed_captions', 'embed_images']
 
-# %% ../nbs/02_embedding.ipynb #0a0380dc
+# %% ../nbs/02_embedding.ipynb #e8e56fa0
 import itertools,os,warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn,Tensor
 
 from .core import open_image,pick_device,progress,read_json
+from .data import image_id_of
 from .store import COLUMNS,EmbeddingStore
 
 # %% ../nbs/02_embedding.ipynb #cf89838f
@@ -409,12 +410,14 @@ def embed_captions(
         if not len(store): raise ValueError(f'{out}: there are no captions to embed')
     return store
 
-# %% ../nbs/02_embedding.ipynb #c309ac5a
-def _image_record(item, i):
-    "A path or a record as a record with a file"
-    r = dict(item) if isinstance(item, dict) else {'filename': str(item), 'image_id': Path(item).stem}
+# %% ../nbs/02_embedding.ipynb #ef55ff89
+def _image_record(item, i, names):
+    "A path or a record as a record with a file. Without an id it gets the one that references have, see `image_id_of`; if another folder's file has that already, its whole path"
+    r = dict(item) if isinstance(item, dict) else {'filename': str(item)}
     if not r.get('filename'): raise ValueError(f'record {i}: has no filename')
-    r.setdefault('image_id', Path(r['filename']).stem)
+    if 'image_id' not in r:
+        own = image_id_of(Path(r['filename']).name)
+        r['image_id'] = own if names.setdefault(own, r['filename']) == r['filename'] else r['filename']
     return r
 
 def _or_reason(f):
@@ -437,7 +440,7 @@ def _encode_files(paths, encoder, batch_size, bar):
     for part in chunks(readable(), batch_size): out.append(encode(part))
     return dict(zip(good, torch.cat(out).cpu())) if out else {},failed
 
-# %% ../nbs/02_embedding.ipynb #0e8abf25
+# %% ../nbs/02_embedding.ipynb #b34a234b
 def embed_images(
     images, # Iterable of paths (see `find_images`) or of records with `filename`, the same in every run
     encoder:Encoder, # Whose image tower
@@ -451,7 +454,8 @@ def embed_images(
 )->EmbeddingStore: # The finished store; `meta['failed']` lists `[file, reason]` of images that could not be read
     "Vectors of image files, as a store; an interrupted run continues, with the same result"
     total = len(images) if hasattr(images, '__len__') else None
-    records = (_image_record(o, i) for i,o in enumerate(images))
+    names = {}
+    records = (_image_record(o, i, names) for i,o in enumerate(images))
     first = next(records, None)
     if first is None: raise ValueError(f'{out}: there are no images to embed')
     columns = COLUMNS if 'caption' in first else ('image_id','filename')

@@ -8,7 +8,7 @@ __all__ = ['WHEELS', 'info_nce', 'recall', 'geometry', 'read_pairs', 'read_texts
            'cone_start', 'move_cone', 'two_directions', 'fit_image', 'bucketed', 'cosine_lr', 'WordHead', 'text_losses',
            'distil', 'teacher_loss', 'class_prototypes', 'class_sentences', 'fit_pair', 'train_mini_encoder',
            'pair_statistics', 'clip_statistics', 'score_mini_encoder', 'tidy_caption', 'captioner_texts', 'small_lm',
-           'train_mini_captioner', 'write_corpus', 'package_captioner', 'main']
+           'train_mini_captioner', 'write_corpus', 'every_caption', 'package_captioner', 'main']
 
 # %% ../nbs/12_mini_pair.ipynb #8e53967a
 import gzip,io,json,math,re,subprocess,sys,time,zipfile
@@ -201,7 +201,7 @@ def augment(
     for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color): image = kind(image).enhance(gen.uniform(0.7, 1.3))
     return image
 
-# %% ../nbs/12_mini_pair.ipynb #9745308d
+# %% ../nbs/12_mini_pair.ipynb #eff99094
 @torch.no_grad()
 def cache_view(
     body:nn.Module, # timm's EfficientNet
@@ -223,7 +223,11 @@ def cache_view(
         out.append(x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last))
     return torch.cat(out)
 
-def tail(body, x, cut):
+def tail(
+    body, # Image body
+    x:Tensor, # Feature maps after block `cut`
+    cut:int, # Blocks already applied
+)->Tensor: # Pooled features `(b, features)`
     "The rest of the body, from a cached view to pooled features"
     for o in body.blocks[cut:]: x = o(x)
     return body.forward_head(body.bn2(body.conv_head(x)))
@@ -351,8 +355,15 @@ def bucketed(
     out = [b for p in pools for b in p.split(batch_size)]
     return [out[i] for i in torch.randperm(len(out), generator=gen)]
 
-# %% ../nbs/12_mini_pair.ipynb #e00cfe40
-def cosine_lr(step, total, lr, warmup=100): return lr*min(1, (step+1)/warmup)*(0.02 + 0.98*(1 + math.cos(math.pi*min(1, step/total)))/2)
+# %% ../nbs/12_mini_pair.ipynb #d6723561
+def cosine_lr(
+    step:int, # Counted from 0
+    total:int, # Steps in all
+    lr:float, # Peak
+    warmup:int=100, # Steps of linear warm-up
+)->float: # Learning rate
+    "Linear warm-up, then a cosine down to 2 % of the peak"
+    return lr*min(1, (step+1)/warmup)*(0.02 + 0.98*(1 + math.cos(math.pi*min(1, step/total)))/2)
 
 class WordHead(nn.Module):
     "Which tokens a sentence holds, read off its vector: kept in training only, so that vectors carry wording"
@@ -365,9 +376,15 @@ class WordHead(nn.Module):
         lp = F.log_softmax(self.lin(x).float(), -1)
         return -(lp*y).sum(1).div(y.sum(1).clamp(min=1)).mean()
 
-def text_losses(dim, teacher_dim, vocab): return nn.ModuleDict(dict(teacher=nn.Linear(dim, teacher_dim), words=WordHead(dim, vocab)))
+def text_losses(
+    dim:int, # Width of the common space
+    teacher_dim:int, # Width of the teacher's vectors
+    vocab:int, # Tokens
+)->nn.ModuleDict: # `teacher` and `words`
+    "What is read off a text vector in training: the teacher's vector and the sentence's tokens"
+    return nn.ModuleDict(dict(teacher=nn.Linear(dim, teacher_dim), words=WordHead(dim, vocab)))
 
-# %% ../nbs/12_mini_pair.ipynb #041b7806
+# %% ../nbs/12_mini_pair.ipynb #54589ea8
 def distil(
     tower:TextTower, # Student
     ids:list[list[int]], # Token ids of the sentences
@@ -407,7 +424,10 @@ def distil(
     tower.eval()
     return aux
 
-def teacher_loss(y, t):
+def teacher_loss(
+    y:Tensor, # The student's vectors `(b, d)`
+    t:Tensor, # The teacher's `(b, d)`
+)->Tensor: # Scalar
     "1 - cosine, and cross entropy of finding the own teacher vector in the batch"
     y = F.normalize(y, dim=-1)
     return 20*(1 - (y*t).sum(1).mean()), F.cross_entropy(y@t.T/0.05, torch.arange(len(y)))
@@ -660,7 +680,7 @@ def small_lm(
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=width, n_layer=layers, n_head=4, n_positions=64, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.,
         bos_token_id=None, eos_token_id=None, activation_function='gelu_pytorch_tanh')), tok
 
-# %% ../nbs/12_mini_pair.ipynb #f54f38ba
+# %% ../nbs/12_mini_pair.ipynb #ddfc8510
 def train_mini_captioner(
     texts:list[str], # Captions to learn from
     encoder, # The mini encoder
@@ -670,12 +690,12 @@ def train_mini_captioner(
     epochs:float=2, # Passes with them
     bs:int=256, # Captions per step
     show:bool=True, # Progress bars
-    **sizes, # For `small_lm`
+    **kwargs, # For `small_lm`
 )->CaptionModel: # The trained captioner
     "Language model first, then everything together on noisy text vectors"
     out = Path(out)
     torch.manual_seed(0)
-    lm,tok = small_lm(texts, **sizes)
+    lm,tok = small_lm(texts, **kwargs)
     config = CapDecConfig('mlp', 6, 6, encoder.dim, lm='mini', encoder='mini', noise_variance=variance)
     model = CaptionModel.create(config, (lm, tok))
     common = dict(bs=bs, warmup_steps=100, grad_clip=1., log_steps=25)
@@ -717,14 +737,21 @@ def write_corpus(
                 if len(out) == n: return list(out.values())
     raise ValueError(f'only {len(out)} sentences passed; the model repeats itself or the training captions')
 
-# %% ../nbs/12_mini_pair.ipynb #1653b9d3
+# %% ../nbs/12_mini_pair.ipynb #42938643
+def every_caption(
+    shared:str|Path, # Folder of the shared material
+)->set[str]: # Captions
+    "All captions of the data sets, whatever their split: what must not be passed on as a sentence of the corpus"
+    return {c for name in ('flickr8k','flickr30k','coco') for o in _karpathy(shared, name) for c in _captions(o)}
+
+# %% ../nbs/12_mini_pair.ipynb #1f241a05
 def package_captioner(
     model:CaptionModel, # Trained
     encoder, # The mini encoder
     texts:list[str], # What it was trained on
     shared:str|Path, # Folder of the shared material
     out:str|Path, # Folder to write `captioner` and `flickr8k_dev_vectors.safetensors` to
-    bridge:str='none', # The captioner's own bridge
+    bridge:str='offset', # The captioner's own bridge, chosen on the choose half
     sentences:int=5200, # Of the corpus
 )->Path: # The folder
     "Write what the package ships of the captioner"
@@ -732,7 +759,7 @@ def package_captioner(
     pairs = read_pairs(shared)
     some = [texts[i] for i in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:20_000]]
     with torch.inference_mode():
-        corpus = write_corpus(model, normalise(encoder.encode_text(some)), set(texts), sentences)
+        corpus = write_corpus(model, normalise(encoder.encode_text(some)), every_caption(shared), sentences)
         photos = pairs['train'][:1500]
         offset = -modality_offset(encoder.encode_image([o for o,_ in photos]), encoder.encode_text([c for _,cs in photos for c in cs]))
         dev = encoder.encode_image([o for o,_ in pairs['report']])

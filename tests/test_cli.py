@@ -184,3 +184,268 @@ def test_official_flags_of_train_are_understood():
     d = _parser('train').parse_args(['--data', 'x'])
     assert (d.lr, d.epochs, d.bs, d.prefix_length, d.prefix_length_clip, d.num_layers, d.save_every, d.mapping_type, d.prefix, d.out_dir, d.noise_variance) == (
         2e-5, 10, 34, 40, 40, 8, 1, 'transformer', 'coco_prefix', './checkpoints', 0.)
+
+# ---- data sets, ids, and verbs that fit together
+
+COCO_NAMES = {'train': [11, 12], 'val': [391895, 522418]}
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    "A folder like COCO's: Karpathy's file, and photos in val2014/ and train2014/"
+    d = tmp_path_factory.mktemp('coco')
+    ims, n = [], 0
+    for split, ids in COCO_NAMES.items():
+        (d/f'{split}2014').mkdir()
+        for i in ids:
+            name = f'COCO_{split}2014_{i:012}.jpg'
+            Image.fromarray(photos.coffee()).resize((120, 80)).rotate(i % 40).save(d/f'{split}2014'/name)
+            ims.append(dict(filename=name, filepath=f'{split}2014', split=split, cocoid=i, sentences=[dict(raw=f'A cup {k} of coffee {i}.', sentid=(n := n+1)) for k in 'abcde']))
+    (d/'dataset_coco.json').write_text(json.dumps(dict(images=ims, dataset='coco')))
+    (d/'ids.txt').write_text('391895\n')
+    return d
+
+def test_official_numbers_are_those_of_the_verb(coco):
+    from capdec.cli import _records
+    ids = lambda *a, **k: list(dict.fromkeys(r['image_id'] for r in _records(coco/'dataset_coco.json', 'all', *a, **k)))
+    assert ids('0') == COCO_NAMES['train'] and ids('0', verb='predict') == COCO_NAMES['val'] # embeddings_generator.py, predictions_runner.py
+    assert ids('6', verb='predict') == COCO_NAMES['train'] and ids('5', verb='predict') == COCO_NAMES['val']
+    assert ids('8', images=coco/'ids.txt') == [391895] and ids('7', images=coco/'ids.txt', verb='predict') == [391895]
+    with pytest.raises(ValueError, match='number'): ids('5')
+
+def test_lists_of_images_and_factual_are_flags_of_three_verbs(coco, tmp_path):
+    for list_flag in ('--images_list', '--images'): # parse had the shorter name
+        capdec('parse', coco/'dataset_coco.json', '--dataset_mode', 8, list_flag, coco/'ids.txt', '--out', tmp_path/'p.json', ok=True)
+        assert {o['image_id'] for o in json.loads((tmp_path/'p.json').read_text())} == {391895}
+    r = capdec('embed', '--data', coco/'dataset_coco.json', '--dataset_mode', 8, '--images_list', coco/'ids.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out', tmp_path/'s', ok=True)
+    assert '5 vectors' in r.stdout
+    capdec('predict', '--data', coco/'dataset_coco.json', '--dataset_mode', 7, '--images_list', coco/'ids.txt', '--image_dir', coco, '--beam', 'false', '--device', 'cpu', '--out', tmp_path/'q.json', ok=True)
+    assert [o['image_id'] for o in json.loads((tmp_path/'q.json').read_text())] == [391895]
+    for args in (['parse', coco/'dataset_coco.json'], ['embed', '--data', coco/'dataset_coco.json', '--clip_model_type', 'mini'], ['predict', '--data', coco/'dataset_coco.json', '--out', 'x.json']):
+        r = capdec(*args, '--factual', 'x', cwd=tmp_path, ok=False)
+        assert '--dataset_mode' in one_line(r)[0]
+
+@pytest.mark.parametrize('how', ['--data', '--images'])
+def test_predict_then_evaluate(coco, tmp_path, how):
+    "The examples of the two verbs, one after the other"
+    if how == '--data': capdec('predict', '--data', coco/'dataset_coco.json', '--split', 'val', '--image_dir', coco, '--out', 'predictions.json', '--device', 'cpu', cwd=tmp_path, ok=True)
+    else: capdec('predict', '--images', coco/'val2014', '--out', 'predictions.json', '--device', 'cpu', cwd=tmp_path, ok=True)
+    assert [o['image_id'] for o in json.loads((tmp_path/'predictions.json').read_text())] == COCO_NAMES['val']
+    r = capdec('evaluate', 'predictions.json', '--references', coco/'dataset_coco.json', '--split', 'val', '--metrics', 'bleu,cider', '--images', coco/'val2014', '--clip_model_type', 'mini',
+        '--device', 'cpu', '--out', 'scores.json', cwd=tmp_path, ok=True)
+    scores = json.loads((tmp_path/'scores.json').read_text())
+    assert scores['images'] == 2 and 0 <= scores['corpus']['CLIPScore'] <= 2.5 and 'CLIPScore' in r.stdout
+    r = capdec('evaluate', 'predictions.json', '--references', coco/'dataset_coco.json', '--metrics', 'bleu', '--images', coco/'train2014', '--clip_model_type', 'mini', cwd=tmp_path, ok=False)
+    assert 'no photo for 2 of 2' in one_line(r)[0]
+
+def test_spice_is_asked_for_unless_told_otherwise():
+    from capdec.cli import _parser
+    assert 'spice' in _parser('evaluate').parse_args(['p.json']).metrics.split(',')
+
+def test_photos_have_the_ids_of_references(tmp_path):
+    from capdec.data import image_id_of
+    from capdec.embedding import embed_images, load_encoder
+    names = ['a/COCO_val2014_000000391895.jpg', 'a/1000092795.jpg', 'a/1000268201_693b08cb0e.jpg', 'a/plain.jpg', 'b/plain.jpg']
+    for n in names: (tmp_path/n).parent.mkdir(exist_ok=True); Image.fromarray(photos.coffee()).resize((60, 40)).save(tmp_path/n)
+    refs = [image_id_of(n.split('/')[1]) for n in names]
+    ids = embed_images([tmp_path/n for n in names], load_encoder('mini', 'cpu'), tmp_path/'s', show=False, dtype='float32').column('image_id')
+    assert ids[:4] == refs[:4] == [391895, 1000092795, 1000268201, 'plain.jpg']
+    assert ids[4] == str(tmp_path/names[4]) # two photos, two ids
+    assert embed_images([tmp_path/n for n in names], load_encoder('mini', 'cpu'), tmp_path/'s', show=False, dtype='float32').column('image_id') == ids # a second run finds the same
+
+# ---- official pickles and stores
+
+def official(path, n=6, d=512, per_image=1, image=False, seed=0):
+    import pickle
+    import torch
+    v = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).half()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [dict(image_id=i//per_image, caption=f'A dog {i}.', id=i, clip_embedding=i) for i in range(n)]
+    path.write_bytes(pickle.dumps({'clip_embedding': v if image else 0, 'clip_embedding_text_dave': 0 if image else v, 'captions': entries}))
+    return path
+
+def test_pickles_of_one_name_do_not_collide(tmp_path):
+    from capdec.cli import _training_data
+    a, b = official(tmp_path/'train'/'emb.pkl'), official(tmp_path/'val'/'emb.pkl', n=4, seed=1)
+    stores = [_training_data(str(p), tmp_path/'out', 'RN50x4', 'cpu') for p in (a, b, a)]
+    assert [len(s) for s in stores] == [6, 4, 6] and stores[0].path == stores[2].path != stores[1].path
+    assert stores[0].meta['encoder'] == 'ViT-B/32' # 512 numbers cannot be RN50x4's
+    assert _training_data(str(a), tmp_path/'out2', 'ViT-B/16', 'cpu').meta['encoder'] == 'ViT-B/16'
+    capdec('embed', '--data', a, '--out', tmp_path/'s', ok=True)
+    from capdec.store import EmbeddingStore
+    assert EmbeddingStore(tmp_path/'s').meta['encoder'] == 'ViT-B/32'
+
+def test_caption_files_make_a_store_for_each_split(coco, tmp_path):
+    r = capdec('train', '--data', coco/'dataset_coco.json', '--val_pt', coco/'dataset_coco.json', '--out_dir', tmp_path, '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp',
+        '--prefix_length', 2, '--epochs', 1, '--bs', 4, '--warmup_steps', 1, '--device', 'cpu', ok=True)
+    from capdec.store import EmbeddingStore
+    for split, ids in COCO_NAMES.items(): assert set(EmbeddingStore(tmp_path/f'dataset_coco.json.{split}.store').column('image_id')) == set(ids)
+
+def test_vectors_of_the_other_kind_are_refused(album, tmp_path):
+    from capdec.cli import _training_data
+    from capdec.store import import_official
+    import_official(official(tmp_path/'i.pkl', image=True), tmp_path/'i'); import_official(official(tmp_path/'t.pkl'), tmp_path/'t')
+    with pytest.raises(ValueError, match='pass --use_image_embedding_as_clipcap'): _training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu')
+    with pytest.raises(ValueError, match='leave --use_image_embedding_as_clipcap'): _training_data(str(tmp_path/'t'), tmp_path, 'mini', 'cpu', image=True)
+    assert len(_training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu', image=True)) == 6
+
+def test_pretrained_captioner_notes_the_new_training():
+    from types import SimpleNamespace
+    from capdec.cli import _model_for_training
+    store = SimpleNamespace(meta=dict(encoder='another'), dim=0)
+    m = _model_for_training('mini', 'mini', store, mapping_type='mlp', prefix_length=40, prefix_length_clip=40, num_layers=8, only_prefix=True, noise_variance=.25, dont_norm=True)
+    assert (m.config.encoder, m.config.noise_variance, m.config.normalize_prefix, m.config.only_prefix) == ('another', .25, False, True)
+    assert not any(p.requires_grad for p in m.lm.parameters())
+
+@pytest.mark.parametrize('name,store,bs', [('COCO', 'coco.store', 30), ('FLICKR', 'flickr30k.store', 16)])
+def test_presets_of_train(tmp_path, monkeypatch, name, store, bs):
+    from capdec.store import import_official
+    r = capdec('train', '--data', name, cwd=tmp_path, ok=False)
+    assert store in one_line(r)[0] and 'capdec embed' in one_line(r)[0]
+    import_official(official(tmp_path/'x.pkl'), tmp_path/store)
+    seen = []
+    monkeypatch.setattr('capdec.training.train', lambda model, data, config, *a: seen.append(config.bs) or dict(epochs=[]))
+    small = ['--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2]
+    capdec('train', '--data', name, *small, cwd=tmp_path, ok=True); capdec('train', '--data', name, '--bs', 5, *small, cwd=tmp_path, ok=True)
+    assert seen == [bs, 5]
+
+# ---- predict
+
+@pytest.fixture(scope='module')
+def mini_config():
+    from capdec.core import package_file, read_json
+    return read_json(package_file('models', 'mini', 'captioner', 'config.json'))
+
+def test_one_prediction_per_image_without_the_encoder(tmp_path, mini_config, monkeypatch):
+    def never(*a): raise AssertionError('the encoder was loaded')
+    monkeypatch.setattr('capdec.captioner.load_encoder', never)
+    p = official(tmp_path/'e.pkl', n=10, d=mini_config['prefix_size'], per_image=5, image=True)
+    capdec('predict', '--embeddings', p, '--out', tmp_path/'p.json', '--device', 'cpu', '--beam', 'false', ok=True)
+    assert [o['image_id'] for o in json.loads((tmp_path/'p.json').read_text())] == [0, 1]
+
+def test_vectors_of_another_encoder_are_refused(tmp_path, mini_config):
+    from capdec.store import import_official
+    import_official(official(tmp_path/'e.pkl', d=mini_config['prefix_size'], image=True), tmp_path/'s', encoder='ViT-B/16')
+    r = capdec('predict', '--embeddings', tmp_path/'s', '--out', tmp_path/'p.json', '--device', 'cpu', ok=False)
+    assert 'vectors of ViT-B/16' in one_line(r)[0]
+
+@pytest.fixture
+def spy(monkeypatch):
+    "What goes into the captioner, instead of captions"
+    seen = []
+    monkeypatch.setattr('capdec.decoding.generate', lambda model, x, **k: seen.append(x.clone()) or ['A dog\n runs\tFAST.']*len(x))
+    return seen
+
+def test_texts_go_in_without_a_bridge(coco, tmp_path, spy):
+    import torch
+    from capdec.noise import normalise
+    from capdec.store import EmbeddingStore
+    for how in (['--text_autoencoder'], ['--dataset_mode', '5']):
+        out = tmp_path/f'{how[0]}.json'
+        capdec('predict', '--data', coco/'dataset_coco.json', *how, '--out', out, '--device', 'cpu', ok=True)
+        s = EmbeddingStore(f'{out}.vectors')
+        assert s.meta['kind'] == 'text' and s.column('image_id') == COCO_NAMES['val']
+        torch.testing.assert_close(spy.pop(), normalise(s.vectors()))
+        assert {o['caption'] for o in json.loads(out.read_text())} == {'a dog runs fast.'} # one line each
+
+def test_modality_bridger(coco, tmp_path, spy):
+    import torch
+    from safetensors.torch import save_file
+    from capdec.captioner import Captioner
+    from capdec.noise import ImageToTextBridge, normalise
+    from capdec.store import EmbeddingStore
+    d = Captioner.from_pretrained('mini', 'cpu', encoder=False).model.config.prefix_size
+    net = ImageToTextBridge(d, 3); torch.nn.init.normal_(net.layers[0].weight, generator=torch.Generator().manual_seed(0))
+    save_file(net.state_dict(), tmp_path/'b.safetensors')
+    args = ['predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu']
+    capdec(*args, '--modality_bridger', tmp_path/'b.safetensors', ok=True)
+    torch.testing.assert_close(spy.pop(), net(normalise(EmbeddingStore(tmp_path/'p.json.vectors').vectors())).detach())
+    save_file(ImageToTextBridge(d+1, 2).state_dict(), tmp_path/'wrong.safetensors'); (tmp_path/'cut.safetensors').write_bytes(b'cut')
+    for name, says in (('nowhere', 'no such file'), ('wrong', f'vectors of {d} numbers'), ('cut', 'not the weights')):
+        assert says in one_line(capdec(*args, '--modality_bridger', tmp_path/f'{name}.safetensors', ok=False))[0]
+
+def test_offset_of_another_width(coco, tmp_path):
+    np.savez(tmp_path/'o.npz', center_image=np.ones(7, 'float32'), center_text=np.zeros(7, 'float32'))
+    r = capdec('predict', '--images', coco/'val2014', '--add_modality_offset', tmp_path/'o.npz', '--out', tmp_path/'p.json', '--device', 'cpu', ok=False)
+    assert 'vectors of 7 numbers' in one_line(r)[0]
+
+def test_typed_shape_must_fit_the_checkpoint(coco, tmp_path, mini_config, spy):
+    args = ['predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu']
+    own = {'mlp': 'mlp', 'transformer': 'transformer_encoder', 'transformer_decoder': 'transformer_decoder'}[mini_config['mapping_type']]
+    capdec(*args, '--prefix_length', mini_config['prefix_length'], '--mapping_type', own, ok=True)
+    for flag, v in (('--prefix_length', mini_config['prefix_length']+1), ('--mapping_type', 'mlp' if own != 'mlp' else 'transformer'), ('--mapping_type', 'rope')):
+        assert flag in one_line(capdec(*args, flag, v, ok=False))[0]
+
+def test_check_shape_overlooks_what_an_mlp_does_not_use():
+    from capdec.cli import _check_shape
+    from capdec.model import CapDecConfig
+    _check_shape(CapDecConfig('mlp', num_layers=8), num_layers=3, prefix_length_clip=7, mapping_type='mlp', prefix_length=0)
+    with pytest.raises(ValueError, match='num_layers 8'): _check_shape(CapDecConfig('transformer', num_layers=8), num_layers=3)
+
+def test_ablations_print_distances(coco, tmp_path):
+    args = ['predict', '--data', coco/'dataset_coco.json', '--image_dir', coco, '--device', 'cpu']
+    assert 'images 2' in (r := capdec(*args, '--ablation_dist', cwd=tmp_path, ok=True).stdout) and r.count('l2_centre') == 2 and 'after the mapper' in r
+    assert '(2 images)' in capdec(*args, '--ablation_image_dist', cwd=tmp_path, ok=True).stdout
+    assert '--data' in one_line(capdec('predict', '--images', coco, '--ablation_dist', ok=False))[0]
+
+@pytest.mark.parametrize('args', [['caption', '{d}'], ['predict', '--images', '{d}', '--out', 'x.json'], ['embed', '--images', '{d}', '--clip_model_type', 'mini']])
+def test_batch_size_zero(coco, tmp_path, args):
+    r = capdec(*[a.format(d=coco/'val2014') for a in args], '--batch_size', 0, cwd=tmp_path, ok=False)
+    assert '--batch_size 0' in one_line(r)[0]
+
+# ---- interruption
+
+def test_interrupted_run_is_continued_with_the_same_settings_only(coco, tmp_path, monkeypatch):
+    def stop(model, x, n=[0], **k):
+        n[0] += 1
+        if n[0] > 1: raise KeyboardInterrupt
+        return ['A dog.']*len(x)
+    monkeypatch.setattr('capdec.decoding.generate', stop)
+    args = ['predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu', '--batch_size', 1]
+    r = capdec(*args)
+    assert r.returncode == 130 and 'run the same command again' in r.stderr
+    monkeypatch.setattr('capdec.decoding.generate', lambda model, x, **k: ['A cat.']*len(x))
+    for other in (['--dont_normalize_prefix'], ['--bridge', 'none', '--text_autoencoder'], ['--beam_size', 2]):
+        assert 'other settings' in one_line(capdec(*args, *other, ok=False))[0]
+    capdec(*args, ok=True)
+    assert [o['caption'] for o in json.loads((tmp_path/'p.json').read_text())] == ['a dog.', 'a cat.']
+
+def test_changed_weights_are_other_settings(tmp_path):
+    from capdec.cli import _weights
+    f = tmp_path/'model.safetensors'; f.write_bytes(b'12345')
+    before = _weights(tmp_path)
+    os.utime(f, (1, 1))
+    assert before[0] == 5 and _weights(tmp_path) != before and _weights('mini')[0] > 1000
+
+def test_stopped_where_nothing_can_be_continued(monkeypatch, tmp_path):
+    def stop(*a): raise KeyboardInterrupt
+    monkeypatch.setattr('capdec.data.write_captions', stop)
+    (tmp_path/'t.txt').write_text('A dog runs.\n')
+    r = capdec('parse', tmp_path/'t.txt', '--out', tmp_path/'o.json')
+    assert r.returncode == 130 and r.stderr.strip() == 'capdec: stopped'
+
+# ---- file names, warnings
+
+def test_photos_of_one_stem_keep_their_sidecars(tmp_path, coco):
+    photo = next((coco/'val2014').iterdir())
+    Image.open(photo).save(tmp_path/'a.jpg'); Image.open(photo).save(tmp_path/'a.png'); Image.open(photo).save(tmp_path/'b.jpg')
+    (tmp_path/'b.txt').write_bytes(photo.read_bytes()) # a photo with the name of a text
+    capdec('caption', tmp_path/'a.jpg', tmp_path/'a.png', tmp_path/'b.jpg', tmp_path/'b.txt', '--sidecar', '--device', 'cpu', ok=True)
+    assert {o.name for o in tmp_path.iterdir()} == {'a.jpg', 'a.png', 'b.jpg', 'b.txt', 'a.jpg.txt', 'a.png.txt', 'b.jpg.txt', 'b.txt.txt'}
+    assert (tmp_path/'b.txt').read_bytes() == photo.read_bytes()
+
+def test_file_name_that_is_not_utf8(tmp_path, coco):
+    d = tmp_path/'d'; d.mkdir()
+    name = os.path.join(os.fsencode(d), b'caf\xe9.jpg')
+    try: open(name, 'wb').write(next((coco/'val2014').iterdir()).read_bytes())
+    except OSError: pytest.skip('this file system takes UTF-8 only')
+    for kind in ('csv', 'json', 'jsonl'):
+        capdec('caption', d, '--out', tmp_path/f'c.{kind}', '--device', 'cpu', '--beam_size', 1, ok=True)
+        assert b'caf\xe9.jpg' in (tmp_path/f'c.{kind}').read_bytes()
+    env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PYTHONIOENCODING='utf-8')
+    r = subprocess.run([sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())', 'caption', str(d), '--device', 'cpu'], env=env, capture_output=True, timeout=120)
+    assert r.returncode == 0 and b'caf\xe9.jpg\t' in r.stdout, r.stderr
+
+def test_warnings_are_one_line(tmp_path):
+    (tmp_path/'c.json').write_text(json.dumps([dict(image_id=1, caption='A dog runs.', id=1), dict(image_id=2, caption=' ', id=2)]))
+    r = capdec('parse', tmp_path/'c.json', '--out', tmp_path/'o.json', ok=True)
+    assert r.stderr.splitlines() == [f'capdec: {tmp_path}/c.json: 1 empty caption skipped, 1 kept']

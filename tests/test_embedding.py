@@ -270,7 +270,7 @@ def album(tmp_path):
 @pytest.mark.parametrize('shard_rows', [1, 2, 3, 10, 100])
 def test_bad_images_are_left_out_and_named(tiny, album, tmp_path, shard_rows):
     s = embed_images(album, tiny, tmp_path/'s', shard_rows=shard_rows, dtype='float32', show=False)
-    assert s.column('image_id') == ['1','2','6','7','8'] and [Path(f).name for f,_ in s.meta['failed']] == ['0.jpg','3.jpg','4.jpg','5.jpg','9.jpg']
+    assert s.column('image_id') == ['1.jpg','2.jpg','6.jpg','7.jpg','8.jpg'] and [Path(f).name for f,_ in s.meta['failed']] == ['0.jpg','3.jpg','4.jpg','5.jpg','9.jpg']
     assert all('\n' not in why for _,why in s.meta['failed'])
     torch.testing.assert_close(s.vectors(), tiny.encode_image([album[i] for i in (1,2,6,7,8)]), atol=1e-5, rtol=1e-5)
     before = files(tmp_path/'s')

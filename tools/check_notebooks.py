@@ -45,7 +45,7 @@ def check_export():
         for p in (tmp/'capdec').glob('*.py'):
             if p.name != '__init__.py': p.unlink()
         (tmp/'capdec'/'_modidx.py').write_text('d = {}\n')
-        r = subprocess.run([sys.executable, '-c', 'from nbdev.export import nbdev_export; nbdev_export()'], cwd=tmp, capture_output=True, text=True)
+        r = subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()'], cwd=tmp, capture_output=True, text=True)
         if r.returncode: yield f'nbdev_export failed: {r.stderr[-500:]}'
         made = {p.name for p in (tmp/'capdec').glob('*.py')}
         kept = {p.name for p in (ROOT/'capdec').glob('*.py')}

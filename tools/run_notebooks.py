@@ -23,7 +23,7 @@ def tidy(cell):
     outs = []
     for o in cell.outputs:
         if o.output_type == 'stream':
-            if o.name == 'stderr' and ('%|' in o.text or '\r' in o.text): continue
+            if o.name == 'stderr' and ('%|' in o.text or '\r' in o.text or 'tokens per second' in o.text): continue
             o.text = '\n'.join(l for l in o.text.split('\n') if not l.startswith('Writing model shards'))
             if not o.text.strip(): continue
         data = o.get('data', {})
