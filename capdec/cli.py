@@ -488,7 +488,7 @@ def data(
     print(counts_table(rows, name))
     return int(any(r['verdict'] in ('missing','differs') for r in rows))
 
-# %% ../nbs/11_cli.ipynb #85b33ce5
+# %% ../nbs/11_cli.ipynb #7ec45299
 def demo(
     photos:str='', # Your own photos: files, folders or patterns, separated by spaces
     out:str='_out/demo', # Folder for the page
@@ -497,7 +497,8 @@ def demo(
     "Caption photos offline, train captioners from text alone with and without noise, and show it all on a page"
     import shlex
     from capdec.demo import run_demo
-    return run_demo(shlex.split(photos), Path(out), quick)
+    own = [photos] if photos and Path(photos).expanduser().exists() else shlex.split(photos) # one path may hold blanks
+    return run_demo(own, Path(out), quick)
 
 # %% ../nbs/11_cli.ipynb #e01ec3ac
 VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'parse': parse, 'open-text': open_text, 'predict': predict, 'evaluate': evaluate, 'data': data}
