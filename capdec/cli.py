@@ -500,7 +500,7 @@ def demo(
     own = [photos] if photos and Path(photos).expanduser().exists() else shlex.split(photos) # one path may hold blanks
     return run_demo(own, Path(out), quick)
 
-# %% ../nbs/11_cli.ipynb #e01ec3ac
+# %% ../nbs/11_cli.ipynb #79445183
 VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'parse': parse, 'open-text': open_text, 'predict': predict, 'evaluate': evaluate, 'data': data}
 EXAMPLES = {
     'demo': 'capdec demo\ncapdec demo --photos ~/Pictures',
@@ -515,11 +515,12 @@ EXAMPLES = {
 }
 
 def _parser(verb):
+    from argparse import RawDescriptionHelpFormatter
     from fastcore.script import anno_parser
     p = anno_parser(VERBS[verb], prog=f'capdec {verb}')
     for a in p._actions: a.help = (a.help or '').removesuffix(' (default: )').removesuffix(' (default: False)')
     p.epilog = 'examples:\n' + '\n'.join('  ' + l for l in EXAMPLES[verb].splitlines())
-    p.formatter_class = type('F', (p.formatter_class, __import__('argparse').RawDescriptionHelpFormatter), {})
+    p.formatter_class = type('F', (p.formatter_class, RawDescriptionHelpFormatter), {})
     return p
 
 def _show_warning(message, *args, **kwargs): print(f'capdec: {" ".join(str(message).split())}', file=sys.stderr)
