@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'write_json', 'read_json', 'file_sha256', 'open_image', 'find_images',
-           'pick_device', 'package_file', 'progress']
+           'pick_device', 'package_file', 'demo_photos', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,glob,hashlib,io,json,os,tempfile,warnings
@@ -174,6 +174,14 @@ def package_file(
     p = Path(__file__).parent.joinpath(*parts)
     if not p.exists(): raise FileNotFoundError(f'{p}: missing from this installation of capdec; install it again')
     return p
+
+# %% ../nbs/00_core.ipynb #6a2c11be
+def demo_photos()->list: # Paths of photos inside installed packages
+    "Photographs that ship with scikit-image, scikit-learn and matplotlib"
+    import matplotlib,skimage,sklearn
+    places = [(skimage, 'data', ('astronaut.png','chelsea.png','coffee.png','rocket.jpg','motorcycle_left.png','camera.png')),
+        (sklearn, 'datasets/images', ('china.jpg','flower.jpg')), (matplotlib, 'mpl-data/sample_data', ('grace_hopper.jpg',))]
+    return [p for m,d,names in places for n in names if (p := Path(m.__file__).parent/d/n).exists()]
 
 # %% ../nbs/00_core.ipynb #0aab248c
 def progress(
