@@ -74,9 +74,30 @@ class _Reader:
     def read(self, tokens): return self._read(self.model.lm.get_input_embeddings()(tokens)[:, None])     # (rows,) -> (rows, v)
 
 # %% ../nbs/04a_decoding.ipynb #8c9e8f39
+class _Words:
+    "Bounds on the number of words: what stands between blanks and has a letter or digit"
+    def __init__(self, model, prompt, least, most):
+        if not 0 <= least or most and not max(1, least) <= most: raise ValueError(f'min_words {least}, max_words {most}: 0 <= min_words <= max_words is needed (max_words 0: no limit)')
+        self.tokenizer,self.prompt,self.least,self.most = model.tokenizer,prompt,least,most
+        said = self.count(prompt)
+        if most and said > most: raise ValueError(f'max_words {most}: the prompt alone has {said} words')
+        names,v = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))),model.lm.get_input_embeddings().num_embeddings
+        texts = ['' if o is None or o[:1] in 'Ġ▁' else self.tokenizer.decode([i]) for i,o in enumerate(names)]  # '' after a blank: another word
+        glue = [i for i,o in enumerate(texts) if any(c.isalnum() or c == '\ufffd' for c in o) and not any(c.isspace() for c in o) and i not in model.stop_ids]
+        self.glue = torch.zeros(v, dtype=torch.bool, device=model.device).index_fill(0, torch.tensor(glue, dtype=torch.long, device=model.device), True)
+
+    def count(self, ids): return sum(any(c.isalnum() for c in w) for w in self.tokenizer.decode(ids, skip_special_tokens=True).split())
+
+    def __call__(self, logits, tokens, stop_ids):
+        n,stops = torch.tensor([self.count(self.prompt + o) for o in tokens.tolist()], device=logits.device)[:, None],torch.zeros_like(self.glue).index_fill(0, stop_ids, True)
+        logits = logits.masked_fill((n < self.least) & stops, -torch.inf)
+        if not self.most: return logits
+        unfinished = (logits.softmax(-1)*self.glue).sum(-1, keepdim=True) > .5          # more likely than not the last word goes on
+        return logits.masked_fill((n >= self.most) & ~(stops | unfinished & self.glue), -torch.inf)
+
 class _Rules:
     "What may be said, and when a caption is over"
-    def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids):
+    def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words=0, max_words=0):
         if max_length < 1: raise ValueError(f'max_length {max_length}: at least 1 token')
         if not 0 <= min_length <= max_length: raise ValueError(f'min_length {min_length}: must lie in 0..max_length ({max_length})')
         if no_repeat_ngram < 0: raise ValueError(f'no_repeat_ngram {no_repeat_ngram}: 0 (off) or the length of a word sequence, in tokens')
@@ -87,6 +108,7 @@ class _Rules:
         self.max_length,self.min_length,self.ngram,self.temperature = min(max_length, room),min_length,no_repeat_ngram,temperature
         v = model.lm.get_input_embeddings().num_embeddings
         self.model,self.stop_ids = model,torch.tensor([o for o in (model.stop_ids if stop_ids is None else stop_ids) if 0 <= o < v], dtype=torch.long, device=model.device)
+        self.words = _Words(model, self.prompt, min_words, max_words) if min_words or max_words else None
 
     def stops(self, tokens): return torch.isin(tokens, self.stop_ids)
 
@@ -95,6 +117,7 @@ class _Rules:
         if self.temperature != 1: logits = logits/self.temperature
         norm = logits.logsumexp(-1, keepdim=True)
         if tokens.shape[1] < self.min_length: logits = logits.index_fill(1, self.stop_ids, -torch.inf)
+        if self.words: logits = self.words(logits, tokens, self.stop_ids)
         if self.ngram:
             said = torch.cat([torch.tensor(self.prompt, dtype=torch.long, device=tokens.device).expand(len(tokens), -1), tokens], 1)
             if said.shape[1] >= self.ngram:
@@ -121,6 +144,8 @@ def beam_search(
     beam_size:int=5, # Beams kept (CapDec: 5)
     max_length:int=67, # Tokens at most (CapDec: 67), the prompt not counted
     min_length:int=0, # Tokens at least, the stop included
+    min_words:int=0, # Words at least, the prompt's counted
+    max_words:int=0, # Words at most, the prompt's counted; 0: no limit
     no_repeat_ngram:int=0, # No sequence of this many tokens comes twice; 0: off
     prompt:str='', # What the caption begins with
     temperature:float=1.0, # Divides the logits
@@ -128,7 +153,7 @@ def beam_search(
 )->list[list[Caption]]: # For each prefix its beams, best first
     "CapDec's beam search: at every step all beams, finished or not, compete by average log-probability"
     if beam_size < 1: raise ValueError(f'beam_size {beam_size}: at least 1')
-    rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids)
+    rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
     out = [None]*len(prefix)
     if not out: return out
     with _evaluating(model):
@@ -206,13 +231,15 @@ def greedy(
     prefix:Tensor, # `(b, k, h)`, from `model.prefix`
     max_length:int=67, # Tokens at most, the prompt not counted
     min_length:int=0, # Tokens at least, the stop included
+    min_words:int=0, # Words at least, the prompt's counted
+    max_words:int=0, # Words at most, the prompt's counted; 0: no limit
     no_repeat_ngram:int=0, # No sequence of this many tokens comes twice; 0: off
     prompt:str='', # What the caption begins with
     temperature:float=1.0, # Divides the logits; changes the scores, not the choice
     stop_ids:list[int]|None=None, # Tokens that end a caption (default: `model.stop_ids`; official greedy: `[13, 764]`)
 )->list[list[Caption]]: # For each prefix one caption
     "The likeliest token at every step"
-    rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids)
+    rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
     return _walk(model, prefix, 1, rules, lambda logits,paths,t: logits.argmax(-1))
 
 # %% ../nbs/04a_decoding.ipynb #7a5c4384
@@ -233,6 +260,8 @@ def sample(
     generator:torch.Generator|None=None, # Source of randomness (default: torch's global one)
     max_length:int=67, # Tokens at most, the prompt not counted
     min_length:int=0, # Tokens at least, the stop included
+    min_words:int=0, # Words at least, the prompt's counted
+    max_words:int=0, # Words at most, the prompt's counted; 0: no limit
     no_repeat_ngram:int=0, # No sequence of this many tokens comes twice; 0: off
     prompt:str='', # What the caption begins with
     temperature:float=1.0, # Divides the logits: below 1 bolder for the likely, above 1 more varied
@@ -242,7 +271,7 @@ def sample(
     "Nucleus sampling"
     if num < 1: raise ValueError(f'num {num}: at least 1 caption')
     if not 0 < top_p <= 1: raise ValueError(f'top_p {top_p}: must lie in 0..1, greater than 0')
-    rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids)
+    rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
     if uniform is None: uniform = _draws(len(prefix), num, max_length, generator)
     u = uniform.flatten(0, 1).to(model.device)                                          # (b*num, max_length)
     return _walk(model, prefix, num, rules, lambda logits,paths,t: _nucleus(logits, u[paths, t], top_p))
@@ -264,7 +293,7 @@ def generate(
     texts:bool=False, # Return the best text of each instead of `Caption` records
     generator:torch.Generator|None=None, # Randomness of 'sample'
     show:bool=False, # Show a progress bar
-    **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `no_repeat_ngram`, `prompt`, `temperature`, `top_p`, `stop_ids`
+    **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `min_words`, `max_words`, `no_repeat_ngram`, `prompt`, `temperature`, `top_p`, `stop_ids`
 )->list[list[Caption]]|list[str]: # `num_captions` captions for each vector, best first; with `texts` one string each
     "Caption CLIP vectors"
     if method not in METHODS: raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')

@@ -86,7 +86,7 @@ def test_equals_reference_for_other_language_models(lm):
     found = beam_search(model, prefix, 4, 25, stop_ids=stops)       # longer than the room that is reserved at once
     for p,caps in zip(prefix, found): same(caps, reference_beam_search(model, p, 4, 25, stops))
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), b=st.integers(1, 6), beam_size=st.integers(1, 6), max_length=st.integers(1, 15), temperature=st.sampled_from([0.5, 1., 2.]), n_stops=st.integers(0, 120))
 def test_properties(seed, b, beam_size, max_length, temperature, n_stops):
     model = tiny(seed=seed%5)
@@ -226,3 +226,23 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r'takes \(b, 12\)'): generate(model, torch.randn(2, 13))
     assert generate(model, x[:0]) == [] and generate(model, x[:0], 'sample') == []
     assert isinstance(generate(model, x, max_length=3)[0][0], Caption) and isinstance(generate(model, x, max_length=3, texts=True)[0], str)
+
+def words(text): return sum(any(c.isalnum() for c in w) for w in text.split())
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 5), least=st.integers(0, 5), more=st.integers(0, 3), prompt=st.sampled_from(['', 'a', 'two brown']), method=st.sampled_from(['beam','greedy','sample']))
+def test_words_are_counted(seed, least, more, prompt, method):
+    model, most = tiny(seed=seed), max(2, least + more)
+    g = torch.Generator().manual_seed(seed)
+    for o in generate(model, torch.randn(3, 12, generator=g), method, prompt=prompt, min_words=min(least, most), max_words=most, max_length=40, generator=g if method == 'sample' else None):
+        assert words(o[0].text) <= most
+        assert words(o[0].text) >= least or len(o[0].tokens) >= 40
+
+def test_words_that_cannot_be():
+    model, x = tiny(), torch.randn(1, 12)
+    for kw, says in ((dict(min_words=5, max_words=3), 'min_words 5, max_words 3'), (dict(min_words=-1), 'min_words -1'), (dict(max_words=1, prompt='a red bus'), 'the prompt alone has 3 words')):
+        with pytest.raises(ValueError, match=says): generate(model, x, **kw)
+
+def test_no_bounds_on_words_change_nothing():
+    model, x = tiny(), torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    assert generate(model, x, max_words=50, max_length=12, texts=True) == generate(model, x, max_length=12, texts=True)

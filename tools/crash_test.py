@@ -1,0 +1,138 @@
+"""Kill a run with -9 at random moments, start it again, and compare what it leaves with an uninterrupted run.
+
+Each verb (embed, train, predict, caption) is first run once without interruption. Then it is started over and over
+and killed at a random moment of that run's length, until so many kills have hit it; whenever a run comes to its end,
+every file in its folder must equal the uninterrupted run's, byte for byte, and nothing else may lie there (a temporary
+file of the moment of the kill is removed by hand, and counted). Then it begins anew in an empty folder.
+
+Photos and captions of ../shared where it is, else photos inside installed packages and the bundled corpus.
+Usage: python tools/crash_test.py [--kills 30] [--verbs embed train predict caption] [--small] [--out _out/crash]
+"""
+import argparse, contextlib, hashlib, itertools, json, os, random, shutil, signal, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault('OMP_NUM_THREADS', '1'); os.environ.setdefault('HF_HUB_OFFLINE', '1'); os.environ['TOKENIZERS_PARALLELISM'] = 'false'
+
+def material(folder, small):
+    "Captions (one a line) and photos for the runs: where they are, and what they are"
+    shared = ROOT.parent/'shared'/'data'/'flickr8k'
+    photos = folder/'photos'; photos.mkdir(parents=True)
+    n_text, n_photos = (600, 8) if small else (10_000, 40)
+    if shared.exists() and not small:
+        from capdec.data import read_captions
+        lines = [r['caption'] for r in itertools.islice(read_captions(shared.parent/'karpathy'/'dataset_flickr8k.json.gz', 'train'), n_text)]
+        files = sorted((shared/'images').rglob('*.jpg'))[:n_photos]
+        for f in files: os.symlink(f, photos/f.name)
+        what = f'{len(lines):,} Flickr8k captions, {len(files)} Flickr8k photos'
+    else:
+        from PIL import Image
+        from capdec.core import open_image
+        from capdec.demo import corpus, demo_photos
+        lines, own = corpus()[:n_text], demo_photos()
+        for i in range(n_photos): open_image(own[i % len(own)]).resize((320, 240)).rotate(3*i).save(photos/f'{i:03}.jpg')
+        what = f'{len(lines):,} sentences of the bundled corpus, {n_photos} variants of {len(own)} packaged photos'
+    text = folder/'captions.txt'
+    text.write_text('\n'.join(' '.join(o.split()) for o in lines) + '\n', encoding='utf-8')
+    return text, photos, what
+
+def jobs(text, photos, small):
+    "The command line of each verb; it runs in an empty folder"
+    short = first_lines(text, 150 if small else 1000)
+    return dict(
+        embed=['embed', '--data', str(text), '--clip_model_type', 'mini', '--out', 'store', '--device', 'cpu'],
+        train=['train', '--data', str(short), '--out_dir', 'out', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', '4', '--epochs', '3',
+            '--bs', '32', '--warmup_steps', '5', '--lr', '1e-3', '--noise_variance', '0.004', '--device', 'cpu'],
+        predict=['predict', '--images', str(photos), '--out', 'predictions.json', '--batch_size', '4', '--device', 'cpu'],
+        caption=['caption', str(photos), '--out', 'captions.csv', '--batch_size', '4', '--device', 'cpu'])
+
+def first_lines(text, n):
+    "The first `n` captions as a file of their own"
+    out = text.with_name(f'first{n}.txt')
+    out.write_text(''.join(text.read_text(encoding='utf-8').splitlines(keepends=True)[:n]), encoding='utf-8')
+    return out
+
+def start(args, folder):
+    "The command as a process of its own; forked, so that what takes seconds to import is there already"
+    pid = os.fork()
+    if pid: return pid
+    code = 70
+    try:
+        os.chdir(folder)
+        with open(folder.parent/f'{folder.name}.log', 'a') as log: # with -9 nobody closes it
+            os.dup2(log.fileno(), 1); os.dup2(log.fileno(), 2)
+        sys.argv = ['capdec', *args]
+        from capdec.cli import main
+        code = main(args)
+    finally: os._exit(code)
+
+def finish(pid, deadline=None):
+    "Wait for the process, kill it at `deadline`: its exit code, or None when it was killed"
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done: return os.waitstatus_to_exitcode(status)
+        if deadline and time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            return None if code == -signal.SIGKILL else code
+        time.sleep(.002)
+
+def content(folder):
+    "What a run has left: relative path -> SHA-256"
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+def left_over(name): return any(part.startswith('.') for part in Path(name).parts) # a file that was being written when the process died
+
+def compare(folder, wanted):
+    "What differs from the uninterrupted run (empty: nothing), and how many temporary files the kills have left"
+    found = content(folder)
+    junk = [o for o in found if left_over(o)]
+    diff = [f'{k}: {"missing" if k not in found else "not expected" if k not in wanted else "differs"}' for k in sorted(wanted.keys() | (found.keys() - set(junk))) if found.get(k) != wanted.get(k)]
+    return diff, len(junk)
+
+def crash(verb, args, kills, out, rng):
+    "Kill `verb` so many times; what happened, as plain data"
+    whole, hit = out/f'{verb}-whole', out/f'{verb}-killed'
+    whole.mkdir(parents=True)
+    begin = time.monotonic()
+    if code := finish(start(args, whole)): raise SystemExit(f'{verb}: the uninterrupted run failed with exit code {code}; see {whole}.log')
+    length, wanted = time.monotonic() - begin, content(whole)
+    r = dict(verb=verb, seconds=round(length, 1), files=len(wanted), kills=0, completed=0, differences=[], temporary_files=0)
+    while r['kills'] < kills or not r['completed']:
+        if hit.exists(): shutil.rmtree(hit)
+        hit.mkdir()
+        code = None
+        while code is None: # killed: the same command again; the last one is left alone
+            code = finish(start(args, hit), time.monotonic() + rng.uniform(0, length) if r['kills'] < kills else None)
+            if code is None: r['kills'] += 1; print(f'\r{verb}: {r["kills"]} kills, {r["completed"]} runs completed', end='', file=sys.stderr, flush=True)
+        if code: r['differences'].append(f'exit code {code}; see {hit}.log'); break
+        diff, junk = compare(hit, wanted)
+        r['completed'] += 1; r['differences'] += diff; r['temporary_files'] += junk
+        if diff: break
+    print(file=sys.stderr)
+    return r
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--kills', type=int, default=30, help='of each verb (30)')
+    p.add_argument('--verbs', nargs='+', default=['embed', 'train', 'predict', 'caption'])
+    p.add_argument('--small', action='store_true', help='seconds instead of minutes: little data, none of it from ../shared')
+    p.add_argument('--out', type=Path, default=ROOT/'_out'/'crash', help='folder for the runs and report.json (_out/crash)')
+    p.add_argument('--seed', type=int, default=0, help='of the moments')
+    a = p.parse_args()
+    if a.out.exists(): shutil.rmtree(a.out)
+    out = a.out.resolve(); out.mkdir(parents=True)
+    import torch, accelerate, transformers.models.gpt2.modeling_gpt2, matplotlib.figure, timm # noqa: what the verbs import, once
+    torch.set_num_threads(1)
+    text, photos, what = material(out/'data', a.small)
+    known, rng = jobs(text, photos, a.small), random.Random(a.seed)
+    if unknown := set(a.verbs) - set(known): raise SystemExit(f'--verbs {" ".join(unknown)}: use {" ".join(known)}')
+    report = dict(data=what, seed=a.seed, runs=[crash(v, known[v], a.kills, out, rng) for v in a.verbs])
+    (out/'report.json').write_text(json.dumps(report, indent=1) + '\n')
+    print(what)
+    for r in report['runs']:
+        print(f'{r["verb"]:8} killed {r["kills"]} times, completed {r["completed"]} times: ' + ('; '.join(r['differences']) or f'all {r["files"]} files identical to an uninterrupted run ({r["seconds"]} s)')
+            + (f'; {r["temporary_files"]} temporary files left behind' if r['temporary_files'] else ''))
+    return 1 if any(r['differences'] for r in report['runs']) else 0
+
+if __name__ == '__main__': sys.exit(main())
