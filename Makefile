@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -43,6 +43,10 @@ readme: $(VENV)/.installed
 # Train the bundled models again from the research data in ../shared (about an hour on two cores).
 mini: $(VENV)/.installed
 	$(BIN)/python -m capdec.recipe --shared ../shared --out _out/mini
+
+# Kill embed, train, predict and caption with -9 at random moments, 30 times each, and compare with uninterrupted runs (about half an hour).
+crash-test: $(VENV)/.installed
+	$(BIN)/python tools/crash_test.py
 
 # Needs Quarto (https://quarto.org); the tests do not.
 docs: $(VENV)/.installed
