@@ -53,6 +53,9 @@ def open_text(
     official:bool=False, # Clean as CapDec's hp_to_coco_format.py
     shakespeare:bool=False, # Every line a caption, as CapDec's parse_sheikspeare.py
     mix:str='', # Captions to mix in half and half (README, Open Text Training)
+    share:float=0.5, # Share of sentences in the mix, 0 to 1
+    language:str='en', # Language of the text (en, de, zh, ...), whose abbreviations and full stops the splitter expects
+    encoding:str='utf-8', # Encoding of the text, such as cp1252
     seed:int=0, # Of the mix
 ):
     "Make captions of any text: sentences of 4 to 20 words, each once"
@@ -60,8 +63,8 @@ def open_text(
     from capdec.open_text import CorpusReport,mix as mixed,read_open_text
     report = CorpusReport()
     lengths = {} if official or shakespeare else dict(min_words=min_words, max_words=max_words)
-    records = read_open_text(data, column=column or None, official=official, shakespeare=shakespeare, report=report, **lengths)
-    if mix: records = mixed(list(read_captions(mix)), list(records), seed=seed)
+    records = read_open_text(data, column=column or None, official=official, shakespeare=shakespeare, language=language, encoding=encoding, report=report, **lengths)
+    if mix: records = mixed(read_captions(mix), records, share, seed)
     n = write_captions(records, out)
     if report.why(): print(f'left out: {report.why()}')
     _said(out, f'{n:,} sentences')
@@ -82,6 +85,7 @@ def _import(data, out, kind, clip_model_type):
 def embed(
     data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle to convert
     images:str='', # Instead: folder, files or pattern of photos to embed
+    image_dir:str='', # With `data`: folder of the images that it names; their vectors are stored with the captions, to train on images as ClipCap does
     out:str='', # Folder of the store to write (default: beside the input, ending in .store)
     clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a Hugging Face CLIP or SigLIP, a file of weights, or mini
     dataset_mode:str='', # Name or official number of the data set in `data`
@@ -98,6 +102,7 @@ def embed(
     from capdec.embedding import embed_captions,embed_images,load_encoder
     _check_batch(batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
+    if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     out = Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if data.endswith(('.pkl','.pickle')):
         store = _import(data, out, None, clip_model_type)
@@ -110,7 +115,11 @@ def embed(
                 from capdec.fairness import debias
                 records = debias(records, fix_gender_imbalance_mode, seed)
                 meta.update(fix_gender_imbalance_mode=fix_gender_imbalance_mode, seed=seed)
-            store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
+            if image_dir:
+                records = list(records)
+                if lack := next((r for r in records if not r.get('filename')), None): raise ValueError(f'{data}: image {lack["image_id"]} has no file name, which --image_dir needs')
+                store = embed_images(records, encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
+            else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
     for path,why in store.meta.get('failed', []): print(f'capdec: skipped: {path}: {why}', file=sys.stderr)
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') else 0
@@ -155,6 +164,15 @@ def _model_for_training(pretrain_weights, lm, store, **config):
         small = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
         return CaptionModel.create(cfg, (small.lm, small.tokenizer))
     return CaptionModel.create(cfg, lm)
+
+def _keep_bridge(name, out_dir, prefix):
+    "A captioner that was trained on keeps the bridge of the one it started from"
+    from capdec.captioner import Captioner
+    if name.endswith('.pt'): return
+    old = Captioner.from_pretrained(name, 'cpu', encoder=False)
+    for folder in (f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()):
+        new = Captioner.from_pretrained(folder, 'cpu', encoder=False)
+        if new.encoder.name == old.encoder.name: Captioner(new.model, new.encoder, old.bridge).save(folder)
 
 # %% ../nbs/11_cli.ipynb #41810979
 def train(
@@ -211,6 +229,7 @@ def train(
     offset = load_offset(add_modality_offset) if add_modality_offset else None
     with atomic_path(Path(out_dir)/'train_commandline_args.txt') as p: p.write_text(' '.join(sys.argv) + '\n', encoding='utf-8')
     history = fit(model, store, config, out_dir, val, offset, prefix, save_every, not restart, device or None)
+    if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset): _keep_bridge(pretrain_weights, Path(out_dir), prefix)
     if history['epochs']: print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
     _said(Path(out_dir)/f'{prefix}_latest', 'captioner')
 
@@ -371,20 +390,33 @@ def predict(
     return 1 if failed else 0
 
 # %% ../nbs/11_cli.ipynb #92d7235a
-def _clip_score(scores, images, clip_model_type, device):
-    "Add CLIPScore to the scores; photos are found by the ids in their names"
+def _photos_of(ids, images):
+    "The photo of each id, found by the id in its name"
     from capdec.core import find_images
     from capdec.data import image_id_of
-    from capdec.embedding import load_encoder
-    from capdec.evaluation import clip_score
     photos = {}
     for p in find_images(images): photos.setdefault(str(image_id_of(p.name)), p); photos[str(p)] = p
-    ids = list(scores.per_image)
-    missing = [i for i in ids if str(i) not in photos]
-    if missing: raise ValueError(f'{images}: has no photo for {len(missing):,} of {len(ids):,} predictions, such as image_id {missing[0]}')
-    r = clip_score([photos[str(i)] for i in ids], [scores.per_image[i]['caption'] for i in ids], load_encoder(clip_model_type, device or None))
+    if missing := [i for i in ids if str(i) not in photos]: raise ValueError(f'{images}: has no photo for {len(missing):,} of {len(ids):,} predictions, such as image_id {missing[0]}')
+    return [photos[str(i)] for i in ids]
+
+def _clip_score(scores, photos, clip_model_type, device):
+    "Add CLIPScore to the scores"
+    from capdec.embedding import load_encoder
+    from capdec.evaluation import clip_score
+    r = clip_score(photos, [o['caption'] for o in scores.per_image.values()], load_encoder(clip_model_type, device or None))
     scores.corpus['CLIPScore'] = r['CLIPScore']
-    for i,s in zip(ids, r['per_image']['CLIPScore']): scores.per_image[i]['CLIPScore'] = s
+    for o,s in zip(scores.per_image.values(), r['per_image']['CLIPScore']): o['CLIPScore'] = s
+
+def _worst_and_best(scores, photos, by, path, n=4):
+    "Draw the predictions that scored lowest and highest"
+    import matplotlib
+    matplotlib.use('agg')
+    from capdec.core import atomic_path
+    from capdec.evaluation import gallery,worst_and_best
+    low,high = worst_and_best(scores.per_image, min(n, len(photos)), by)
+    fig = gallery([photos[i] for i in low+high], [scores.per_image[i]['caption'] for i in low+high], [f'{k}: {by} {scores.per_image[i][by]:.2f}' for k,ids in (('worst',low),('best',high)) for i in ids], columns=len(low))
+    with atomic_path(path) as p: fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
+    _said(path, 'worst and best')
 
 # %% ../nbs/11_cli.ipynb #cf491219
 def evaluate(
@@ -392,22 +424,34 @@ def evaluate(
     references:str='', # Captions of the same images, any file that `parse` reads
     split:str='val', # Of Karpathy's files
     metrics:str='bleu,meteor,rouge,cider,spice', # Which, with commas; spice needs extra files and is left out, with a remark, where they are missing
-    images:str='', # Folder or pattern of the photos: also CLIPScore
-    clip_model_type:str='ViT-B/32', # Encoder of CLIPScore (ViT-B/32: as its authors; or mini)
+    images:str='', # Folder or pattern of the photos: also CLIPScore, and for `gallery`
+    clip_model_type:str='ViT-B/32', # Encoder of CLIPScore (ViT-B/32: as its authors; or mini; none: no CLIPScore)
     device:str='', # cpu, cuda, mps
     out:str='', # JSON file for the scores, with those of every image
     training:str='', # Training captions: also report the share of novel captions
+    style:str='', # Captions in a style: also report how far it shows in the predictions; needs `factual`
+    factual:str='', # Plain captions (Karpathy's train split), which the style is told from
+    gallery:str='', # PNG file for the worst and the best predictions with their photos; needs `images`
+    by:str='CIDEr', # Metric that says which are the worst and the best
 ):
     "BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore of predictions, and what their wording is like"
     from capdec.data import read_captions
-    from capdec.evaluation import evaluate as score,text_stats,read_predictions
+    from capdec.evaluation import evaluate as score,style_measures,text_stats
+    if bool(style) != bool(factual): raise ValueError('--style and --factual: the style is told from plain captions, so give both')
+    if gallery and not images: raise ValueError('--gallery: needs --images, the photos')
+    text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
+    for path in filter(None, (training, style, factual)): next(text(path), None)   # a missing file is told before anything is scored
     scores = score(predictions, references or None, metrics.split(','), None if split == 'all' else split)
-    if images: _clip_score(scores, images, clip_model_type, device)
+    ids,captions = list(scores.per_image),[o['caption'] for o in scores.per_image.values()]
+    scores.text = text_stats(captions, text(training) if training else None)
+    if style:
+        scores.text |= style_measures(captions, text(style), text(factual, 'train'))
+        for i,p in zip(ids, scores.text.pop('per_caption')): scores.per_image[i]['style'] = p
+    photos = _photos_of(ids, images) if images else []
+    if images and clip_model_type != 'none': _clip_score(scores, photos, clip_model_type, device)
     print(scores)
-    pred = read_predictions(predictions)[0]
-    stats = text_stats(list(pred.values()), [r['caption'] for r in read_captions(training, None)] if training else None)
-    print('  '.join(f'{k} {v:.3f}' if isinstance(v, float) else f'{k} {v:,}' for k,v in stats.items()))
     if out: scores.save(out); _said(out, 'scores')
+    if gallery: _worst_and_best(scores, dict(zip(ids, photos)), by, gallery)
 
 # %% ../nbs/11_cli.ipynb #b3c2e857
 def _write_captions(out, results, num_captions):
@@ -510,7 +554,7 @@ EXAMPLES = {
     'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32',
     'train': 'capdec train --data coco.store --noise_variance 0.016 --epochs 8 --bs 30\ncapdec train --data sentences.txt --clip_model_type mini --lm mini --mapping_type mlp --prefix_length 4',
     'predict': 'capdec predict --checkpoint checkpoints/coco_prefix_latest --data dataset_coco.json --split val --image_dir coco/ --out predictions.json\ncapdec predict --images val2014/ --out predictions.json',
-    'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider',
+    'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider --gallery worst_and_best.png\ncapdec evaluate predictions.json --references humorous.json --style humorous.json --factual dataset_flickr8k.json.gz --out scores.json',
     'data': 'capdec data\ncapdec data --name flickr30k --path dataset_flickr30k.json',
 }
 
