@@ -413,7 +413,7 @@ def _worst_and_best(scores, photos, by, path, n=4):
     matplotlib.use('agg')
     from capdec.core import atomic_path
     from capdec.evaluation import gallery,worst_and_best
-    low,high = worst_and_best(scores.per_image, min(n, len(photos)), by)
+    low,high = worst_and_best(scores.per_image, min(n, max(1, len(photos)//2)), by)
     fig = gallery([photos[i] for i in low+high], [scores.per_image[i]['caption'] for i in low+high], [f'{k}: {by} {scores.per_image[i][by]:.2f}' for k,ids in (('worst',low),('best',high)) for i in ids], columns=len(low))
     with atomic_path(path) as p: fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
     _said(path, 'worst and best')
@@ -551,8 +551,8 @@ EXAMPLES = {
     'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3',
     'parse': 'capdec parse dataset_coco.json --split train --out coco.json\ncapdec parse dataset_flickr8k.json.gz --split val --metrics --out val.json',
     'open-text': "capdec open-text alllines.txt --shakespeare --out shakespeare.json\ncapdec open-text books/ --mix coco.json --out mixed.json",
-    'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32',
-    'train': 'capdec train --data coco.store --noise_variance 0.016 --epochs 8 --bs 30\ncapdec train --data sentences.txt --clip_model_type mini --lm mini --mapping_type mlp --prefix_length 4',
+    'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store',
+    'train': 'capdec train --data coco.store --noise_variance 0.016 --epochs 8 --bs 30\ncapdec train --data sentences.txt --clip_model_type mini --lm mini --mapping_type mlp --prefix_length 4\ncapdec train --data mixed.json --pretrain_weights mini --noise_variance 0.004 --lr 1e-3 --bs 64 --epochs 4 --warmup_steps 50 --clip_model_type mini',
     'predict': 'capdec predict --checkpoint checkpoints/coco_prefix_latest --data dataset_coco.json --split val --image_dir coco/ --out predictions.json\ncapdec predict --images val2014/ --out predictions.json',
     'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider --gallery worst_and_best.png\ncapdec evaluate predictions.json --references humorous.json --style humorous.json --factual dataset_flickr8k.json.gz --out scores.json',
     'data': 'capdec data\ncapdec data --name flickr30k --path dataset_flickr30k.json',

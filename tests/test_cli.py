@@ -449,3 +449,50 @@ def test_warnings_are_one_line(tmp_path):
     (tmp_path/'c.json').write_text(json.dumps([dict(image_id=1, caption='A dog runs.', id=1), dict(image_id=2, caption=' ', id=2)]))
     r = capdec('parse', tmp_path/'c.json', '--out', tmp_path/'o.json', ok=True)
     assert r.stderr.splitlines() == [f'capdec: {tmp_path}/c.json: 1 empty caption skipped, 1 kept']
+
+
+# --- styles, open text, ClipCap
+
+def test_evaluate_measures_style_and_draws(tmp_path):
+    "Style in the table, the JSON and for each image; odd languages and empty captions do no harm"
+    Image.fromarray(photos.coffee()).resize((90, 60)).save(tmp_path/'1.jpg'); Image.fromarray(photos.chelsea()).resize((90, 60)).save(tmp_path/'2.jpg')
+    for i in (3, 4, 5): (tmp_path/f'{i}.jpg').write_bytes((tmp_path/'1.jpg').read_bytes())
+    pred = ['a dog runs, full of joy', 'a cat sleeps', '一只狗在跑。', '', '🐕 $x$']
+    (tmp_path/'p.json').write_text(json.dumps([dict(image_id=f'{i}.jpg', caption=c) for i, c in enumerate(pred, 1)]))
+    (tmp_path/'refs.json').write_text(json.dumps([dict(image_id=f'{i}.jpg', caption='a dog runs.') for i in range(1, 6)]))
+    lines = [f'a {c} {a} {v}' for c in ('red', 'big', 'old') for a in ('dog', 'cat', 'man') for v in ('runs', 'sleeps')]
+    (tmp_path/'plain.txt').write_text('\n'.join(lines) + '\n'); (tmp_path/'fond.txt').write_text('\n'.join(f'{o}, full of joy' for o in lines) + '\n')
+    args = ['evaluate', 'p.json', '--references', 'refs.json', '--metrics', 'rouge', '--out', 's.json']
+    r = capdec(*args, '--style', 'fond.txt', '--factual', 'plain.txt', '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'ROUGE_L', '--training', 'plain.txt', cwd=tmp_path, ok=True)
+    s = json.loads((tmp_path/'s.json').read_text())
+    assert s['text']['judge_accuracy'] > .9 and s['text']['vocabulary'] >= 12 and s['text']['novel'] == 1 and 'style_shown' in r.stdout
+    style = {o['image_id']: o['style'] for o in s['per_image']}
+    assert style['1.jpg'] > .5 > style['2.jpg'] and len(style) == 5
+    assert Image.open(tmp_path/'g.png').width > 100
+    for more, why in ((['--style', 'gone.txt', '--factual', 'plain.txt'], 'gone.txt'), (['--style', 'fond.txt'], 'give both'), (['--gallery', 'g.png'], 'needs --images'), (['--training', 'gone.txt'], 'gone.txt')):
+        assert why in one_line(capdec(*args, *more, cwd=tmp_path, ok=False))[0]
+    assert 'not scored' in one_line(capdec(*args, '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'CIDEr', cwd=tmp_path, ok=False))[0]
+
+def test_image_start_then_text(tmp_path):
+    "The README's road: first with images, then on open text; what a captioner was trained on decides whether it keeps its bridge"
+    from capdec.captioner import Captioner
+    Image.fromarray(photos.coffee()).resize((90, 60)).save(tmp_path/'a.jpg'); Image.fromarray(photos.chelsea()).resize((90, 60)).save(tmp_path/'b.jpg')
+    (tmp_path/'c.json').write_text(json.dumps([dict(image_id=f, caption=c, id=i, filename=f) for i, (f, c) in enumerate([('a.jpg', 'A cup of coffee.'), ('a.jpg', 'Coffee on a table.'), ('b.jpg', 'A cat.')])]))
+    (tmp_path/'book.txt').write_bytes('Der Müller ging am 5. Mai nach Hause. Er schlief sehr lange. Niemand sah ihn dort. Es war still.'.encode('cp1252'))
+    capdec('open-text', 'book.txt', '--encoding', 'cp1252', '--language', 'de', '--min_words', 3, '--mix', 'c.json', '--share', '0.25', '--out', 'm.json', cwd=tmp_path, ok=True)
+    mixed = [o['caption'] for o in json.loads((tmp_path/'m.json').read_text())]
+    assert len(mixed) == 4 and sum(o.startswith(('Der', 'Er', 'Niemand', 'Es')) for o in mixed) == 1
+    r = capdec('open-text', 'book.txt', '--mix', 'c.json', '--share', 7, '--encoding', 'cp1252', cwd=tmp_path, ok=False)
+    assert '0..1' in one_line(r)[0]
+    r = capdec('embed', '--data', 'c.json', '--image_dir', '.', '--clip_model_type', 'mini', '--device', 'cpu', '--out', 'i.store', cwd=tmp_path, ok=True)
+    assert '3 vectors' in r.stdout
+    fit = lambda out, start, *a: capdec('train', *a, '--pretrain_weights', start, '--clip_model_type', 'mini', '--epochs', 1, '--warmup_steps', 1, '--device', 'cpu', '--out_dir', out, cwd=tmp_path, ok=True)
+    fit('clipcap', 'mini', '--data', 'i.store', '--use_image_embedding_as_clipcap')
+    fit('voice', 'clipcap/coco_prefix_latest', '--data', 'm.json', '--noise_variance', '.004')
+    fit('text', 'mini', '--data', 'm.json', '--noise_variance', '.004')
+    kind = lambda f: Captioner.from_pretrained(tmp_path/f/'coco_prefix_latest', 'cpu', encoder=False).bridge
+    assert kind('clipcap').kind == kind('voice').kind == 'none' and kind('text').kind == 'offset'
+    assert kind('text').memory is not None
+    assert '--image_dir' in one_line(capdec('embed', '--images', '.', '--image_dir', '.', '--clip_model_type', 'mini', cwd=tmp_path, ok=False))[0]
+    r = capdec('embed', '--data', 'book.txt', '--image_dir', '.', '--clip_model_type', 'mini', cwd=tmp_path, ok=False)
+    assert len(one_line(r)) == 1
