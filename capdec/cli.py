@@ -68,6 +68,7 @@ def open_text(
     n = write_captions(records, out)
     if report.why(): print(f'left out: {report.why()}')
     _said(out, f'{n:,} sentences')
+    return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #cdb39eb3
 def _import(data, out, kind, clip_model_type):

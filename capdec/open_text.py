@@ -7,7 +7,7 @@ __all__ = ['PIECE', 'TEXT_COLUMNS', 'split_sentences', 'count_words', 'read_line
            'read_open_text', 'mix']
 
 # %% ../nbs/07_open_text.ipynb #430bf7be
-import contextlib,csv,gzip,hashlib,random,re
+import contextlib,csv,gzip,hashlib,random,re,warnings
 from collections import Counter
 from dataclasses import dataclass,field
 from itertools import chain,islice
@@ -165,6 +165,7 @@ class CorpusReport:
     dropped:Counter = field(default_factory=Counter) # Reason -> how many
     examples:dict = field(default_factory=dict) # Reason -> the first three sentences dropped for it
     words:Counter = field(default_factory=Counter) # Words -> sentences found with that many
+    failed:list = field(default_factory=list) # Of several files, those that could not be read (to their end), and why
     def _drop(self, reason, sentence):
         self.dropped[reason] += 1
         if len(o := self.examples.setdefault(reason, [])) < 3: o.append(sentence[:200])
@@ -208,10 +209,23 @@ def read_open_text(
     lo = min_words if min_words is not None else 0 if shakespeare else 4
     hi = max_words if max_words is not None else float('inf') if shakespeare else 18 if official else 20
     if not 0 <= lo <= hi: raise ValueError(f'min_words {lo} and max_words {hi}: use 0 <= min_words <= max_words')
-    if official: found = _official(source, column, encoding)
-    elif shakespeare: found = _verses(source, column, encoding)
-    else: found = (s for t in read_texts(source, column, wrapped, encoding, language) for s in split_sentences(t, language))
-    return _records(found, lo, hi, not (official or shakespeare), CorpusReport() if report is None else report, source)
+    def sentences(path):
+        if official: return _official(path, column, encoding)
+        if shakespeare: return _verses(path, column, encoding)
+        return (s for t in read_texts(path, column, wrapped, encoding, language) for s in split_sentences(t, language))
+    report = CorpusReport() if report is None else report
+    return _records(_each(source, sentences, report), lo, hi, not (official or shakespeare), report, source)
+
+def _each(source, sentences, report):
+    "One file after the other; one of several that cannot be read is told, and the others are not lost"
+    files = list(_files(source))
+    for f in files:
+        try: yield from sentences(f)
+        except (ValueError,OSError) as e:
+            if len(files) == 1: raise
+            report.failed.append(str(e))
+            warnings.warn(f'{e}; left out, the other files are read')
+    if len(report.failed) == len(files): raise ValueError(report.failed[0])
 
 def _records(sentences, lo, hi, unique, report, source):
     known = set()

@@ -146,6 +146,16 @@ def test_other_bad_input(tmp_path):
     (tmp_path/'zh.txt').write_text('狗在海滩上跑。🐕 The dog is really happy 🐕!', encoding='utf-8')
     assert len(captions(tmp_path/'zh.txt')) == 2
 
+def test_a_bad_file_does_not_lose_the_others(tmp_path):
+    (tmp_path/'a.txt').write_text('A dog ran home today.\n'); (tmp_path/'b.txt').write_bytes(b'Die Stra\xdfe ist heute lang.'); (tmp_path/'c.txt').write_text('Two cats slept there too.\n')
+    for mode in ({}, {'official': True}, {'shakespeare': True}):
+        report = CorpusReport()
+        with pytest.warns(UserWarning, match='b.txt.*left out'): got = list(read_open_text(tmp_path, report=report, **mode))
+        assert [o['caption'].rstrip('.') for o in got] == ['A dog ran home today', 'Two cats slept there too'] and len(report.failed) == 1
+        assert [o['id'] for o in got] == [0, 1]
+    for n in 'ac': (tmp_path/f'{n}.txt').write_bytes(b'\xff\xfe\xff')
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='a.txt'): captions(tmp_path)
+
 def records(n, first=0, what='caption'): return [{'image_id': first+i//5, 'caption': f'{what} {i}', 'id': i, 'filename': None} for i in range(n)]
 
 @settings(max_examples=80, deadline=None)
