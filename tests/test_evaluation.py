@@ -220,6 +220,23 @@ def test_style_measures_on_real_styles(shared):
     assert plain.perplexity(text['factual', 'test']) < funny.perplexity(text['factual', 'test'])
 
 
+def test_style_measures_of_one_call():
+    "Equal amounts of both texts, judges that are tested on what they have not read, nothing that depends on the order of the captions"
+    from capdec.evaluation import caption_words, style_measures
+    plain = [f'a {c} {a} {v} in the {p}' for c in ('red', 'big', 'old') for a in ('dog', 'cat', 'man') for v in ('runs', 'sleeps') for p in ('park', 'sea')]
+    fond = [f'{o} dreaming of love' for o in plain]
+    a = style_measures(fond[:10] + plain[:10], fond, plain*3)
+    b = style_measures(plain[:10] + fond[:10], iter(fond), iter(plain))
+    assert a['style_shown'] == b['style_shown'] == .5 and a['per_caption'][:10] == pytest.approx(b['per_caption'][10:])
+    assert a['perplexity_style'] == pytest.approx(b['perplexity_style']) and a['judge_accuracy'] > .9
+    odd = style_measures(['', '🐕', '两只狗', 'x'*500], fond, plain)
+    assert len(odd['per_caption']) == 4 and odd['perplexity_style'] > a['perplexity_of_style']
+    assert caption_words('犬がrun') == ['犬', 'が', 'run']
+    coin = style_measures(plain, plain, plain)   # the same text as both: nothing to tell
+    assert coin['judge_accuracy'] < .8
+    with pytest.raises(ValueError, match='too few'): style_measures(fond, fond[:5]*9, plain)
+
+
 def test_clip_score_by_an_encoder_and_by_its_vectors():
     import torch
     class Toy:
