@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'photo_vectors', 'fine_tune', 'describe', 'styles_data', 'open_text_records', 'measure', 'Rows', 'Bench',
-           'image_start', 'main']
+           'voices', 'image_start', 'main']
 
-# %% ../nbs/12a_styles.ipynb #50d79787
+# %% ../nbs/12a_styles.ipynb #24fe5a6e
 import random,time
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fastcore.script import call_parse
 from torch import Tensor
 
 from .captioner import Bridge,Captioner
-from .core import demo_photos,read_json,write_json
+from .core import atomic_path,demo_photos,open_image,read_json,write_json
 from .data import read_flickrstyle,read_karpathy
 from .decoding import generate
 from .embedding import embed_captions,embed_images,load_encoder
@@ -182,6 +182,28 @@ class Bench:
             return self.score(name, model, part, self.d['factual'], sentences, bridge)
         self.rows.add(name, make)
 
+# %% ../nbs/12a_styles.ipynb #5bcb466c
+def voices(
+    photos:dict, # `{name: what open_image takes}`
+    captions:dict, # `{voice: {name: caption}}`
+    columns:int=3, # Photos in a row
+    width:int=34, # Letters in a line
+): # A matplotlib figure
+    "Photos, each with a caption in every voice"
+    import textwrap
+    import matplotlib.pyplot as plt
+    lines = {n: [textwrap.fill(f'{v}: {c[n]}', width).replace('$', r'\$') for v,c in captions.items()] for n in photos}
+    tall = max(sum(o.count('\n')+1 for o in l) for l in lines.values())
+    rows = -(-len(photos)//columns)
+    fig,axs = plt.subplots(rows, columns, figsize=(2.7*columns, rows*(1.9 + .13*tall)), squeeze=False)
+    for ax in axs.flat: ax.axis('off')
+    for ax,(n,im) in zip(axs.flat, photos.items()):
+        im = open_image(im); im.thumbnail((240,240))
+        ax.imshow(im)
+        ax.text(.5, -.04, '\n'.join(lines[n]), transform=ax.transAxes, ha='center', va='top', size=7)
+    fig.tight_layout()
+    return fig
+
 # %% ../nbs/12a_styles.ipynb #3f75990d
 def image_start(
     bench:Bench, # Data and encoder
@@ -199,7 +221,7 @@ def image_start(
     text = embed_captions(rows, bench.encoder, bench.out/'image_start.captions.store', show=False)
     return bench.out/'image_start'/'styled_latest', modality_offset(x, normalise(text.vectors(range(len(text)))))
 
-# %% ../nbs/12a_styles.ipynb #4e654596
+# %% ../nbs/12a_styles.ipynb #bd90b051
 @call_parse
 def main(
     shared:str='../shared', # Folder of the shared material
@@ -224,4 +246,8 @@ def main(
     b.open_text('shakespeare', name='image start, shakespeare, offset in training', start=start, offset=offset, bridge=Bridge())
     b.open_text('shakespeare', name='image start, shakespeare, no offset', start=start, bridge=Bridge())
     write_json(results, b.rows.data)
-    print(f'results: {results}')
+    names = b.d['photos']['report'][::40]
+    kept = {'factual':'factual, report', 'humorous':'humorous, report', 'romantic':'romantic, report', 'Shakespeare':'shakespeare, share 0.5', 'news':'news, share 0.5'}
+    fig = voices({n: b.images/n for n in names}, {k: read_json(b.out/f'{v}.captions.json') for k,v in kept.items()})
+    with atomic_path(b.out/'gallery.png') as p: fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
+    print(f'results: {results}; photos of the development half: {b.out/"gallery.png"}')
