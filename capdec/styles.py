@@ -47,13 +47,13 @@ def fine_tune(
     out:str|Path, # Folder to keep the run in; an interrupted run continues
     start:str|Path='mini', # Captioner to start from
     offset:Tensor|None=None, # Modality offset to add after the noise `(d,)`
-    **settings, # Instead of `SETTINGS`
+    **kwargs, # Of `TrainConfig`, instead of `SETTINGS`
 )->CaptionModel: # The trained captioner's model
     "Go on training a captioner, text-only"
     out = Path(out)
     model = Captioner.from_pretrained(start, 'cpu', encoder=False).model
     store = embed_captions(records, encoder, out/'captions.store', show=False)
-    train(model, store, TrainConfig(**SETTINGS | settings), out, offset=offset, prefix='styled', save_every=1000, device='cpu')
+    train(model, store, TrainConfig(**SETTINGS | kwargs), out, offset=offset, prefix='styled', save_every=1000, device='cpu')
     return model.eval()
 
 # %% ../nbs/12a_styles.ipynb #12a3fdee
@@ -147,39 +147,57 @@ class Bench:
         c = Captioner.from_pretrained('mini', 'cpu', encoder=False)
         self.encoder,self.bridge,self.mini = load_encoder('mini', 'cpu'),c.bridge,c.model
         self.plain = [r['caption'] for r in self.d['plain']]
-        self.rows = Rows(self.out/'styles.json')
+        self.rows = Rows(self.out/'styles.json', command='python -m capdec.styles --shared ../shared', settings=SETTINGS)
         self.images = self.shared/'data'/'flickr8k'/'images'
         self.demo = {p.stem: p for p in demo_photos()}
         self.demo_vectors = normalise(self.encoder.encode_image(list(self.demo.values()), show=False))
 
-    def vectors(self, part): return photo_vectors(self.d['photos'][part], self.images, self.encoder, self.out/f'photos.{part}.store')
-
-    def score(self, name, model, part, refs, styled, bridge=None):
-        "Caption the photos of a part (`model` None: the factual captioner), score the captions, keep those of the packages' photos"
-        bridge = bridge or self.bridge
-        kept = self.out/f'{"factual, "*(model is None)}{part if model is None else name}.captions.json'
-        if not kept.exists(): write_json(kept, dict(zip(self.d['photos'][part], describe(model or self.mini, self.vectors(part), bridge))))
+    def score(self,
+        name:str, # Of the row
+        model:CaptionModel|None, # What captions; `None`: the factual captioner
+        part:str, # Which photos: choose, report or paper
+        refs:dict, # `{photo: [captions]}`
+        styled:list[str]|None=None, # Text in the style
+        bridge:Bridge|None=None, # Way across the gap (default: the bundled captioner's)
+    )->dict: # The row: see `measure`; also the captions of the packages' photos
+        "Caption the photos of a part and score the captions"
+        bridge,kept = bridge or self.bridge,self.out/f'{name if model else f"factual, {part}"}.captions.json'
+        model = model or self.mini
+        if not kept.exists():
+            x = photo_vectors(self.d['photos'][part], self.images, self.encoder, self.out/f'photos.{part}.store')
+            write_json(kept, dict(zip(self.d['photos'][part], describe(model, x, bridge))))
         captions = read_json(kept)
-        return measure(captions, refs, styled, self.plain) | dict(photos=len(captions), gallery=dict(zip(self.demo, describe(model or self.mini, self.demo_vectors, bridge))),
+        return measure(captions, refs, styled, self.plain) | dict(photos=len(captions), gallery=dict(zip(self.demo, describe(model, self.demo_vectors, bridge))),
             CIDEr_factual=evaluate(captions, {k: self.d['factual'][k] for k in captions}, 'cider').corpus['CIDEr'])
 
-    def style(self, style, part='report', trained=True):
+    def style(self,
+        style:str, # humorous or romantic
+        part:str='report', # Which photos: choose, report, or paper, which also trains on the paper's 6/7
+        trained:bool=True, # False: the factual captioner, for comparison
+    ):
         "A row of FlickrStyle10K"
         name = f'{style}, {part}' + ', factual captioner'*(not trained)
-        refs = {k: [v] for k,v in self.d['styled'][style].items()}
         records = self.d['paper_train' if part == 'paper' else 'train'][style]
         def make():
-            model = fine_tune(records, self.encoder, self.out/f'{style}-{"paper" if part == "paper" else "train"}') if trained else None # the factual captioner
-            return self.score(name, model, part, refs, [r['caption'] for r in records])
+            model = fine_tune(records, self.encoder, self.out/f'{style}-{"paper" if part == "paper" else "train"}') if trained else None
+            return self.score(name, model, part, {k: [v] for k,v in self.d['styled'][style].items()}, [r['caption'] for r in records])
         self.rows.add(name, make)
 
-    def open_text(self, corpus, share=.5, part='report', start='mini', name='', offset=None, bridge=None, **settings):
+    def open_text(self,
+        corpus:str, # shakespeare or news
+        share:float=.5, # Share of sentences
+        name:str='', # Of the row
+        start:str|Path='mini', # Captioner to start from
+        offset:Tensor|None=None, # Modality offset to train with `(d,)`
+        bridge:Bridge|None=None, # Way across the gap at inference
+        **kwargs, # For `fine_tune`
+    ):
         "A row of open text"
         name = name or f'{corpus}, share {share}'
         def make():
             records,sentences = open_text_records(self.shared, corpus, self.d['plain'], share)
-            model = fine_tune(records, self.encoder, self.out/name.replace(', ', '-').replace(' ', '_'), start, offset, **settings)
-            return self.score(name, model, part, self.d['factual'], sentences, bridge)
+            model = fine_tune(records, self.encoder, self.out/name.replace(', ', '-').replace(' ', '_'), start, offset, **kwargs)
+            return self.score(name, model, 'report', self.d['factual'], sentences, bridge)
         self.rows.add(name, make)
 
 # %% ../nbs/12a_styles.ipynb #5bcb466c
