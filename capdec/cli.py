@@ -9,6 +9,7 @@ __all__ = ['PRESETS', 'VERBS', 'EXAMPLES', 'parse', 'open_text', 'embed', 'train
 # %% ../nbs/11_cli.ipynb #2fe6eca0
 import os,sys,warnings
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 
 from fastcore.script import Param,bool_arg
@@ -235,11 +236,11 @@ def train(
     _said(Path(out_dir)/f'{prefix}_latest', 'captioner')
 
 # %% ../nbs/11_cli.ipynb #1cfd4cd3
-def _captioner(name, clip_model_type='', device='', bridge='', dont_normalize_prefix=False, encoder=True):
+def _captioner(name, clip_model_type='', device='', bridge='', dont_normalize_prefix=False, encoder=True, dtype=''):
     "Load a captioner for the verbs that caption"
     from dataclasses import replace
     from capdec.captioner import Captioner
-    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, bridge or None, encoder)
+    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, bridge or None, encoder, dtype or None)
     if dont_normalize_prefix: c.model.config = replace(c.model.config, normalize_prefix=False)
     return c
 
@@ -459,8 +460,8 @@ def _write_captions(out, results, num_captions):
     "All results as .csv, .json or .jsonl"
     import csv,json
     from capdec.core import atomic_path
-    rows = [dict(file=o['key'], **({'caption': o['captions'][0]} if num_captions == 1 and o['captions'] else {'captions': o['captions']}) ) if not o['error']
-        else dict(file=o['key'], error=o['error']) for o in results]
+    said = lambda o: {} if o['error'] and not o['captions'] else {'caption': o['captions'][0]} if num_captions == 1 and o['captions'] else {'captions': o['captions']}
+    rows = [dict(file=o['key'], **said(o), **({'error': o['error']} if o['error'] else {})) for o in results]
     with atomic_path(out) as p, open(p, 'w', encoding='utf-8', errors='surrogateescape', newline='') as f: # file names need not be UTF-8
         if out.endswith('.csv'):
             names = ['caption'] if num_captions == 1 else [f'caption_{i+1}' for i in range(num_captions)]
@@ -470,8 +471,12 @@ def _write_captions(out, results, num_captions):
         else: json.dump(rows, f, ensure_ascii=False, indent=1)
 
 def _sidecars(paths):
-    "Where the captions of each photo go: a.txt for a.jpg; a.jpg.txt where a.png is there too, or a photo has the name a.txt"
-    photos,plain,out = set(paths), Counter(p.with_suffix('.txt') for p in paths), {}
+    "Where the captions of each photo go: a.txt for a.jpg; a.jpg.txt where a.png is there too (named or not), or a photo has the name a.txt"
+    from capdec.core import IMAGE_SUFFIXES,is_url
+    if web := [p for p in paths if is_url(p)]: raise ValueError(f'--sidecar: there is no folder beside {web[0]}; use --out')
+    folders = {p.parent for p in paths}
+    photos = set(paths) | {o for d in folders if d.is_dir() for o in d.iterdir() if o.suffix.lower() in IMAGE_SUFFIXES}
+    plain,out = Counter(p.with_suffix('.txt') for p in photos), {}
     for p in paths:
         t = p.with_suffix('.txt')
         if plain[t] > 1 or t in photos: t = p.with_name(f'{p.name}.txt')
@@ -479,45 +484,112 @@ def _sidecars(paths):
         out[p] = t
     return out
 
+def _copies(sources, paths, folder):
+    "Where the copy of each photo goes: to the same place below `folder` as it has below the folder or pattern that was named"
+    from capdec.core import is_url
+    if web := [p for p in paths if is_url(p)]: raise ValueError(f'--exif: copies are made of files, not of {web[0]}')
+    named = [Path(s).expanduser() for s in sources]
+    roots = [p if p.is_dir() else Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts)) for p in named]
+    out,taken = {},{}
+    for p in paths:
+        t = Path(folder)/p.relative_to(next((r for r in roots if r in p.parents), p.parent))
+        if t in taken: raise ValueError(f'--exif {folder}: {taken[t]} and {p} would both become {t}; caption them in two runs, into two folders')
+        if t.resolve() == p.resolve(): raise ValueError(f'--exif {folder}: is where the photos are; name another folder for the copies')
+        out[p],taken[t] = t,p
+    return out
+
+# %% ../nbs/11_cli.ipynb #6e2917b9
+def _style(style, model, restyle):
+    "Folder of the captioner that --style names; from a file of sentences it is made, and kept for the next time"
+    import hashlib,inspect
+    from capdec import __version__
+    from capdec.captioner import _model_folder,train_on
+    from capdec.core import file_sha256
+    from capdec.model import WEIGHTS
+    kept = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'capdec'/'styles'
+    path = Path(style).expanduser()
+    if path.is_dir():
+        if model != 'mini': raise ValueError(f'--style {style}: is a captioner itself; leave --model {model} out, or name a file of sentences')
+        return path
+    if path.is_file():
+        weights = Path(model) if str(model).endswith('.pt') else _model_folder(model)/WEIGHTS
+        key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(weights), __version__, str(inspect.signature(train_on))]).encode()).hexdigest()[:8]
+        folder = kept/f'{path.stem}-{key}'
+        if not (folder/'captioner.json').exists():
+            print(f'capdec: restyling {model} on {path}; kept in {folder}', file=sys.stderr)
+            restyle(path, folder)
+        return folder
+    named = sorted((o for o in kept.glob(f'{style}-????????') if (o/'captioner.json').exists()), key=lambda o: o.stat().st_mtime)
+    if named: return named[-1]
+    raise FileNotFoundError(f'--style {style}: neither a captioner\'s folder, nor a file of sentences, nor the name of a file that was used before')
+
+# %% ../nbs/11_cli.ipynb #505891d3
+def _deliver(r, beside, copies, overwrite):
+    "Write the sidecar and the copy of one photo, if they are wanted and not there yet; what could not be done is its `error`"
+    from capdec.core import atomic_path
+    from capdec.exif import write_caption
+    due = lambda where: where and (overwrite or not where[r.path].exists())
+    if due(beside):
+        with atomic_path(beside[r.path]) as p: p.write_text('\n'.join(r.captions) + '\n', encoding='utf-8')
+    try:
+        if due(copies): write_caption(r.path, copies[r.path], r.captions[0])
+    except ValueError as e: return r._replace(error=str(e))
+    return r
+
 # %% ../nbs/11_cli.ipynb #18685b7d
 def caption(
-    photos:Param('Photos, folders or patterns', nargs='+'), # Photos, folders or patterns
+    photos:Param('Photos, folders, patterns or addresses (http://, https://)', nargs='+'), # Photos, folders, patterns or addresses
     out:str='', # .csv, .json or .jsonl file (default: print)
     model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
+    style:str='', # A restyled captioner's folder, or a file of sentences to restyle `model` on (kept for the next time, then its name is enough)
     sidecar:bool=False, # Write a .txt beside each photo (a.txt; a.jpg.txt where the name is taken)
+    exif:str='', # Folder for copies of the photos (JPEG, PNG) with the caption in their EXIF data
+    overwrite:bool=False, # Caption photos again whose .txt or copy is there already (default: they are left alone)
     num_captions:int=1, # Captions per photo
-    beam_size:int=5, # Beams of the search
+    min_words:int=0, # Words at least
+    max_words:int=0, # Words at most; 0 for no limit
     prompt:str='', # What each caption starts with
+    temperature:float=1.0, # Above 1 more varied, below 1 more predictable (with --method sample)
+    method:str='beam', # beam, greedy or sample
+    beam_size:int=5, # Beams of the search
     bridge:str='', # none, offset or memory, instead of the captioner's own
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch
     device:str='', # cpu, cuda, mps
+    dtype:str='', # float16 or bfloat16 on a GPU
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
     from capdec.captioner import Journal
-    from capdec.core import atomic_path,find_images,progress
+    from capdec.core import find_images,is_url,progress
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
     _check_batch(batch_size)
     if num_captions < 1: raise ValueError(f'--num_captions {num_captions}: at least 1')
-    paths = find_images([photos] if isinstance(photos, (str,Path)) else photos)
-    c = _captioner(model, clip_model_type, device, bridge)
-    settings = dict(model=str(model), num_captions=num_captions, beam_size=beam_size, prompt=prompt, bridge=c.bridge.kind, sidecar=sidecar, clip_model_type=clip_model_type, weights=_weights(model))
+    sources = [photos] if isinstance(photos, (str,Path)) else photos
+    paths = find_images(sources)
+    if exif: paths = [p for p in paths if is_url(p) or Path(exif).resolve() not in p.resolve().parents] # copies of an earlier run
+    beside,copies = _sidecars(paths) if sidecar else {}, _copies(sources, paths, exif) if exif else {}
+    if style: model = _style(style, model, lambda text,folder: _captioner(model, clip_model_type, device).train_on(text, folder))
+    c = _captioner(model, clip_model_type, device, bridge, dtype=dtype)
+    decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature, **(dict(beam_size=beam_size) if method == 'beam' else {}))
+    settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
     journal = Journal(f'{out}.part', settings) if out else None
-    todo = [p for p in paths if not journal or str(p) not in journal.done or journal.done[str(p)]['error']]
-    decode = dict(prompt=prompt) if prompt else {}
-    beside = _sidecars(paths) if sidecar else {}
+    ready = lambda p: not overwrite and all(o[p].exists() for o in (beside,copies) if o)
+    if journal: todo = [p for p in paths if str(p) not in journal.done or journal.done[str(p)]['error']]
+    else: todo = [p for p in paths if not (sidecar or exif) or not ready(p)]
     failed = 0
-    for r in progress(c.caption_files(todo, num_captions, batch_size, beam_size=beam_size, **decode), 'captioning', len(paths), 'photo', len(paths)-len(todo), show=bool(out or sidecar)):
-        if r.error: failed += 1; print(f'capdec: skipped: {r.error}', file=sys.stderr)
-        elif sidecar:
-            with atomic_path(beside[r.path]) as p: p.write_text('\n'.join(r.captions) + '\n', encoding='utf-8')
+    bar = progress(c.caption_files(todo, num_captions, batch_size, **decode), 'captioning', len(paths), 'photo', len(paths)-len(todo), show=bool(out or sidecar or exif))
+    for r in bar:
+        if not r.error: r = _deliver(r, beside, copies, overwrite)
+        if r.error: failed += 1; bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
         if journal: journal.add(str(r.path), captions=r.captions, error=r.error)
-        elif not r.error and not sidecar:
+        elif not (sidecar or exif):
             for t in r.captions: print(f'{r.path}\t{t}')
     if journal:
         _write_captions(out, [journal.done[str(p)] for p in paths], num_captions)
         journal.close(remove=True)
-        _said(out, f'{len(paths)-failed:,} photos captioned' + (f', {failed} failed' if failed else ''))
+    was = 0 if journal else len(paths)-len(todo)
+    if out or sidecar or exif:
+        _said(out or exif or 'beside the photos', f'{len(paths)-failed-was:,} photos captioned' + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
     return 1 if failed else 0
 
 # %% ../nbs/11_cli.ipynb #e3999af4
@@ -549,7 +621,7 @@ def demo(
 VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'parse': parse, 'open-text': open_text, 'predict': predict, 'evaluate': evaluate, 'data': data}
 EXAMPLES = {
     'demo': 'capdec demo\ncapdec demo --photos ~/Pictures',
-    'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3',
+    'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3\ncapdec caption holiday/ --exif captioned/ --max_words 12\ncapdec caption holiday/ --style poems.txt --out captions.jsonl',
     'parse': 'capdec parse dataset_coco.json --split train --out coco.json\ncapdec parse dataset_flickr8k.json.gz --split val --metrics --out val.json',
     'open-text': "capdec open-text alllines.txt --shakespeare --out shakespeare.json\ncapdec open-text books/ --mix coco.json --out mixed.json",
     'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store',
@@ -575,11 +647,8 @@ def _help():
     return 'capdec: train an image captioner from text alone, and caption photos\n\nusage: capdec VERB ...\n\n' + '\n'.join(lines) + '\n\ncapdec VERB --help shows flags and examples.'
 
 # %% ../nbs/11_cli.ipynb #e2ae136c
-def main(
-    argv:list|None=None, # Arguments (default: the command line's)
-)->int: # Exit code
-    "The `capdec` command"
-    argv = sys.argv[1:] if argv is None else list(argv)
+def _verb(argv):
+    "Run one verb: its exit code"
     if not argv or argv[0] in ('-h','--help','help'): print(_help()); return 0
     if argv[0] in ('-V','--version'):
         from capdec import __version__
@@ -595,9 +664,18 @@ def main(
             warnings.showwarning = _show_warning
             return VERBS[verb](**args) or 0
     except KeyboardInterrupt:
-        resumes = verb in ('embed','train','predict') or verb == 'caption' and args['out']
+        resumes = verb in ('embed','train','predict') or verb == 'caption' and (args['out'] or args['sidecar'] or args['exif'])
         print('\ncapdec: stopped' + '; run the same command again to continue'*bool(resumes), file=sys.stderr)
         return 130
+
+def main(
+    argv:list|None=None, # Arguments (default: the command line's)
+)->int: # Exit code
+    "The `capdec` command"
+    try:
+        code = _verb(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush() # a reader that went away is noticed here, not when Python ends
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # the reader went away (| head)
         return 141
