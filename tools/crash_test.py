@@ -6,7 +6,7 @@ every file in its folder must equal the uninterrupted run's, byte for byte, and 
 file of the moment of the kill is removed by hand, and counted). Then it begins anew in an empty folder.
 
 Photos and captions of ../shared where it is, else photos inside installed packages and the bundled corpus.
-Usage: python tools/crash_test.py [--kills 30] [--verbs embed train predict caption] [--small] [--out _out/crash]
+Usage: python tools/crash_test.py [--kills 30] [--verbs embed train predict caption] [--captions 4000] [--photos 40]
 """
 import argparse, contextlib, hashlib, itertools, json, os, random, shutil, signal, sys, time
 from pathlib import Path
@@ -14,15 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault('OMP_NUM_THREADS', '1'); os.environ.setdefault('HF_HUB_OFFLINE', '1'); os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
-def material(folder, small):
+def material(folder, n_text, n_photos, shared=True):
     "Captions (one a line) and photos for the runs: where they are, and what they are"
-    shared = ROOT.parent/'shared'/'data'/'flickr8k'
+    flickr = ROOT.parent/'shared'/'data'/'flickr8k'
     photos = folder/'photos'; photos.mkdir(parents=True)
-    n_text, n_photos = (600, 8) if small else (10_000, 40)
-    if shared.exists() and not small:
+    if shared and flickr.exists():
         from capdec.data import read_captions
-        lines = [r['caption'] for r in itertools.islice(read_captions(shared.parent/'karpathy'/'dataset_flickr8k.json.gz', 'train'), n_text)]
-        files = sorted((shared/'images').rglob('*.jpg'))[:n_photos]
+        lines = [r['caption'] for r in itertools.islice(read_captions(flickr.parent/'karpathy'/'dataset_flickr8k.json.gz', 'train'), n_text)]
+        files = sorted((flickr/'images').rglob('*.jpg'))[:n_photos]
         for f in files: os.symlink(f, photos/f.name)
         what = f'{len(lines):,} Flickr8k captions, {len(files)} Flickr8k photos'
     else:
@@ -36,24 +35,23 @@ def material(folder, small):
     text.write_text('\n'.join(' '.join(o.split()) for o in lines) + '\n', encoding='utf-8')
     return text, photos, what
 
-def jobs(text, photos, small):
-    "The command line of each verb; it runs in an empty folder"
-    short = first_lines(text, 150 if small else 1000)
-    return dict(
-        embed=['embed', '--data', str(text), '--clip_model_type', 'mini', '--out', 'store', '--device', 'cpu'],
-        train=['train', '--data', str(short), '--out_dir', 'out', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', '4', '--epochs', '3',
+def jobs(text, photos):
+    "What each verb does in an empty folder: a command line; embedding is called with small shards, so that there is something to continue"
+    n = sum(1 for _ in open(text, encoding='utf-8'))
+    def embed():
+        from capdec.data import read_captions
+        from capdec.embedding import embed_captions, load_encoder
+        return len(embed_captions(list(read_captions(text)), load_encoder('mini', 'cpu'), 'store', shard_rows=max(64, n//8))) != n
+    some = text.with_name('some.txt')
+    some.write_text(''.join(text.read_text(encoding='utf-8').splitlines(keepends=True)[:max(100, n//8)]), encoding='utf-8')
+    return dict(embed=embed,
+        train=['train', '--data', str(some), '--out_dir', 'out', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', '4', '--epochs', '3',
             '--bs', '32', '--warmup_steps', '5', '--lr', '1e-3', '--noise_variance', '0.004', '--device', 'cpu'],
         predict=['predict', '--images', str(photos), '--out', 'predictions.json', '--batch_size', '4', '--device', 'cpu'],
         caption=['caption', str(photos), '--out', 'captions.csv', '--batch_size', '4', '--device', 'cpu'])
 
-def first_lines(text, n):
-    "The first `n` captions as a file of their own"
-    out = text.with_name(f'first{n}.txt')
-    out.write_text(''.join(text.read_text(encoding='utf-8').splitlines(keepends=True)[:n]), encoding='utf-8')
-    return out
-
-def start(args, folder):
-    "The command as a process of its own; forked, so that what takes seconds to import is there already"
+def start(job, folder):
+    "The job as a process of its own; forked, so that what takes seconds to import is there already"
     pid = os.fork()
     if pid: return pid
     code = 70
@@ -61,9 +59,11 @@ def start(args, folder):
         os.chdir(folder)
         with open(folder.parent/f'{folder.name}.log', 'a') as log: # with -9 nobody closes it
             os.dup2(log.fileno(), 1); os.dup2(log.fileno(), 2)
-        sys.argv = ['capdec', *args]
-        from capdec.cli import main
-        code = main(args)
+        if callable(job): code = int(job())
+        else:
+            sys.argv = ['capdec', *job]
+            from capdec.cli import main
+            code = main(job)
     finally: os._exit(code)
 
 def finish(pid, deadline=None):
@@ -90,12 +90,12 @@ def compare(folder, wanted):
     diff = [f'{k}: {"missing" if k not in found else "not expected" if k not in wanted else "differs"}' for k in sorted(wanted.keys() | (found.keys() - set(junk))) if found.get(k) != wanted.get(k)]
     return diff, len(junk)
 
-def crash(verb, args, kills, out, rng):
+def crash(verb, job, kills, out, rng):
     "Kill `verb` so many times; what happened, as plain data"
     whole, hit = out/f'{verb}-whole', out/f'{verb}-killed'
     whole.mkdir(parents=True)
     begin = time.monotonic()
-    if code := finish(start(args, whole)): raise SystemExit(f'{verb}: the uninterrupted run failed with exit code {code}; see {whole}.log')
+    if code := finish(start(job, whole)): raise SystemExit(f'{verb}: the uninterrupted run failed with exit code {code}; see {whole}.log')
     length, wanted = time.monotonic() - begin, content(whole)
     r = dict(verb=verb, seconds=round(length, 1), files=len(wanted), kills=0, completed=0, differences=[], temporary_files=0)
     while r['kills'] < kills or not r['completed']:
@@ -103,7 +103,7 @@ def crash(verb, args, kills, out, rng):
         hit.mkdir()
         code = None
         while code is None: # killed: the same command again; the last one is left alone
-            code = finish(start(args, hit), time.monotonic() + rng.uniform(0, length) if r['kills'] < kills else None)
+            code = finish(start(job, hit), time.monotonic() + rng.uniform(0, length) if r['kills'] < kills else None)
             if code is None: r['kills'] += 1; print(f'\r{verb}: {r["kills"]} kills, {r["completed"]} runs completed', end='', file=sys.stderr, flush=True)
         if code: r['differences'].append(f'exit code {code}; see {hit}.log'); break
         diff, junk = compare(hit, wanted)
@@ -116,7 +116,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--kills', type=int, default=30, help='of each verb (30)')
     p.add_argument('--verbs', nargs='+', default=['embed', 'train', 'predict', 'caption'])
-    p.add_argument('--small', action='store_true', help='seconds instead of minutes: little data, none of it from ../shared')
+    p.add_argument('--captions', type=int, default=4000, help='to embed; an eighth of them to train on (4000)')
+    p.add_argument('--photos', type=int, default=40, help='to caption (40)')
+    p.add_argument('--packaged', action='store_true', help='photos and sentences of installed packages, even where ../shared is')
     p.add_argument('--out', type=Path, default=ROOT/'_out'/'crash', help='folder for the runs and report.json (_out/crash)')
     p.add_argument('--seed', type=int, default=0, help='of the moments')
     a = p.parse_args()
@@ -124,8 +126,8 @@ def main():
     out = a.out.resolve(); out.mkdir(parents=True)
     import torch, accelerate, transformers.models.gpt2.modeling_gpt2, matplotlib.figure, timm # noqa: what the verbs import, once
     torch.set_num_threads(1)
-    text, photos, what = material(out/'data', a.small)
-    known, rng = jobs(text, photos, a.small), random.Random(a.seed)
+    text, photos, what = material(out/'data', a.captions, a.photos, not a.packaged)
+    known, rng = jobs(text, photos), random.Random(a.seed)
     if unknown := set(a.verbs) - set(known): raise SystemExit(f'--verbs {" ".join(unknown)}: use {" ".join(known)}')
     report = dict(data=what, seed=a.seed, runs=[crash(v, known[v], a.kills, out, rng) for v in a.verbs])
     (out/'report.json').write_text(json.dumps(report, indent=1) + '\n')
