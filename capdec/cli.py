@@ -83,6 +83,26 @@ def _import(data, out, kind, clip_model_type):
         del official,v
     return import_official(data, out, kind, clip_model_type)
 
+# %% ../nbs/11_cli.ipynb #6b0e5a10
+def _edited(records, mode, gender_terms, seed, meta):
+    "De-biased captions, and the report that fills while they are read; `meta` says in the store how they were edited"
+    if not mode:
+        if gender_terms: raise ValueError('--gender_terms: says what is exchanged, --fix_gender_imbalance_mode 1, 2 or 3 says for whom; give both')
+        return records,None
+    from capdec.core import file_sha256
+    from capdec.fairness import GENDER,SwapReport,debias,load_terms
+    report = SwapReport()
+    meta.update(fix_gender_imbalance_mode=mode, seed=seed)
+    if gender_terms: meta.update(gender_terms=file_sha256(gender_terms))
+    return debias(records, mode, seed, terms=load_terms(gender_terms) if gender_terms else GENDER, report=report),report
+
+def _say_edited(report, out):
+    "Print what was exchanged, and keep the counts of every term beside the vectors"
+    if report is None: return
+    from capdec.core import write_json
+    write_json(Path(out)/'debias.json', report.as_dict())
+    print(report)
+
 # %% ../nbs/11_cli.ipynb #8b5635d9
 def embed(
     data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle to convert
@@ -95,6 +115,7 @@ def embed(
     images_list:str='', # File that lists the images whose captions to keep (dataset_mode coco-balanced, 8)
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
     fix_gender_imbalance_mode:int=0, # 0 as it is, 1 swap gender terms of both, 2 of men only, 3 of women only (each with probability 0.5)
+    gender_terms:str='', # JSON file of term pairs to swap instead of the built-in ones: any attribute, see capdec.fairness.load_terms
     batch_size:int=256, # Captions per forward pass (photos: an eighth)
     seed:int=0, # Of the swaps
     device:str='', # cpu, cuda, mps (default: the best there is)
@@ -104,6 +125,7 @@ def embed(
     from capdec.embedding import embed_captions,embed_images,load_encoder
     _check_batch(batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
+    if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     out = Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if data.endswith(('.pkl','.pickle')):
@@ -113,15 +135,13 @@ def embed(
         if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
         else:
             records,meta = _records(data, split, dataset_mode, images_list, factual), dict(source=Path(data).name, sha256=file_sha256(data) if Path(data).is_file() else None)
-            if fix_gender_imbalance_mode:
-                from capdec.fairness import debias
-                records = debias(records, fix_gender_imbalance_mode, seed)
-                meta.update(fix_gender_imbalance_mode=fix_gender_imbalance_mode, seed=seed)
+            records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
             if image_dir:
                 records = list(records)
                 if lack := next((r for r in records if not r.get('filename')), None): raise ValueError(f'{data}: image {lack["image_id"]} has no file name, which --image_dir needs')
                 store = embed_images(records, encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
             else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
+            _say_edited(report, out)
     for path,why in store.meta.get('failed', []): print(f'capdec: skipped: {path}: {why}', file=sys.stderr)
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') else 0
@@ -129,12 +149,13 @@ def embed(
 # %% ../nbs/11_cli.ipynb #e1591d43
 PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Official values of `data`: where the vectors are expected, captions per step
 
-def _training_data(data, out_dir, clip_model_type, device, image=False, split='train'):
+def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0)):
     "A store to train on, made first when `data` is a file of captions or an official pickle"
     from capdec.core import file_sha256
     from capdec.store import EmbeddingStore
     if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data takes a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
     kind = 'image' if image else 'text'
+    if any(edit[:2]) and (image or (Path(data)/'index.json').exists() or str(data).endswith(('.pkl','.pickle'))): raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to `capdec embed`, or give `train` a file of captions')
     if Path(data).is_dir() and (Path(data)/'index.json').exists():
         store = EmbeddingStore(data)
         if store.meta.get('kind', kind) != kind:
@@ -145,7 +166,10 @@ def _training_data(data, out_dir, clip_model_type, device, image=False, split='t
     from capdec.embedding import embed_captions,load_encoder
     print(f'embedding the captions of {data} with {clip_model_type}', file=sys.stderr)
     meta = dict(source=Path(data).name, sha256=file_sha256(data) if Path(data).is_file() else None)
-    return embed_captions(_records(data, split), load_encoder(clip_model_type, device or None), Path(out_dir)/f'{Path(data).name}.{split}.store', meta=meta)
+    (records,report),out = _edited(_records(data, split), *edit, meta), Path(out_dir)/f'{Path(data).name}.{split}.store'
+    store = embed_captions(records, load_encoder(clip_model_type, device or None), out, meta=meta)
+    _say_edited(report, out)
+    return store
 
 # %% ../nbs/11_cli.ipynb #68b757f6
 def _model_for_training(pretrain_weights, lm, store, **config):
@@ -200,6 +224,8 @@ def train(
     use_image_embedding_as_clipcap:bool=False, # Train on image vectors, as ClipCap does (of an official pickle)
     lm:str='gpt2', # Language model to start from: hub id, folder, or mini
     clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
+    fix_gender_imbalance_mode:int=0, # When `data` is a file of captions: swap gender terms as `embed` does, in vectors and targets alike
+    gender_terms:str='', # JSON file of term pairs to swap instead
     warmup_steps:int=5000, # Steps of linear warm-up; lower it for small corpora
     max_steps:int=0, # Stop after so many steps
     patience:int=0, # Stop after so many epochs without a better validation loss
@@ -222,7 +248,7 @@ def train(
         if bs == TrainConfig.bs: bs = usual
     config = TrainConfig(lr=lr, epochs=epochs, bs=bs, warmup_steps=warmup_steps, noise_variance=noise_variance, uniform_noise=uniform_noise, dont_norm=dont_norm,
         grad_clip=grad_clip, accumulate=accumulate, mixed_precision=mixed_precision, seed=seed, patience=patience, max_steps=max_steps)
-    store = _training_data(data, out_dir, clip_model_type, device, use_image_embedding_as_clipcap)
+    store = _training_data(data, out_dir, clip_model_type, device, use_image_embedding_as_clipcap, edit=(fix_gender_imbalance_mode, gender_terms, seed))
     val = _training_data(val_pt, out_dir, clip_model_type, device, use_image_embedding_as_clipcap, 'val') if val_pt else None
     if is_not_rn and store.dim != 512: raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
     torch.manual_seed(seed)

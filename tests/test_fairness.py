@@ -3,9 +3,9 @@ import gzip,json,random,re,subprocess,sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given,settings,strategies as st
+from hypothesis import assume,given,settings,strategies as st
 
-from capdec.fairness import GENDER,SwapReport,TermTable,debias,draw,gender_of,gender_report,her_is,his_is,load_terms,read_image_lists,swap_terms
+from capdec.fairness import GENDER,SwapReport,TermTable,debias,draw,gender_of,gender_report,her_is,his_is,load_terms,neutralise,read_image_lists,swap_terms
 
 answers = json.loads((Path(__file__).parent/'pronouns.json').read_text(encoding='utf-8'))
 # terms that have one partner, which has one partner
@@ -29,17 +29,26 @@ def test_pairs_are_pairs():
 @given(st.lists(st.tuples(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), marks, styles), min_size=1, max_size=15))
 def test_twice_is_identity(words):
     caption = ' '.join(style(w) + mark for w,mark,style in words)
+    assume(not re.search("[^s]s's", caption, re.I)) # a misspelt possessive of a plural comes back well spelt
     assert swap_terms(swap_terms(caption)) == caption
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), marks, styles), min_size=1, max_size=15), st.sampled_from([None,'man','woman']))
 def test_no_other_word_changes(words, only):
     caption = ' '.join(style(w) + mark for w,mark,style in words)
+    assume(not re.search("groomsmen's|bridesmaids'", caption, re.I)) # the only pair whose plurals form the possessive in two ways
     kept = [(s,e) for s,e,_,g in GENDER.find(caption) if only in (None, GENDER.groups[g])]
     new = swap_terms(caption, only=only)
     pieces = [caption[a:b] for a,b in zip([0] + [e for _,e in kept], [s for s,_ in kept] + [len(caption)])]
     assert re.fullmatch(r"([\w']+)".join(map(re.escape, pieces)), new)   # only the terms differ
     assert len(kept) == 0 or new != caption
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.one_of(st.sampled_from([*GENDER.neutral]), st.sampled_from(neutral)), marks, styles), min_size=1, max_size=15))
+def test_neutral_captions_hold_no_terms(words):
+    caption = ' '.join(style(w) + mark for w,mark,style in words)
+    new = neutralise(caption)
+    assert not GENDER.find(new) and (new == caption) == (not GENDER.find(caption))
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=80))
@@ -58,6 +67,7 @@ def test_counts_change_sides(words):
     ('The actress’ dress', 'The actor’s dress'), ("She's here, he'll come.", "He's here, she'll come."), ('himself and herself', 'herself and himself'),
     ('a 10-year-old boy', 'a 10-year-old girl'), ('a man-made lake', 'a man-made lake'), ('Mr. Lee and Mrs. Ray', 'Ms. Lee and Mr. Ray'), ('dudes', 'gals'), ('two\ngirls\tplay', 'two\nboys\tplay'),
     ('his or her bike', 'his or her bike'), ('a king size bed', 'a king size bed'), ('Her hat. Look at her!', 'His hat. Look at him!'), ('The hat is hers.', 'The hat is his.'), ('The hat is his.', 'The hat is hers.'),
+    ("The groomsmen's shoes", "The bridesmaids' shoes"), ("The bridesmaids' shoes", "The groomsmen's shoes"), ('He sits beside her next to a car; her next shot', 'She sits beside him next to a car; his next shot'),
     ('', ''), ('👩 woman 👩', '👩 man 👩'), ('womanly human woman', 'manly human man')])
 def test_examples(caption, swapped): assert swap_terms(caption) == swapped
 
@@ -128,8 +138,13 @@ def test_own_table(tmp_path):
     assert swap_terms('Two dogs and a KITTY eat hot dogs', t) == 'Two cats and a PUPPY eat hot dogs'
     assert list(debias(records, 'cat', terms=t, prob=1))[2]['caption'] == 'A dog.'
     assert gender_of(['a kitty', 'a pet'], t) == 'cat'
-    for bad in ([], {}, 3, 'man', [['a']], [['a','a']], [['a','b'], ['b','c']], ['ab'], [['a',3]], [['-a','b']], {'pairs': []}, {'words': 'ab'}, {'words': [['a','b']], 'groups': ['x']}, {'words': [['a','b']], 'groups': ['x','x']}):
+    t = table([['old','young','grown'], ['ancient','new','used']])
+    assert neutralise('An ancient hat, a New hat, an OLD man', t) == 'A used hat, a Used hat, a GROWN man'
+    for bad in ([], {}, 3, 'man', [{'caption': 'a'}], [{'a': 1, 'b': 2}], [['a','b','c','d']], [['a','b','']], {'words': [['a','b']], 'keep': [3]}, {'words': [['a','b']], 'groups': [1,2]}, {'words': [['a','b']], 'groups': 3}, [['a']], [['a','a']], [['a','b'], ['b','c']], ['ab'], [['a',3]], [['-a','b']], {'pairs': []}, {'words': 'ab'}, {'words': [['a','b']], 'groups': ['x']}, {'words': [['a','b']], 'groups': ['x','x']}):
         with pytest.raises(ValueError, match='t.json'): table(bad)
+
+def test_neutral_word_is_missing():
+    with pytest.raises(ValueError, match="'old': has no neutral word"): neutralise('an old hat', TermTable([('old','young')]))
 
 def test_gender_of():
     assert [gender_of(o) for o in ('A man', ['women'], ['a boy','a girl'], 'A dog and his ball', [], 'his or her bike')] == ['man','woman','both','neither','neither','neither']
