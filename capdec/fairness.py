@@ -167,7 +167,7 @@ def _replace(caption, terms, only, new_term):
         pos = end
         if caption[end:end+1] in ("'", '’') and term.endswith('s') and not new.endswith('s') and not re.match(r'\w', caption[end+1:end+2] or ' '):
             out.append(caption[end] + 's'); pos = end + 1   # the actress' dress, the actor's dress
-        elif re.match("['’]s(?!\\w)", caption[end:end+3]) and re.search('[^s]s$', new) and not term.endswith('s'):
+        elif re.match("['’]s(?!\\w)", caption[end:end+3]) and re.search('[^s]s$', new) and re.search('(men|people|children)$', term):
             out.append(caption[end]); pos = end + 2         # the groomsmen's shoes, the bridesmaids' shoes
     return ''.join(out) + caption[pos:]
 
