@@ -7,7 +7,7 @@ __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'write
            'read_url', 'open_image', 'find_images', 'pick_device', 'package_file', 'demo_photos', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
-import contextlib,glob,hashlib,io,json,os,tempfile,warnings
+import contextlib,errno,glob,hashlib,io,json,os,re,tempfile,warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +16,38 @@ from fastcore.script import Param
 from PIL import Image,ImageOps
 
 # %% ../nbs/00_core.ipynb #10410d41
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO) # Errors that only writing meets
+
+@contextlib.contextmanager
+def _writing(path, only=None):
+    "What the operating system says about a write that failed, as one line that names `path`"
+    try: yield
+    except Exception as e: # libraries in other languages report "os error 28" in errors of their own
+        told = re.search(r'os error (\d+)', str(e))
+        n = e.errno if isinstance(e, OSError) else int(told[1]) if told else None
+        if only and n not in only or n is None and not isinstance(e, OSError): raise
+        err = OSError(f'{path}: cannot be written ({os.strerror(n) if n else str(e).splitlines()[0]})')
+        err.errno = n
+        raise err from None
+
 @contextlib.contextmanager
 def atomic_path(
     path:str|Path, # Where the finished file shall lie; its folder is made when missing
 ): # Context manager that yields the temporary `Path` to write to
-    "Write to a temporary file beside `path`, rename it to `path` when the block succeeds"
+    "Write to a temporary file beside `path`, rename it to `path` when the block succeeds; a full disk or a folder that is read-only is one clear line"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
-    os.close(fd)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+        os.close(fd)
     tmp = Path(tmp)
     try:
-        yield tmp
-        with open(tmp, 'rb+') as o: os.fsync(o.fileno())
-        umask = os.umask(0); os.umask(umask)
-        os.chmod(tmp, 0o666 & ~umask) # mkstemp makes files that only their owner can read
-        os.replace(tmp, path)
+        with _writing(path, _FULL): yield tmp # the block may fail for other reasons, such as a file that it reads
+        with _writing(path):
+            with open(tmp, 'rb+') as o: os.fsync(o.fileno())
+            umask = os.umask(0); os.umask(umask)
+            os.chmod(tmp, 0o666 & ~umask) # mkstemp makes files that only their owner can read
+            os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #adf58cf0
@@ -40,8 +56,10 @@ def write_json(
     obj, # Anything JSON can hold
     indent:int|None=1, # Spaces per level; `None` for one line
 )->Path: # The path written
-    "Write `obj` as UTF-8 JSON, whole or not at all"
-    with atomic_path(path) as p: p.write_text(json.dumps(obj, indent=indent, ensure_ascii=False) + '\n', encoding='utf-8')
+    "Write `obj` as UTF-8 JSON, whole or not at all; names that are not text (a file name in another encoding) as JSON's own escapes"
+    text = json.dumps(obj, indent=indent, ensure_ascii=False)
+    if not text.isascii() and re.search('[\ud800-\udfff]', text): text = json.dumps(obj, indent=indent)
+    with atomic_path(path) as p: p.write_text(text + '\n', encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #35145f0b

@@ -40,9 +40,37 @@ def test_atomic_path_keeps_ordinary_permissions(tmp_path):
 @given(st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.text(), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(), c, max_size=3), max_leaves=8))
 def test_json_round_trip(tmp_path_factory, obj):
     f = tmp_path_factory.mktemp('j')/'o.json'
-    try: write_json(f, obj)
-    except UnicodeEncodeError: return # lone surrogates are no text
+    write_json(f, obj)
     assert read_json(f) == obj
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=12))
+def test_any_file_name_survives_json(tmp_path_factory, name):
+    f = tmp_path_factory.mktemp('j')/'o.json'
+    assert os.fsencode(read_json(write_json(f, [os.fsdecode(name)]))[0]) == name
+
+@pytest.fixture
+def full_disk(tmp_path):
+    "A folder on a disk of 64 KB, where mounting one is allowed"
+    d = tmp_path/'disk'; d.mkdir()
+    if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', d], capture_output=True).returncode: pytest.skip('may not mount a small disk')
+    yield d
+    subprocess.run(['umount', d])
+
+def test_full_disk_is_one_line_and_leaves_nothing(full_disk):
+    write_json(full_disk/'a.json', [1])
+    with pytest.raises(OSError) as e: write_json(full_disk/'a.json', ['x'*100_000])
+    assert str(e.value) == f'{full_disk}/a.json: cannot be written (No space left on device)'
+    assert [o.name for o in full_disk.iterdir()] == ['a.json'] and read_json(full_disk/'a.json') == [1]
+    import torch
+    from safetensors.torch import save_file
+    with pytest.raises(OSError, match='cannot be written .No space left on device'), atomic_path(full_disk/'w.safetensors') as p: save_file({'w': torch.zeros(50_000)}, p)
+    assert [o.name for o in full_disk.iterdir()] == ['a.json']
+
+def test_no_place_to_write(tmp_path):
+    (tmp_path/'f').write_text('')
+    with pytest.raises(OSError, match='f/a.json: cannot be written'): write_json(tmp_path/'f'/'a.json', 1)
+    with pytest.raises(FileNotFoundError, match='gone'), atomic_path(tmp_path/'a') as p: open(tmp_path/'gone') # not an error of writing
 
 @pytest.mark.parametrize('content,says', [(b'', 'line 1'), (b'[1,', 'line 1'), (b'\xff\xfe\x00', 'not UTF-8'), (b'['*100_000, 'JSON')])
 def test_bad_json(tmp_path, content, says):
