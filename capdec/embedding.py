@@ -15,6 +15,7 @@ from typing import Protocol,runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn,Tensor
 
 from .core import open_image,pick_device,progress,read_json
@@ -76,6 +77,7 @@ def text_batch(
     "A good batch size for captions on the encoder's device"
     return 64 if encoder.device.type == 'cpu' else 512
 
+# %% ../nbs/02_embedding.ipynb #03a469f9
 class TwoTowers:
     "Batching for encoders; a subclass has `name`, `dim`, `device`, `context`, `_ids`, `_text`, `_pixels`, `_image`"
     pad_to_context = False  # True: the text tower must see all `context` tokens
@@ -121,37 +123,41 @@ class TwoTowers:
             for v in self.encode_stream(chunks(texts, WINDOW), batch_size): out.append(v); bar.update(len(v))
         return torch.cat(out) if out else torch.zeros(0, self.dim, device=self.device)
 
-    def prepare(self,
-        image, # Anything that `open_image` takes
-    ): # What the image tower takes, for one image, on the CPU
-        "Open an image and bring it to the encoder's own size"
-        im = open_image(image)
-        w,h = im.size
-        if max(w, h) > 20*min(w, h):     # only the middle of a thin strip is seen; scaling all of it up would fill the memory
-            x,y = max(0, w-20*h)//2,max(0, h-20*w)//2
-            im = im.crop((x, y, w-x, h-y))
-        return self._pixels(im)
+# %% ../nbs/02_embedding.ipynb #de578ae6
+@patch
+def prepare(self:TwoTowers,
+    image, # Anything that `open_image` takes
+): # What the image tower takes, for one image, on the CPU
+    "Open an image and bring it to the encoder's own size"
+    im = open_image(image)
+    w,h = im.size
+    if max(w, h) > 20*min(w, h):     # only the middle of a thin strip is seen; scaling all of it up would fill the memory
+        x,y = max(0, w-20*h)//2,max(0, h-20*w)//2
+        im = im.crop((x, y, w-x, h-y))
+    return self._pixels(im)
 
-    @torch.no_grad()
-    def encode_prepared(self,
-        prepared:list, # Results of `prepare`
-    )->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
-        "The image tower, one batch"
-        stack = torch.stack if not isinstance(prepared[0], dict) else lambda xs: {k: torch.stack([x[k] for x in xs]) for k in xs[0]}
-        return self._image(self._to_device(stack(prepared))).float()
+@patch
+@torch.no_grad()
+def encode_prepared(self:TwoTowers,
+    prepared:list, # Results of `prepare`
+)->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
+    "The image tower, one batch"
+    stack = torch.stack if not isinstance(prepared[0], dict) else lambda xs: {k: torch.stack([x[k] for x in xs]) for k in xs[0]}
+    return self._image(self._to_device(stack(prepared))).float()
 
-    def encode_image(self,
-        images:list, # Anything that `open_image` takes `(n,)`
-        batch_size:int=32, # Images per forward pass
-        show:bool=True, # Show a progress bar when there is more than one batch
-    )->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
-        "The image tower; files are decoded ahead by a pool of threads"
-        if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of images; put the one image into a list')
-        images = list(images)
-        out = []
-        with progress(total=len(images), desc='encoding images', unit='image', show=show and len(images) > batch_size) as bar:
-            for part in chunks(read_ahead(self.prepare, images, ahead=2*batch_size), batch_size): out.append(self.encode_prepared(part)); bar.update(len(part))
-        return torch.cat(out) if out else torch.zeros(0, self.dim, device=self.device)
+@patch
+def encode_image(self:TwoTowers,
+    images:list, # Anything that `open_image` takes `(n,)`
+    batch_size:int=32, # Images per forward pass
+    show:bool=True, # Show a progress bar when there is more than one batch
+)->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
+    "The image tower; files are decoded ahead by a pool of threads"
+    if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of images; put the one image into a list')
+    images = list(images)
+    out = []
+    with progress(total=len(images), desc='encoding images', unit='image', show=show and len(images) > batch_size) as bar:
+        for part in chunks(read_ahead(self.prepare, images, ahead=2*batch_size), batch_size): out.append(self.encode_prepared(part)); bar.update(len(part))
+    return torch.cat(out) if out else torch.zeros(0, self.dim, device=self.device)
 
 # %% ../nbs/02_embedding.ipynb #921e0a46
 def _import_clip():
