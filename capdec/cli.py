@@ -17,12 +17,23 @@ from fastcore.script import Param,bool_arg
 # %% ../nbs/11_cli.ipynb #bd71b37c
 def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
-    from capdec.data import read_captions,read_dataset,select_images
+    from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images,sniff
     if not data: raise ValueError('--data: name the file of captions')
-    if dataset_mode: return read_dataset(dataset_mode, data, verb, images or None, factual or None)
+    if dataset_mode:
+        name = named(dataset_mode, verb)[0]
+        if SOURCES[name].layout == 'raw' and (Path(data).is_dir() or sniff(data) in ('text','table')): # books and articles, as they are published
+            from capdec.open_text import read_open_text
+            return read_open_text(data, shakespeare=name == 'shakespeare')
+        return read_dataset(dataset_mode, data, verb, images or None, factual or None)
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
     records = read_captions(data, None if split == 'all' else split)
     return select_images(records, images) if images else records
+
+def _source(data):
+    "What a store notes of the file that its captions come from"
+    from capdec.core import file_sha256
+    file = next((p for p in (Path(data), *Path(data).parents) if p.is_file()), None) # the archive, when `data` is a file in one
+    return dict(source=Path(data).name, sha256=file_sha256(file) if file else None)
 
 def _said(path, what): print(f'{what}: {path}')
 
@@ -31,8 +42,8 @@ def _check_batch(n):
 
 # %% ../nbs/11_cli.ipynb #32190447
 def parse(
-    data:str, # Caption file as published: Karpathy's JSON, COCO's, Flickr8k's token file, FlickrStyle10K's zip, CSV, JSONL, plain text; .gz and .zip as they are
-    out:str='captions.json', # File to write
+    data:str, # Caption file as published: Karpathy's JSON, COCO's, Flickr8k's token file, FlickrStyle10K's zip, CSV, JSONL, plain text, .gz and .zip as they are; Parquet or Arrow shards
+    out:str='captions.json', # File to write; a name that ends in .store makes a folder of Arrow shards, for corpora larger than memory
     split:str='train', # Of Karpathy's files: train (with restval), val, test or all
     dataset_mode:str='', # Name or official number of the data set, such as coco, flickr30k/val, humorous/test, 2
     images_list:str='', # File that lists the images to keep, one a line
@@ -41,7 +52,11 @@ def parse(
 ):
     "Bring captions of any origin into CapDec's format"
     from capdec.data import write_captions,write_metrics_layout
-    n = (write_metrics_layout if metrics else write_captions)(_records(data, split, dataset_mode, images_list, factual), out)
+    records = _records(data, split, dataset_mode, images_list, factual)
+    if Path(out).suffix == '.store' and not metrics:
+        from capdec.store import store_captions
+        n = store_captions(records, out, _source(data))
+    else: n = (write_metrics_layout if metrics else write_captions)(records, out)
     _said(out, f'{n:,} captions')
 
 # %% ../nbs/11_cli.ipynb #308338c0
@@ -72,6 +87,17 @@ def open_text(
     return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #cdb39eb3
+def _vector_store(data):
+    "The embedding store in the folder `data`, if it is one and holds vectors; else None"
+    from capdec.store import EmbeddingStore
+    store = EmbeddingStore(data) if (Path(data)/'index.json').exists() else None
+    return store if store is not None and store.dim else None
+
+def _with_files(records, data):
+    for r in records:
+        if not r.get('filename'): raise ValueError(f'{data}: image {r["image_id"]} has no file name, which --image_dir needs')
+        yield r
+
 def _import(data, out, kind, clip_model_type):
     "The store of an official embeddings pickle; begun or complete, it is continued or checked"
     from capdec.model import ENCODER_OF_WIDTH
@@ -105,10 +131,10 @@ def _say_edited(report, out):
 
 # %% ../nbs/11_cli.ipynb #8b5635d9
 def embed(
-    data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle to convert
+    data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle or a store to convert
     images:str='', # Instead: folder, files or pattern of photos to embed
     image_dir:str='', # With `data`: folder of the images that it names; their vectors are stored with the captions, to train on images as ClipCap does
-    out:str='', # Folder of the store to write (default: beside the input, ending in .store)
+    out:str='', # Folder of the store to write (default: beside the input, ending in .store); NAME.pkl: also a pickle for the official tools
     clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a Hugging Face CLIP or SigLIP, a file of weights, or mini
     dataset_mode:str='', # Name or official number of the data set in `data`
     split:str='train', # Of Karpathy's files
@@ -121,27 +147,29 @@ def embed(
     device:str='', # cpu, cuda, mps (default: the best there is)
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
-    from capdec.core import file_sha256,find_images
-    from capdec.embedding import embed_captions,embed_images,load_encoder
+    from capdec.core import find_images
     _check_batch(batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
-    out = Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
-    if data.endswith(('.pkl','.pickle')):
-        store = _import(data, out, None, clip_model_type)
+    pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
+    if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
+    if data.endswith(('.pkl','.pickle')): store = _import(data, out, None, clip_model_type)
+    elif pickle and _vector_store(data): store = _vector_store(data)
     else:
+        from capdec.embedding import embed_captions,embed_images,load_encoder
         encoder = load_encoder(clip_model_type, device or None)
         if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
         else:
-            records,meta = _records(data, split, dataset_mode, images_list, factual), dict(source=Path(data).name, sha256=file_sha256(data) if Path(data).is_file() else None)
+            records,meta = _records(data, split, dataset_mode, images_list, factual), _source(data)
             records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
             if image_dir:
-                records = list(records)
-                if lack := next((r for r in records if not r.get('filename')), None): raise ValueError(f'{data}: image {lack["image_id"]} has no file name, which --image_dir needs')
-                store = embed_images(records, encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
+                store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
             else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
             _say_edited(report, out)
+    if pickle:
+        from capdec.store import export_official
+        export_official(store, pickle); _said(pickle, 'official pickle')
     for path,why in store.meta.get('failed', []): print(f'capdec: skipped: {path}: {why}', file=sys.stderr)
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') else 0
@@ -152,20 +180,18 @@ PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Offici
 def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0)):
     "A store to train on, made first when `data` is a file of captions or an official pickle"
     from capdec.core import file_sha256
-    from capdec.store import EmbeddingStore
     if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data takes a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
     kind = 'image' if image else 'text'
-    if any(edit[:2]) and (image or (Path(data)/'index.json').exists() or str(data).endswith(('.pkl','.pickle'))): raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to `capdec embed`, or give `train` a file of captions')
-    if Path(data).is_dir() and (Path(data)/'index.json').exists():
-        store = EmbeddingStore(data)
+    if any(edit[:2]) and (image or _vector_store(data) is not None or str(data).endswith(('.pkl','.pickle'))): raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to `capdec embed`, or give `train` a file of captions')
+    if (store := _vector_store(data)) is not None:
         if store.meta.get('kind', kind) != kind:
             raise ValueError(f'{data}: holds vectors of {store.meta["kind"]}s; ' + ('leave --use_image_embedding_as_clipcap out' if image else 'pass --use_image_embedding_as_clipcap to train on them'))
         return store
     if str(data).endswith(('.pkl','.pickle')): return _import(data, Path(out_dir)/f'{Path(data).stem}.{kind}.{file_sha256(data)[:8]}.store', kind, clip_model_type)
-    if image: raise ValueError(f'{data}: --use_image_embedding_as_clipcap needs vectors of images, in an official pickle or a store of images with captions')
+    if image: raise ValueError(f'{data}: --use_image_embedding_as_clipcap needs vectors of images, in an official pickle or a store of images with captions (`capdec embed --data ... --image_dir ...`)')
     from capdec.embedding import embed_captions,load_encoder
     print(f'embedding the captions of {data} with {clip_model_type}', file=sys.stderr)
-    meta = dict(source=Path(data).name, sha256=file_sha256(data) if Path(data).is_file() else None)
+    meta = _source(data)
     (records,report),out = _edited(_records(data, split), *edit, meta), Path(out_dir)/f'{Path(data).name}.{split}.store'
     store = embed_captions(records, load_encoder(clip_model_type, device or None), out, meta=meta)
     _say_edited(report, out)
@@ -648,9 +674,9 @@ VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'pars
 EXAMPLES = {
     'demo': 'capdec demo\ncapdec demo --photos ~/Pictures',
     'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3\ncapdec caption holiday/ --exif captioned/ --max_words 12\ncapdec caption holiday/ --style poems.txt --out captions.jsonl',
-    'parse': 'capdec parse dataset_coco.json --split train --out coco.json\ncapdec parse dataset_flickr8k.json.gz --split val --metrics --out val.json',
+    'parse': 'capdec parse dataset_coco.json --split train --out coco.json\ncapdec parse dataset_flickr8k.json.gz --split val --metrics --out val.json\ncapdec parse shards/ --out corpus.store',
     'open-text': "capdec open-text alllines.txt --shakespeare --out shakespeare.json\ncapdec open-text books/ --mix coco.json --out mixed.json",
-    'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store',
+    'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store\ncapdec embed --data coco.store --out coco.pkl',
     'train': 'capdec train --data coco.store --noise_variance 0.016 --epochs 8 --bs 30\ncapdec train --data sentences.txt --clip_model_type mini --lm mini --mapping_type mlp --prefix_length 4\ncapdec train --data mixed.json --pretrain_weights mini --noise_variance 0.004 --lr 1e-3 --bs 64 --epochs 4 --warmup_steps 50 --clip_model_type mini',
     'predict': 'capdec predict --checkpoint checkpoints/coco_prefix_latest --data dataset_coco.json --split val --image_dir coco/ --out predictions.json\ncapdec predict --images val2014/ --out predictions.json',
     'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider --gallery worst_and_best.png\ncapdec evaluate predictions.json --references humorous.json --style humorous.json --factual dataset_flickr8k.json.gz --out scores.json',

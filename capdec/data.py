@@ -498,7 +498,7 @@ def _json_shape(path, pattern):
             raise ValueError(f'{path}: a list of {type(o).__name__}, not of captions; {JSON_SHAPES}')
         if key == 'images' and isinstance(o, dict) and 'sentences' in o: return 'karpathy'
         if key == 'annotations': return 'coco'
-        if isinstance(o, str) and (_is_image(key) or key.isdigit()): return 'names'
+        if isinstance(o, str) and (_is_image(key) or key.isdecimal()): return 'names'
     raise ValueError(f'{path}: no captions in this JSON ({"it has " + ", ".join(map(str, keys[:8])) if keys else "it is empty"}); {JSON_SHAPES}')
 
 def _json_rows(path, pattern, part=None):
@@ -547,7 +547,7 @@ def read_captions(
         if shape == 'tokens': return read_flickr8k_tokens(path)
         if shape == 'jsonl': return _records(part.check(_json_lines(path, ANY, None, None, part), path), path)
         if shape == 'table': return _records(part.check(_table_rows(path, ANY, None, None, part), path), path)
-        if shape == 'names': return _records(((image_id_of(k) if _is_image(k) else int(k), o, None, k if _is_image(k) else None) for k,o in json_items(path, ANY)), path)
+        if shape == 'names': return _records(((image_id_of(k) if _is_image(k) else int(k) if k and k.isdecimal() else k or '', o, None, k if _is_image(k) else None) for k,o in json_items(path, ANY)), path)
         if shape == 'list': return _records(part.check(_json_rows(path, ANY, part), path), path)
         if shape == 'shards': return _records(part.check(_shard_rows(path, part), path), path)
         return _records(((i-1, line, i-1, None) for i,line in _lines(path, ANY)), path)
@@ -603,7 +603,7 @@ def select_images(
     "Keep the captions of some images, or all but theirs"
     if isinstance(images, (str,Path)): images = [l.strip() for _,l in _lines(images, '*') if l.strip()]
     wanted = set()
-    for o in images: wanted.add(int(o) if isinstance(o, str) and o.isdigit() else image_id_of(o) if isinstance(o, str) else o)
+    for o in images: wanted.add(int(o) if isinstance(o, str) and o.isdecimal() else image_id_of(o) if isinstance(o, str) else o)
     return (o for o in records if (o['image_id'] in wanted) != drop)
 
 # %% ../nbs/01_data_parsing.ipynb #104b1530

@@ -1,0 +1,92 @@
+"""How much memory the road from captions to training takes, at the size of COCO.
+
+python tools/memory_check.py [--captions 600000] [--out nbs/data/memory.json]
+
+Makes so many different synthetic captions in Karpathy's layout, and runs each step in a process of its own that may
+not allocate more than 3 GB: `parse` (to JSON and to a store), `embed` (vectors of 640 numbers by a CLIP with one small
+layer: what is measured is the road, not the tower), and the loading and first steps of `train`, with the vectors in
+memory and left on the disk. Notes the peak of resident memory, mapped files included, and the seconds.
+"""
+import argparse, json, platform, random, resource, subprocess, sys, tempfile, time
+from pathlib import Path
+
+LIMIT = 3 << 30
+
+def make(path, n):
+    "A file in Karpathy's layout with `n` captions"
+    rng, words = random.Random(0), [a + b for a in 'ba de fi go hu ka le mi no pu ra se ti vo wu'.split() for b in 'lan rin ster mok tal ven dor pik sun gar'.split()]
+    with open(path, 'w') as f:
+        f.write('{"images": [')
+        for i in range(0, n, 5):
+            sentences = [{'raw': ' '.join(rng.choices(words, k=rng.randint(7, 15))) + f' {j}.', 'sentid': j, 'imgid': i//5} for j in range(i, min(n, i+5))]
+            for s in sentences: s['tokens'] = s['raw'].split()
+            f.write((', ' if i else '') + json.dumps({'filename': f'COCO_train2014_{i//5:012d}.jpg', 'filepath': 'train2014', 'split': 'train', 'cocoid': i//5, 'imgid': i//5, 'sentences': sentences}))
+        f.write('], "dataset": "made up"}')
+
+def encoder():
+    import torch, warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        from clip.model import CLIP
+    from capdec.embedding import OpenAIClip
+    torch.manual_seed(0)
+    return OpenAIClip(CLIP(640, 32, (1,1,1,1), 8, None, 77, 49408, 64, 1, 1), device='cpu')
+
+def captioner(dim):
+    from capdec.core import package_file
+    from capdec.model import CapDecConfig, CaptionModel
+    small = CaptionModel.from_pretrained(package_file('models', 'mini', 'captioner'))
+    return CaptionModel.create(CapDecConfig(prefix_size=dim, mapping_type='mlp', prefix_length=4, prefix_length_clip=4), (small.lm, small.tokenizer))
+
+def step(name, box):
+    "One step; called in a process of its own"
+    from capdec.data import read_captions, write_captions
+    box = Path(box)
+    if name == 'parse to JSON': return write_captions(read_captions(box/'dataset.json'), box/'captions.json')
+    from capdec.store import EmbeddingStore, store_captions
+    if name == 'parse to a store': return store_captions(read_captions(box/'dataset.json'), box/'captions.store')
+    if name == 'embed':
+        from capdec.embedding import embed_captions
+        return len(embed_captions(read_captions(box/'captions.store'), encoder(), box/'vectors.store', show=False))
+    import torch
+    from capdec.training import TrainConfig, TrainData, epoch_batches, train
+    store = EmbeddingStore(box/'vectors.store')
+    model = captioner(store.dim)
+    if name == 'train, vectors in memory': train(model, store, TrainConfig(max_steps=5, bs=64, warmup_steps=1), box/'run', show=False, device='cpu')
+    else: # the batches of a whole epoch are fetched; a few are trained on
+        data = TrainData(store, model, on_device=False)
+        for i, rows in enumerate(epoch_batches(data.captions.lens, 64)):
+            x, tokens, mask, _ = data.batch(rows)
+            if i < 5: model(x, tokens, mask).backward()
+    return len(store)
+
+STEPS = ('parse to JSON', 'parse to a store', 'embed', 'train, vectors in memory', 'train, vectors on disk')
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--captions', type=int, default=600_000)
+    ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parents[1]/'nbs'/'data'/'memory.json')
+    ap.add_argument('--step', nargs=2, metavar=('NAME', 'FOLDER'), help=argparse.SUPPRESS)
+    args = ap.parse_args()
+    if args.step:
+        resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+        start, cpu = time.time(), time.process_time()
+        n = step(*args.step)
+        peak = next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
+        print(json.dumps(dict(step=args.step[0], captions=n, peak_mb=round(peak), seconds=round(time.time()-start), cpu_seconds=round(time.process_time()-cpu))))
+        return 0
+    rows = []
+    with tempfile.TemporaryDirectory() as box:
+        make(Path(box)/'dataset.json', args.captions)
+        for name in STEPS:
+            r = subprocess.run([sys.executable, __file__, '--step', name, box], capture_output=True, text=True)
+            if r.returncode: sys.exit(f'{name}: failed\n{r.stderr[-2000:]}')
+            rows.append(json.loads(r.stdout.splitlines()[-1]))
+            print('{step:26} {captions:>9,} captions  peak {peak_mb:>5,} MB  {seconds:>5} s ({cpu_seconds} s of CPU)'.format(**rows[-1]), flush=True)
+        size = {o.name: round(sum(p.stat().st_size for p in o.rglob('*') if p.is_file())/1e6) if o.is_dir() else round(o.stat().st_size/1e6) for o in Path(box).iterdir() if o.name != 'run'}
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from capdec.core import write_json
+    write_json(args.out, dict(command=f'python tools/memory_check.py --captions {args.captions}', python=platform.python_version(), limit_mb=LIMIT >> 20, size_mb=size, steps=rows))
+    if over := [r['step'] for r in rows if r['peak_mb'] > LIMIT >> 20]: sys.exit(f'more than {LIMIT >> 20:,} MB: {", ".join(over)}')
+
+if __name__ == '__main__': sys.exit(main())
