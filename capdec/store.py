@@ -258,25 +258,6 @@ def __exit__(self:EmbeddingStore, kind, value, trace):
     if kind is None and self._lock is not None: self.finish()
     else: self.close()
 
-# %% ../nbs/01a_store.ipynb #46621a54
-def store_captions(
-    records, # Iterable of records; consumed one shard at a time
-    out:str|Path, # Folder to make; must be new or empty
-    meta:dict|None=None, # Where the captions come from
-    shard_rows:int=65_536, # Captions per shard
-)->int: # Number of captions written
-    "Write captions without vectors as a store"
-    records = iter(records)
-    store = EmbeddingStore.create(out, 0, {'kind': 'captions', **(meta or {})})
-    try:
-        while rows := list(itertools.islice(records, shard_rows)): store.append(rows)
-        if not len(store): raise ValueError(f'{out}: no captions to write')
-        return len(store.finish())
-    except BaseException: # whole or not at all, like a caption file
-        store.close()
-        shutil.rmtree(out)
-        raise
-
 # %% ../nbs/01a_store.ipynb #4ef33456
 def _row_numbers(rows, n):
     "What the user asked for as an array of row numbers"
@@ -358,6 +339,25 @@ def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are t
     if not len(self): raise ValueError(f'{self.path}: the store is empty')
     parts = [datasets.Dataset.from_file(str(self.path/s['file'])) for s in self._index['shards']]
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+# %% ../nbs/01a_store.ipynb #46621a54
+def store_captions(
+    records, # Iterable of records; consumed one shard at a time
+    out:str|Path, # Folder to make; must be new or empty
+    meta:dict|None=None, # Where the captions come from
+    shard_rows:int=65_536, # Captions per shard
+)->int: # Number of captions written
+    "Write captions without vectors as a store"
+    records = iter(records)
+    store = EmbeddingStore.create(out, 0, {'kind': 'captions', **(meta or {})})
+    try:
+        while rows := list(itertools.islice(records, shard_rows)): store.append(rows)
+        if not len(store): raise ValueError(f'{out}: no captions to write')
+        return len(store.finish())
+    except BaseException: # whole or not at all, like a caption file
+        store.close()
+        shutil.rmtree(out)
+        raise
 
 # %% ../nbs/01a_store.ipynb #63c8b271
 @patch

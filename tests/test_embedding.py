@@ -308,6 +308,28 @@ def test_captions_share_their_photo(tiny, album, tmp_path, monkeypatch):
     assert len(calls) == 2 and list(s.rows()) == rows
     assert (s.vectors()[:5] == s.vectors()[0]).all() and (s.vectors()[5] != s.vectors()[0]).any()
 
+def test_a_name_that_is_not_utf8(tiny, album, tmp_path):
+    import os
+    box = tmp_path/'named'; box.mkdir()
+    name = os.fsdecode(b'caf\xe9.jpg')
+    try: (box/name).write_bytes(album[1].read_bytes())
+    except OSError: pytest.skip('this file system takes UTF-8 names only')
+    (box/os.fsdecode(b'b\xe9.jpg')).write_bytes(b'')
+    with pytest.warns(UserWarning, match='left out: 1'): s = embed_images(sorted(box.iterdir()), tiny, tmp_path/'s', show=False)
+    assert s.column('image_id') == [name] and s.column('filename') == [str(box/name)] and os.fsencode(s.meta['failed'][0][0]).endswith(b'b\xe9.jpg')
+    with pytest.warns(UserWarning, match='left out: 1'): assert len(embed_images(sorted(box.iterdir()), tiny, tmp_path/'s', show=False)) == 1
+
+def test_photos_are_prepared_beside_the_tower(tmp_path, album, monkeypatch):
+    "Decoding and resizing run in threads for every encoder of the project, the mini one too"
+    import threading
+    from capdec import mini
+    enc,where = load_encoder('mini', device='cpu'),set()
+    monkeypatch.setattr(mini, 'to_pixels', lambda *a, f=mini.to_pixels: where.add(threading.current_thread() is threading.main_thread()) or f(*a))
+    good = [album[i] for i in (1,2,6)]
+    s = embed_images(good, enc, tmp_path/'s', dtype='float32', show=False)
+    assert where == {False}
+    assert torch.equal(s.vectors(), enc.encode_image(good, show=False))
+
 # ---- the pieces
 
 @settings(deadline=None)

@@ -4,7 +4,7 @@ import json,os,pickle,signal,subprocess,sys,textwrap
 import numpy as np,pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 
-from capdec.store import EmbeddingStore,import_official,read_official_pickle,safe_unpickle
+from capdec.store import EmbeddingStore,export_official,import_official,read_official_pickle,safe_unpickle,store_captions
 
 def records(n, start=0): return [dict(image_id=f'im{i//5}' if i%2 else i//5, caption=f'caption {i} 🐕', id=i, filename=None if i%3 else f'{i}.jpg') for i in range(start, start+n)]
 def noise(n, d=8, seed=0): return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
@@ -86,6 +86,27 @@ def test_tensors_that_need_care(tmp_path):
         s.append(records(4), torch.arange(16.).reshape(4, 4).T)    # not contiguous
     assert torch.equal(EmbeddingStore(tmp_path/'s').vectors()[5:], torch.arange(16.).reshape(4, 4).T)
 
+def test_captions_without_vectors(tmp_path):
+    rows = records(11)
+    assert store_captions(iter(rows), tmp_path/'c.store', dict(source='x'), shard_rows=4) == 11
+    store = EmbeddingStore(tmp_path/'c.store').verify()
+    assert list(store.rows()) == rows and store.dim == 0 and store.meta['kind'] == 'captions' and store.dataset()['caption'][:] == [r['caption'] for r in rows]
+    from capdec.data import read_captions
+    assert [o['caption'] for o in read_captions(tmp_path/'c.store')] == [r['caption'] for r in rows] and [o['image_id'] for o in read_captions(tmp_path/'c.store')] == [r['image_id'] for r in rows]
+    with pytest.raises(ValueError, match='without vectors'): store.vectors([0])
+    with pytest.raises(ValueError, match='without vectors'): EmbeddingStore.create(tmp_path/'d', 0).append(rows, noise(11))
+    with pytest.raises(ValueError, match='no captions'): store_captions([], tmp_path/'e')
+    assert not (tmp_path/'e').exists()
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b'caf\xe9.jpg')
+    rows = [dict(image_id=name, caption='a', id=name, filename=f'd/{name}'), dict(image_id='\0', caption='b', id='\0"x"', filename=None)]
+    with EmbeddingStore.create(tmp_path/'s', 2) as s:
+        s.append(rows, torch.zeros(2, 2)); s.finish(dict(failed=[[name, 'broken']]))
+    store = EmbeddingStore(tmp_path/'s')
+    assert list(store.rows()) == rows and store.meta['failed'] == [[name, 'broken']] and store.column('filename', [0, 1]) == [f'd/{name}', None]
+    assert EmbeddingStore(tmp_path/'s').dataset()['filename'][0].isprintable() is False     # behind a zero: other programs see that it is no plain name
+
 # ---- bad input: one clear line
 
 @pytest.mark.parametrize('row,what', [(dict(image_id=None), 'image_id None'), (dict(image_id=True), 'image_id True'), (dict(caption=3), 'caption 3'), (dict(caption=None), 'caption None'),
@@ -143,7 +164,7 @@ def test_a_bad_index(tmp_path, text):
     (tmp_path/'s'/'index.json').write_text(text)
     with pytest.raises(ValueError, match='index.json'): EmbeddingStore(tmp_path/'s')
 
-@pytest.mark.parametrize('key,value', [('dim', '8'), ('dim', 0), ('shards', None), ('shards', [{}]), ('columns', 3), ('meta', []), ('version', 2), ('finished', 'yes'), ('dtype', 'int8')])
+@pytest.mark.parametrize('key,value', [('dim', '8'), ('dim', -1), ('shards', None), ('shards', [{}]), ('columns', 3), ('meta', []), ('version', 2), ('finished', 'yes'), ('dtype', 'int8')])
 def test_a_changed_index(tmp_path, key, value):
     make(tmp_path/'s')
     f = tmp_path/'s'/'index.json'
@@ -211,6 +232,44 @@ def test_an_exception_frees_the_lock_and_keeps_what_was_written(tmp_path):
             raise RuntimeError
     with pytest.raises(ValueError, match='unfinished store .1 rows'): EmbeddingStore(tmp_path/'s')
     with EmbeddingStore.create(tmp_path/'s', 8, resume=True) as s: assert len(s) == 1
+
+CROWD = '''
+import sys,time,numpy as np
+from capdec.store import EmbeddingStore     # without torch: such a process starts quickly
+rows = [dict(image_id=i, caption=f'c{i}', id=i, filename=None) for i in range(60)]
+v = np.random.default_rng(0).standard_normal((60, 8))
+while not __import__('os').path.exists(sys.argv[2]): time.sleep(.001)     # all start at once
+for _ in range(1000):
+    try:
+        with EmbeddingStore.create(sys.argv[1], 8, dict(encoder='noise'), resume=True) as s:
+            if s.finished: break
+            for i in range(len(s), 60, 3): s.append(rows[i:i+3], v[i:i+3]); time.sleep(.001)
+            s.finish(dict(failed=['kept']))
+    except ValueError as e:
+        assert 'another process is writing' in str(e), e
+        time.sleep(.002)
+print('done')
+'''
+
+def test_processes_that_fight_for_one_store(tmp_path):
+    "However they meet, one writes and the others are told so; what comes out is what one process alone writes"
+    ps = [subprocess.Popen([sys.executable, '-c', CROWD, str(tmp_path/'s'), str(tmp_path/'go')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    (tmp_path/'go').write_text('')
+    for p in ps:
+        out,err = p.communicate(timeout=300)
+        assert out.strip() == 'done', err[-2000:]
+    assert subprocess.run([sys.executable, '-c', CROWD, str(tmp_path/'alone'), str(tmp_path/'go')], capture_output=True).returncode == 0
+    assert {k: v for k,v in files(tmp_path/'s').items() if k != '.lock'} == {k: v for k,v in files(tmp_path/'alone').items() if k != '.lock'}
+    assert EmbeddingStore(tmp_path/'s').verify().meta['failed'] == ['kept']
+
+def test_a_store_finished_by_another_process_in_between_is_left_alone(tmp_path, monkeypatch):
+    import capdec.store as S
+    s = EmbeddingStore.create(tmp_path/'s', 8); s.append(records(2), noise(2)); s.finish(dict(failed=['x']))
+    before,found = files(tmp_path/'s'),S._found
+    looks = iter([None])     # the first look comes just before the other process has begun
+    monkeypatch.setattr(S, '_found', lambda *a: next(looks) if a and looks.__length_hint__() else found(*a))
+    with EmbeddingStore.create(tmp_path/'s', 8, resume=True) as t: assert t.finished and len(t) == 2
+    assert {k: v for k,v in files(tmp_path/'s').items() if k != '.lock'} == before
 
 def test_disk_full(tmp_path):
     r = run('''
@@ -321,3 +380,37 @@ def test_the_official_file(shared, tmp_path):
     assert got['text'].shape == got['image'].shape == (250, 512) and got['text'].dtype == torch.half and len(got['captions']) == 250
     np.testing.assert_array_equal(got['text'][:len(x)].float().numpy(), x)
     for kind in ('text','image'): assert torch.equal(import_official(f, tmp_path/kind, kind=kind).vectors(), got[kind].float())
+
+# ---- back to the official tools
+
+def test_official_pickle_there_and_back(tmp_path):
+    "What the official `pickle.load` finds, from text, from images, and from both"
+    t,m,rows = noise(5).half(),noise(5, seed=1).half(),records(5)
+    for kind,v in (('text', t), ('image', m)):
+        with EmbeddingStore.create(tmp_path/kind, 8, dict(encoder='x', kind=kind)) as s: s.append(rows, v)
+    a,b = EmbeddingStore(tmp_path/'text'),EmbeddingStore(tmp_path/'image')
+    for store,other in ((a, None), (b, None), (a, b), (b, a)):
+        data = pickle.loads(export_official(store, tmp_path/'o.pkl', other).read_bytes())
+        assert set(data) == {'clip_embedding', 'clip_embedding_text_dave', 'captions'}
+        assert [o['clip_embedding'] for o in data['captions']] == list(range(5)) and [o['caption'] for o in data['captions']] == [r['caption'] for r in rows]
+        both = other is not None
+        if store is a or both: assert torch.equal(data['clip_embedding_text_dave'], t) and data['clip_embedding_text_dave'].dtype == torch.half
+        else: assert data['clip_embedding_text_dave'] == 0
+        assert torch.equal(data['clip_embedding'], m) if store is b or both else data['clip_embedding'].shape == (0,)
+        back = read_official_pickle(tmp_path/'o.pkl')     # nothing in it that the restricted reader refuses
+        assert back['captions'] == rows
+    with pytest.raises(ValueError, match='one of each'): export_official(a, tmp_path/'x.pkl', a)
+    assert not (tmp_path/'x.pkl').exists()
+
+def test_the_official_file_there_and_back(golden, tmp_path):
+    text,image = (import_official(golden/'captions.pkl', tmp_path/k, kind=k) for k in ('text','image'))
+    export_official(text, tmp_path/'back.pkl', image)
+    a,b = safe_unpickle(golden/'captions.pkl'),safe_unpickle(tmp_path/'back.pkl')
+    for k in ('clip_embedding','clip_embedding_text_dave'): assert torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype
+    assert [{k: o.get(k) for k in ('image_id','caption','id','filename')} for o in a['captions']] == [{k: o.get(k) for k in ('image_id','caption','id','filename')} for o in b['captions']]
+
+def test_pickles_are_written_in_one_place_only():
+    from pathlib import Path
+    import capdec
+    lines = [(p.name, l) for p in sorted(Path(capdec.__file__).parent.glob('*.py')) for l in p.read_text().splitlines() if 'pickle.dump' in l or 'Pickler(' in l]
+    assert [n for n,_ in lines] == ['store.py'], lines
