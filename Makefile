@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -47,6 +47,10 @@ mini: $(VENV)/.installed
 # Kill embed, train, predict and caption with -9 at random moments, 30 times each, and compare with uninterrupted runs (about half an hour).
 crash-test: $(VENV)/.installed
 	$(BIN)/python tools/crash_test.py
+
+# Peak memory of parsing, embedding and loading 600,000 captions (about three minutes of computing).
+memory: $(VENV)/.installed
+	$(BIN)/python tools/memory_check.py
 
 # Needs Quarto (https://quarto.org); the tests do not.
 docs: $(VENV)/.installed

@@ -496,3 +496,79 @@ def test_image_start_then_text(tmp_path):
     assert '--image_dir' in one_line(capdec('embed', '--images', '.', '--image_dir', '.', '--clip_model_type', 'mini', cwd=tmp_path, ok=False))[0]
     r = capdec('embed', '--data', 'book.txt', '--image_dir', '.', '--clip_model_type', 'mini', cwd=tmp_path, ok=False)
     assert len(one_line(r)) == 1
+
+
+# ---- data and embedding
+
+@pytest.fixture(scope='module')
+def published(tmp_path_factory):
+    "Tiny copies of what the sources publish, under their own names"
+    import pickle
+    import zipfile
+    d = tmp_path_factory.mktemp('published')
+    with zipfile.ZipFile(d/'archive.zip', 'w') as z: # Kaggle's
+        for name in ('coco', 'flickr8k', 'flickr30k'):
+            z.writestr(f'dataset_{name}.json', json.dumps({'dataset': name, 'images': [dict(filename=f'{i+1:012d}.jpg', split=s, cocoid=i+1, sentences=[dict(raw=f'A man of {name} {s}.', sentid=i)]) for i, s in enumerate(('train', 'restval', 'val', 'test'))]}))
+    with zipfile.ZipFile(d/'FlickrStyle_v0.9.zip', 'w') as z:
+        names = [f'{10**6+i}_0123456789.jpg' for i in range(7)]
+        for folder, text in (('humor', 'funny_train.txt'), ('romantic', 'romantic_train.txt')):
+            z.writestr(f'FlickrStyle_v0.9/{folder}/{text}', '\n'.join(f'a {folder} dog {i} .' for i in range(7)))
+            z.writestr(f'FlickrStyle_v0.9/{folder}/train.p', pickle.dumps(names))
+    (d/'factual.json').write_text(json.dumps([dict(image_id=10**6+i, caption=f'a plain dog {i} .', id=i, filename=n) for i, n in enumerate(names)]))
+    (d/'women.txt').write_text('2\n3\n')
+    (d/'books').mkdir(); (d/'books'/'one.txt').write_text('It was a bright cold day in spring. The clocks were striking again.')
+    (d/'alllines.txt').write_text('"So shaken as we are, so wan with care,"\n"Find we a time for frighted peace to pant,"\n')
+    (d/'news.csv').write_text('title,text\nDog wins,"A dog has won the race in the park. Its owner was very happy."\n')
+    return d
+
+@pytest.mark.parametrize('mode,file,more,want', [('0', 'archive.zip', (), ['A man of coco train.', 'A man of coco restval.']), ('0.5', 'archive.zip', (), ['A man of coco val.']),
+    ('1', 'archive.zip', (), ['A man of flickr30k train.', 'A man of flickr30k restval.']), ('1.5', 'archive.zip', (), ['A man of flickr30k val.']), ('2', 'FlickrStyle_v0.9.zip', (), 6), ('3', 'FlickrStyle_v0.9.zip', (), 6),
+    ('4', 'FlickrStyle_v0.9.zip', ('--factual', 'factual.json'), 6), ('6', 'books', (), ['It was a bright cold day in spring.', 'The clocks were striking again.']), ('7', 'news.csv', (), 2),
+    ('8', 'archive.zip', ('--images_list', 'women.txt'), ['A man of coco restval.', 'A man of coco val.']), ('9', 'alllines.txt', (), ['So shaken as we are so wan with care', 'Find we a time for frighted peace to pant'])])
+def test_every_official_number_reads_its_source_as_published(published, tmp_path, mode, file, more, want):
+    capdec('parse', file, '--dataset_mode', mode, '--out', tmp_path/'c.json', *more, cwd=published, ok=True)
+    got = [o['caption'] for o in json.loads((tmp_path/'c.json').read_text())]
+    assert got == want if isinstance(want, list) else len(got) == want
+
+def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
+    from capdec.store import EmbeddingStore, safe_unpickle
+    capdec('parse', published/'archive.zip', '--dataset_mode', 'coco/all', '--out', tmp_path/'c.store', ok=True)
+    small = ('--clip_model_type', 'mini', '--device', 'cpu')
+    capdec('embed', '--data', tmp_path/'c.store', *small, ok=True)
+    store = EmbeddingStore(tmp_path/'c.vectors.store')
+    assert len(store) == 4 and store.meta['encoder'] == 'mini' and store.column('filename')[0] == '000000000001.jpg'
+    assert capdec('embed', '--data', tmp_path/'c.vectors.store', '--out', tmp_path/'o.pkl', ok=True).stdout.startswith('official pickle')
+    assert safe_unpickle(tmp_path/'o.pkl')['clip_embedding_text_dave'].shape == (4, 512)
+    capdec('embed', '--data', tmp_path/'o.pkl', '--out', tmp_path/'again.store', ok=True)
+    assert (EmbeddingStore(tmp_path/'again.store').vectors() == store.vectors()).all() and list(EmbeddingStore(tmp_path/'again.store').rows()) == list(store.rows())
+    for mode, all_men in ((1, False), (3, True)): # the flag edits what is embedded and what is stored
+        capdec('embed', '--data', tmp_path/'c.store', '--out', tmp_path/f'{mode}.store', '--fix_gender_imbalance_mode', mode, '--seed', 1, *small, ok=True)
+        edited = EmbeddingStore(tmp_path/f'{mode}.store')
+        assert all('man of' in c for c in edited.captions()) and edited.meta['fix_gender_imbalance_mode'] == mode
+        assert all(c.startswith('A man') for c in edited.captions()) == all_men
+        changed = [a != b for a, b in zip(edited.captions(), store.captions())]
+        assert [bool((a != b).any()) for a, b in zip(edited.vectors(), store.vectors())] == changed
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A disk of 256 KB, where mounting one is allowed"
+    d = tmp_path/'disk'; d.mkdir()
+    if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', d], capture_output=True).returncode: pytest.skip('may not mount a small disk')
+    yield d
+    subprocess.run(['umount', d])
+
+def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
+    (tmp_path/'many.txt').write_text('\n'.join(f'A dog runs along the beach number {i}.' for i in range(5000)))
+    (small_disk/'c.json').write_text('old')
+    for args in (('parse', tmp_path/'many.txt', '--out', small_disk/'c.json'), ('parse', tmp_path/'many.txt', '--out', small_disk/'c.store'), ('open-text', tmp_path/'many.txt', '--out', small_disk/'c.json'),
+            ('embed', '--data', tmp_path/'many.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out', small_disk/'v.store')):
+        said = one_line(capdec(*args, ok=False))
+        assert len(said) == 1 and 'cannot be written (No space left on device)' in said[0] and str(small_disk) in said[0], said
+        assert (small_disk/'c.json').read_text() == 'old' and not list(small_disk.rglob('*.tmp')) and not (small_disk/'c.store').exists()
+
+@pytest.mark.parametrize('content', ['', '{', '[1, 2', '[{"image_id": 1, "caption": "a d', '{"images": [{"split": "train"}]}', '[[[[[[', '{"annotations": [{"image_id": 1}]}', '["a", 3]', 'PK\3\4', '[{"caption": null}]', '"x"', '[{"image_id": {}, "caption": "a"}]',
+    '{"a.jpg": ["a"], "b": 3}', '[' + '1'*6000])
+def test_broken_json_is_one_line(tmp_path, content):
+    (tmp_path/'b.json').write_text(content)
+    r = capdec('parse', tmp_path/'b.json', '--out', tmp_path/'out.json', ok=False)
+    assert len([l for l in one_line(r) if 'error' in l]) == 1 and 'b.json' in r.stderr and not (tmp_path/'out.json').exists()
