@@ -530,6 +530,7 @@ def sniff(
         try: return _json_shape(path, ANY)
         except ValueError:
             if not name.endswith('.txt'): raise # "[laughs] Good day!" may begin a text
+    if name.endswith('.json'): raise ValueError(f'{path}: not JSON of captions (it begins with {first.strip()[:20]!r}); {JSON_SHAPES}')
     if re.match(r'[^\t#]+#\d+\s*\t', first): return 'tokens'
     heading = {o.strip().strip('"').lower() for o in re.split(r'[\t,;|]', first)}
     if _dialect(first) and heading & {*IMAGE_COLUMNS,*ID_COLUMNS} or name.endswith(('.csv','.tsv')) or '\t' in first and _is_image(first.split('\t')[0]): return 'table'

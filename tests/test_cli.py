@@ -527,7 +527,7 @@ def published(tmp_path_factory):
     ('8', 'archive.zip', ('--images_list', 'women.txt'), ['A man of coco restval.', 'A man of coco val.']), ('9', 'alllines.txt', (), ['So shaken as we are so wan with care', 'Find we a time for frighted peace to pant'])])
 def test_every_official_number_reads_its_source_as_published(published, tmp_path, mode, file, more, want):
     capdec('parse', file, '--dataset_mode', mode, '--out', tmp_path/'c.json', *more, cwd=published, ok=True)
-    got = [o['caption'] for o in json.loads((tmp_path/'c.json').read_text())]
+    got = [o['caption'].strip('"') for o in json.loads((tmp_path/'c.json').read_text())]
     assert got == want if isinstance(want, list) else len(got) == want
 
 def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
@@ -559,9 +559,10 @@ def small_disk(tmp_path):
 
 def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
     (tmp_path/'many.txt').write_text('\n'.join(f'A dog runs along the beach number {i}.' for i in range(5000)))
+    (tmp_path/'some.txt').write_text('\n'.join(f'A dog {i}.' for i in range(400)))
     (small_disk/'c.json').write_text('old')
     for args in (('parse', tmp_path/'many.txt', '--out', small_disk/'c.json'), ('parse', tmp_path/'many.txt', '--out', small_disk/'c.store'), ('open-text', tmp_path/'many.txt', '--out', small_disk/'c.json'),
-            ('embed', '--data', tmp_path/'many.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out', small_disk/'v.store')):
+            ('embed', '--data', tmp_path/'some.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out', small_disk/'v.store')):
         said = one_line(capdec(*args, ok=False))
         assert len(said) == 1 and 'cannot be written (No space left on device)' in said[0] and str(small_disk) in said[0], said
         assert (small_disk/'c.json').read_text() == 'old' and not list(small_disk.rglob('*.tmp')) and not (small_disk/'c.store').exists()
