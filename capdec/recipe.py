@@ -6,13 +6,15 @@
 __all__ = ['WHEELS', 'info_nce', 'recall', 'geometry', 'read_pairs', 'read_texts', 'train_tokenizer', 'find_wheel', 'lite2_state',
            'classifier_rows', 'lite2_body', 'minilm_vectors', 'augment', 'cache_view', 'tail', 'feature_crop', 'pooled',
            'cone_start', 'move_cone', 'two_directions', 'fit_image', 'bucketed', 'cosine_lr', 'WordHead', 'text_losses',
-           'distil', 'teacher_loss', 'class_prototypes', 'class_sentences', 'fit_pair', 'train_mini_encoder',
-           'pair_statistics', 'clip_statistics', 'score_mini_encoder', 'tidy_caption', 'captioner_texts', 'small_lm',
-           'train_mini_captioner', 'write_corpus', 'every_caption', 'package_captioner', 'main']
+           'distil', 'teacher_loss', 'class_prototypes', 'class_sentences', 'WeightMean', 'fit_pair',
+           'train_mini_encoder', 'pair_statistics', 'clip_statistics', 'score_mini_encoder', 'tidy_caption',
+           'captioner_texts', 'small_lm', 'train_mini_captioner', 'write_corpus', 'every_caption', 'package_captioner',
+           'main']
 
 # %% ../nbs/12_mini_pair.ipynb #8e53967a
 import gzip,io,json,math,re,subprocess,sys,time,zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -449,6 +451,49 @@ def class_sentences()->list[str]: # 1,000 sentences
     names = [ImageNetInfo().index_to_description(i).split(',')[0].lower() for i in range(1000)]
     return [f'a photo of {"an" if o[0] in "aeiou" else "a"} {o}' for o in names]
 
+# %% ../nbs/12_mini_pair.ipynb #1c117a6b
+class WeightMean:
+    "Running mean of weights, which is steadier than the last step's"
+    def __init__(self,
+        params:list, # Parameters in training
+        decay:float=0.99, # Share of the past in every step
+    ): self.params,self.decay,self.mean = params, decay, [p.detach().clone() for p in params]
+
+    @torch.no_grad()
+    def update(self, step):
+        "Take in the weights after optimiser step `step`, counted from 1"
+        a = min(self.decay, step/(step+10)) # the first steps must not be remembered for long
+        for e,p in zip(self.mean, self.params): e.lerp_(p, 1-a)
+
+    @torch.no_grad()
+    def swap(self):
+        "Exchange the weights and their mean"
+        for e,p in zip(self.mean, self.params):
+            was = p.detach().clone()
+            p.copy_(e); e.copy_(was)
+
+# %% ../nbs/12_mini_pair.ipynb #834a7613
+def _pair_batch(rows, features, captions, ids, prototypes, class_ids, per_photo, classes, gen):
+    "Features of the photos `rows` and of some classes; row numbers of their captions (and of 64 others); tokens of captions and class names"
+    pick = lambda k: int(torch.randint(k, (), generator=gen))
+    f = features[pick(len(features))][rows]
+    flat = [captions[r][pick(len(captions[r]))] for _ in range(per_photo) for r in rows]
+    flat += torch.randint(len(ids), (64,), generator=gen).tolist()
+    toks = [ids[s] for s in flat]
+    if prototypes is None: return f, flat, toks
+    c = torch.randperm(len(prototypes), generator=gen)[:classes].tolist()
+    return torch.cat([f, prototypes[c]]), flat, toks + [class_ids[o] for o in c]
+
+def _pair_losses(model, aux, f, toks, teacher, b, m, temperature):
+    "InfoNCE of `b` photos (and the classes) with each set of captions; cosine and match with the teacher; wording of the `m` captions"
+    image,(tokens,mask) = model.image.head(f), pad_tokens(toks)
+    with torch.autocast('cpu', torch.bfloat16): text = model.text(tokens, mask)
+    text = text.float()
+    sets = [text[i:i+b] for i in range(0, m-64, b)]
+    loss = sum(info_nce(image, torch.cat([o, text[m:]]), temperature) for o in sets)/len(sets)
+    with torch.autocast('cpu', torch.bfloat16): y,word = aux['teacher'](text[:m]), aux['words'](text[:m], tokens[:m], mask[:m])
+    return loss, *teacher_loss(y[-192:].float(), teacher.float()), word
+
 # %% ../nbs/12_mini_pair.ipynb #be3f292e
 def fit_pair(
     model:MiniEncoder, # Its image head and text tower are trained in place
@@ -474,46 +519,26 @@ def fit_pair(
 ):
     "Train text tower and image head on each other, while the text tower goes on saying what it learned from the teacher"
     gen = torch.Generator().manual_seed(seed); torch.manual_seed(seed)
-    n = len(captions)
     params = [*model.text.parameters(), *model.image.head.parameters()]
     opt = torch.optim.AdamW([dict(params=params), dict(params=aux.parameters())], lr=lr, weight_decay=0.05, betas=(0.9,0.98))
-    per = n//batch_size; total = per*epochs; total = min(total, max_steps or total)
-    mean,step,pick = [p.detach().clone() for p in params], 0, lambda k: int(torch.randint(k, (), generator=gen))
+    per = len(captions)//batch_size; total = per*epochs; total = min(total, max_steps or total)
+    mean,step = WeightMean(params, average), 0
     for epoch in range(epochs):
         model.text.train(); model.image.head.train(); avg = []
-        for rows in torch.randperm(n, generator=gen)[:per*batch_size].view(per, batch_size).tolist():
+        for rows in torch.randperm(len(captions), generator=gen)[:per*batch_size].view(per, batch_size).tolist():
             for g in opt.param_groups: g['lr'] = cosine_lr(step, total, lr, 50)
-            f = features[pick(len(features))][rows]
-            sent = [[captions[r][pick(len(captions[r]))] for r in rows] for _ in range(per_photo)]
-            extra = torch.randint(len(ids), (64,), generator=gen).tolist()
-            flat = [s for o in sent for s in o] + extra
-            toks = [ids[s] for s in flat]
-            if prototypes is not None:
-                c = torch.randperm(len(prototypes), generator=gen)[:classes].tolist()
-                f,toks = torch.cat([f, prototypes[c]]), toks + [class_ids[o] for o in c]
-            image,(tokens,mask) = model.image.head(f), pad_tokens(toks)
-            with torch.autocast('cpu', torch.bfloat16): text = model.text(tokens, mask)
-            text = text.float()
-            b,m = len(rows), len(flat)
-            loss = sum(info_nce(image, torch.cat([text[i*b:(i+1)*b], text[m:]]), temperature) for i in range(per_photo))/per_photo
-            with torch.autocast('cpu', torch.bfloat16): y,word = aux['teacher'](text[:m]), aux['words'](text[:m], tokens[:m], mask[:m])
-            far,match = teacher_loss(y[-192:].float(), teacher[flat[-192:]].float())
+            f,flat,toks = _pair_batch(rows, features, captions, ids, prototypes, class_ids, per_photo, classes, gen)
+            parts = _pair_losses(model, aux, f, toks, teacher[flat[-192:]], len(rows), len(flat), temperature)
+            loss,far,match,word = parts
             opt.zero_grad(); (loss + keep*(far + match) + words*word).backward()
             nn.utils.clip_grad_norm_(params, 5.); opt.step(); step += 1
-            a = min(average, step/(step+10))
-            with torch.no_grad():
-                for e,p in zip(mean, params): e.lerp_(p, 1-a)
-            avg.append([loss.item(), far.item(), match.item(), word.item()])
+            mean.update(step)
+            avg.append([o.item() for o in parts])
             if step==total: break
-        now = [p.detach().clone() for p in params]
-        with torch.no_grad():
-            for e,p in zip(mean, params): p.copy_(e)
-        model.eval()
+        mean.swap(); model.eval()
         print(f'pair epoch {epoch+1}/{epochs} loss {np.mean(avg, 0).round(3)}', check() if check else '', flush=True)
         if step==total: break
-        if epoch+1 < epochs:
-            with torch.no_grad():
-                for p,o in zip(params, now): p.copy_(o)
+        if epoch+1 < epochs: mean.swap() # training goes on from the weights themselves
 
 # %% ../nbs/12_mini_pair.ipynb #74c7d438
 def _stage(path, make):
@@ -529,6 +554,58 @@ def _stage(path, make):
 def _prefixed(**parts): return {f'{n}.{k}': v for n,m in parts.items() for k,v in m.state_dict().items()}
 def _part(state, name): return {k[len(name)+1:]: v for k,v in state.items() if k.startswith(f'{name}.')}
 
+# %% ../nbs/12_mini_pair.ipynb #c18275db
+def _sentences(shared, pairs, extra):
+    "The photos' own captions, with them `extra` others; for each photo the row numbers of its captions"
+    own = [c for _,cs in pairs['train'] for c in cs]
+    known = set(own)
+    others = [o for o in read_texts(shared) if o not in known]
+    others = [others[i] for i in torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[:extra]]
+    rows,k = [], 0
+    for _,cs in pairs['train']: rows.append(list(range(k, k+len(cs)))); k += len(cs)
+    return own + others, rows
+
+def _material(shared, out, lite2, minilm, extra, cut):
+    "Everything that training reads, each part computed once and kept in `out`"
+    from tokenizers import Tokenizer
+    pairs = read_pairs(shared)
+    m = SimpleNamespace(photos={k: [o for o,_ in v] for k,v in pairs.items()}, choose=[c for _,cs in pairs['choose'] for c in cs],
+        owner=torch.arange(len(pairs['choose'])).repeat_interleave(5))
+    m.texts,m.rows = _sentences(shared, pairs, extra)
+    if not (out/'tokenizer.json').exists():
+        with atomic_path(out/'tokenizer.json') as p: train_tokenizer(read_texts(shared), MiniConfig().vocab).save(str(p), pretty=False)
+    m.tokenizer = Tokenizer.from_file(str(out/'tokenizer.json'))
+    m.teacher = _stage(out/'teacher.safetensors', lambda: {k: minilm_vectors(v, minilm, out/'minilm') for k,v in (('texts',m.texts), ('choose',m.choose))})
+    torch.manual_seed(0)
+    m.body = lite2_body(lite2)
+    view = lambda name, photos, seed=None: _stage(out/f'{name}.safetensors', lambda: dict(x=cache_view(m.body, photos, cut, seed)))['x']
+    m.views = [view(f'view_{k}', m.photos['train'], k).contiguous(memory_format=torch.channels_last) for k in (None,1)]
+    m.dev = {k: view(k, m.photos[k]) for k in ('choose','report')}
+    return m
+
+# %% ../nbs/12_mini_pair.ipynb #17424aa7
+def _fit_tower(m, direction, other, config, cut, epochs):
+    "Stage 1: heads on features computed once, then the last stages with them; the two cones point in `direction` and `other`"
+    head,text_head = Head(m.body.num_features, config.dim, 0.1), Head(m.teacher['texts'].shape[1], config.dim, 0.05)
+    own = m.teacher['texts'][:m.rows[-1][-1]+1].float()
+    f,of_photo = pooled(m.body, m.views[0], cut), own.split([len(o) for o in m.rows])
+    cone_start(head, f, direction); cone_start(text_head, own, other)
+    def check():
+        with torch.no_grad(): return recall(head(pooled(m.body, m.dev['choose'], cut)), text_head(m.teacher['choose'].float()), m.owner)
+    fit_image(m.body, head, [f], of_photo, text_head, epochs=6, batch_size=256)
+    fit_image(m.body, head, m.views, of_photo, text_head, cut, epochs=epochs, check=check)
+    return _prefixed(body=m.body, head=head)
+
+def _fit_both(encoder, aux, m, ids, feats, prototypes, direction, epochs):
+    "Stage 3: the text cone is moved into its `direction`, then the two towers are trained on each other"
+    shift = move_cone(encoder.text.head, encoder.encode_text(m.texts[:4000], show=False), direction)
+    with torch.no_grad():
+        for o in (aux['teacher'], aux['words'].lin): o.bias.sub_(o.weight@shift) # what they read off a vector stays the same
+    def check():
+        with torch.no_grad(): return recall(encoder.image.head(feats['choose']), encoder.encode_text(m.choose, show=False), m.owner)
+    fit_pair(encoder, aux, [feats[o] for o in ('plain','other','plain_crop','other_crop')], m.rows, ids, m.teacher['texts'], prototypes,
+        encoder.tokenize(class_sentences()), epochs=epochs, check=check)
+
 # %% ../nbs/12_mini_pair.ipynb #3f2c8525
 def train_mini_encoder(
     shared:str|Path, # Folder of the shared material
@@ -541,66 +618,26 @@ def train_mini_encoder(
     threads:int=1, # CPU threads
 )->Path: # Folder of the finished `MiniEncoder`
     "All stages, from photos and captions to the folder that ships with the package"
-    from tokenizers import Tokenizer
     torch.set_num_threads(threads)
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     lite2,minilm = (find_wheel(o, wheels or out/'wheels') for o in WHEELS)
-    pairs,config,cut = read_pairs(shared), MiniConfig(), 5
-    photos = {k: [o for o,_ in v] for k,v in pairs.items()}
-    own = [c for _,cs in pairs['train'] for c in cs]
-    known = set(own)
-    others = [o for o in read_texts(shared) if o not in known]
-    others = [others[i] for i in torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[:extra]]
-    texts,choose = own + others, [c for _,cs in pairs['choose'] for c in cs]
-    owner = torch.arange(len(pairs['choose'])).repeat_interleave(5)
+    config,cut = MiniConfig(), 5
+    m,(a,b) = _material(shared, out, lite2, minilm, extra, cut), two_directions(config.dim)
+    fit = _stage(out/'image.safetensors', lambda: _fit_tower(m, a, b, config, cut, image_epochs))
+    m.body.load_state_dict(_part(fit, 'body'))
 
-    if not (out/'tokenizer.json').exists():
-        with atomic_path(out/'tokenizer.json') as p: train_tokenizer(read_texts(shared), config.vocab).save(str(p), pretty=False)
-    tokenizer = Tokenizer.from_file(str(out/'tokenizer.json'))
-    teacher = _stage(out/'teacher.safetensors', lambda: {k: minilm_vectors(v, minilm, out/'minilm') for k,v in (('texts',texts), ('choose',choose))})
-
-    torch.manual_seed(0)
-    body = lite2_body(lite2)
-    views = [_stage(out/f'view_{k}.safetensors', lambda: dict(x=cache_view(body, photos['train'], cut, k)))['x'].contiguous(memory_format=torch.channels_last) for k in (None,1)]
-    dev = {k: _stage(out/f'{k}.safetensors', lambda: dict(x=cache_view(body, photos[k], cut)))['x'] for k in ('choose','report')}
-
-    head,text_head = Head(body.num_features, config.dim, 0.1), Head(teacher['texts'].shape[1], config.dim, 0.05)
-    a,b = two_directions(config.dim)
-    of_photo = teacher['texts'][:len(own)].float().split([len(cs) for _,cs in pairs['train']])
-    def image_stage():
-        f = pooled(body, views[0], cut)
-        cone_start(head, f, a); cone_start(text_head, teacher['texts'][:len(own)].float(), b)
-        def check():
-            with torch.no_grad(): return recall(head(pooled(body, dev['choose'], cut)), text_head(teacher['choose'].float()), owner)
-        fit_image(body, head, [f], of_photo, text_head, epochs=6, batch_size=256)
-        fit_image(body, head, views, of_photo, text_head, cut, epochs=image_epochs, check=check)
-        return _prefixed(body=body, head=head)
-    fit = _stage(out/'image.safetensors', image_stage)
-    body.load_state_dict(_part(fit, 'body'))
-
-    encoder = MiniEncoder(config, tokenizer)
-    ids = encoder.tokenize(texts)
+    encoder = MiniEncoder(config, m.tokenizer)
+    ids = encoder.tokenize(m.texts)
     torch.manual_seed(0)
     tower = TextTower(config)
-    def text_stage():
-        return _prefixed(tower=tower, aux=distil(tower, ids, teacher['texts'], text_epochs, 192))
-    learned = _stage(out/'text.safetensors', text_stage)
-    aux = text_losses(config.dim, teacher['texts'].shape[1], config.vocab)
-
+    learned = _stage(out/'text.safetensors', lambda: _prefixed(tower=tower, aux=distil(tower, ids, m.teacher['texts'], text_epochs, 192)))
+    aux = text_losses(config.dim, m.teacher['texts'].shape[1], config.vocab)
     encoder.image.body.load_state_dict(_part(fit, 'body')); encoder.image.head.load_state_dict(_part(fit, 'head'))
     encoder.text.load_state_dict(_part(learned, 'tower')); aux.load_state_dict(_part(learned, 'aux'))
-    feats = _stage(out/'pooled.safetensors', lambda: dict(plain=pooled(body, views[0]), other=pooled(body, views[1]),
-        plain_crop=pooled(body, views[0], seed=1), other_crop=pooled(body, views[1], seed=2), choose=pooled(body, dev['choose'])))
-    shift = move_cone(encoder.text.head, encoder.encode_text(texts[:4000], show=False), b)
-    with torch.no_grad():
-        for o in (aux['teacher'], aux['words'].lin): o.bias.sub_(o.weight@shift) # what they read off a vector stays the same
-    rows,k = [], 0
-    for _,cs in pairs['train']: rows.append(list(range(k, k+len(cs)))); k += len(cs)
-    prototypes = class_prototypes(classifier_rows(lite2), feats['plain'])
-    def check():
-        with torch.no_grad(): return recall(encoder.image.head(feats['choose']), encoder.encode_text(choose, show=False), owner)
-    fit_pair(encoder, aux, [feats[o] for o in ('plain','other','plain_crop','other_crop')], rows, ids, teacher['texts'], prototypes,
-        encoder.tokenize(class_sentences()), epochs=pair_epochs, check=check)
+
+    feats = _stage(out/'pooled.safetensors', lambda: dict(plain=pooled(m.body, m.views[0]), other=pooled(m.body, m.views[1]),
+        plain_crop=pooled(m.body, m.views[0], seed=1), other_crop=pooled(m.body, m.views[1], seed=2), choose=pooled(m.body, m.dev['choose'])))
+    _fit_both(encoder, aux, m, ids, feats, class_prototypes(classifier_rows(lite2), feats['plain']), b, pair_epochs)
     return encoder.save(out/'encoder')
 
 # %% ../nbs/12_mini_pair.ipynb #db3b3f27
