@@ -662,12 +662,13 @@ def demo(
     photos:str='', # Your own photos: files, folders or patterns, separated by spaces
     out:str='_out/demo', # Folder for the page
     quick:bool=False, # Caption only, without the training experiment
+    full:bool=False, # The full experiment even where it takes longer than four minutes
 ):
     "Caption photos offline, train captioners from text alone with and without noise, and show it all on a page"
     import shlex
     from capdec.demo import run_demo
     own = [photos] if photos and Path(photos).expanduser().exists() else shlex.split(photos) # one path may hold blanks
-    return run_demo(own, Path(out), quick)
+    return run_demo(own, Path(out), quick, full)
 
 # %% ../nbs/11_cli.ipynb #79445183
 VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'parse': parse, 'open-text': open_text, 'predict': predict, 'evaluate': evaluate, 'data': data}
