@@ -268,7 +268,7 @@ def pooled(
     body = body.eval().to(memory_format=torch.channels_last)
     for x in view.split(batch_size):
         if seed is not None: x = feature_crop(x, gen)
-        with half(): out.append(tail(body, x.contiguous(memory_format=torch.channels_last), cut).float())
+        with half(): out.append(tail(body, x.float().contiguous(memory_format=torch.channels_last), cut).float())
     return torch.cat(out)
 
 # %% ../nbs/12_mini_pair.ipynb #db9da7be
