@@ -278,11 +278,24 @@ class _EitherWay:
     def __init__(self, f): self.f = f; functools.update_wrapper(self, f)
     def __get__(self, obj, cls): return functools.wraps(self.f)(functools.partial(self.f, obj))
 
+# %% ../nbs/09_captioner.ipynb #2ff22338
+def _style_key(c, texts, settings):
+    "What a restyled captioner is a function of, as a few digits"
+    h = hashlib.sha256(json.dumps([texts, settings]).encode())
+    for k,w in sorted(c.model.state('float32').items()): h.update(k.encode()); h.update(w.numpy())
+    return h.hexdigest()[:16]
+
+def _finished(c, folder, key):
+    "The captioner that an earlier call with the same sentences and settings has left in `folder`"
+    if not (folder/'captioner.json').exists(): return None
+    if ((read_json(folder/'config.json').get('provenance') or {}).get('restyled') or {}).get('key') != key: raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
+    return Captioner(CaptionModel.from_pretrained(folder, c.device), c.encoder, _load_bridge(folder, read_json(folder/'captioner.json')))
+
 # %% ../nbs/09_captioner.ipynb #a3e7357f
 def train_on(self:Captioner,
     sentences, # File (text with a sentence a line, or any file of captions), or a list of sentences
     out_dir:str|Path|None=None, # Folder for the finished captioner; a run that was interrupted goes on there
-    steps:int=600, # Optimiser steps
+    steps:int=300, # Optimiser steps
     lr:float=5e-4, # Peak learning rate
     bs:int=32, # Sentences per step
     mix:float=0.5, # Share of remembered sentences in each step, 0..1 (CapDec mixes half and half); 0 where none are remembered
@@ -317,19 +330,6 @@ def train_on(self:Captioner,
     return new
 
 Captioner.train_on = _EitherWay(train_on)
-
-# %% ../nbs/09_captioner.ipynb #2ff22338
-def _style_key(c, texts, settings):
-    "What a restyled captioner is a function of, as a few digits"
-    h = hashlib.sha256(json.dumps([texts, settings]).encode())
-    for k,w in sorted(c.model.state('float32').items()): h.update(k.encode()); h.update(w.numpy())
-    return h.hexdigest()[:16]
-
-def _finished(c, folder, key):
-    "The captioner that an earlier call with the same sentences and settings has left in `folder`"
-    if not (folder/'captioner.json').exists(): return None
-    if ((read_json(folder/'config.json').get('provenance') or {}).get('restyled') or {}).get('key') != key: raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
-    return Captioner(CaptionModel.from_pretrained(folder, c.device), c.encoder, _load_bridge(folder, read_json(folder/'captioner.json')))
 
 # %% ../nbs/09_captioner.ipynb #8c85464f
 def nearest(self:Captioner,

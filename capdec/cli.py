@@ -536,13 +536,15 @@ def _sidecars(paths):
         out[p] = t
     return out
 
+def _roots(sources):
+    "The folders that are named, or lie before the first star of a pattern"
+    return [p if p.is_dir() else Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts)) for p in (Path(s).expanduser() for s in sources)]
+
 def _copies(sources, paths, folder):
     "Where the copy of each photo goes: to the same place below `folder` as it has below the folder or pattern that was named"
     from capdec.core import is_url
     if web := [p for p in paths if is_url(p)]: raise ValueError(f'--exif: copies are made of files, not of {web[0]}')
-    named = [Path(s).expanduser() for s in sources]
-    roots = [p if p.is_dir() else Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts)) for p in named]
-    out,taken = {},{}
+    roots,out,taken = _roots(sources), {}, {}
     for p in paths:
         t = Path(folder)/p.relative_to(next((r for r in roots if r in p.parents), p.parent))
         if t in taken: raise ValueError(f'--exif {folder}: {taken[t]} and {p} would both become {t}; caption them in two runs, into two folders')
@@ -618,7 +620,8 @@ def caption(
     if num_captions < 1: raise ValueError(f'--num_captions {num_captions}: at least 1')
     sources = [photos] if isinstance(photos, (str,Path)) else photos
     paths = find_images(sources)
-    if exif: paths = [p for p in paths if is_url(p) or Path(exif).resolve() not in p.resolve().parents] # copies of an earlier run
+    if exif and any(o.resolve() in Path(exif).resolve().parents for o in _roots(sources)): # copies of an earlier run are no photos to caption
+        paths = [p for p in paths if is_url(p) or Path(exif).resolve() not in p.resolve().parents]
     beside,copies = _sidecars(paths) if sidecar else {}, _copies(sources, paths, exif) if exif else {}
     if style: model = _style(style, model, lambda text,folder: _captioner(model, clip_model_type, device).train_on(text, folder))
     c = _captioner(model, clip_model_type, device, bridge, dtype=dtype)

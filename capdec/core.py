@@ -180,9 +180,11 @@ def open_image(
         why = 'not an image that can be read' if isinstance(e, Image.UnidentifiedImageError) else f'damaged or unsupported image ({e})'
         raise ValueError(f'{what}: {why}') from None
     if im.mode.startswith('I') or im.mode == 'F':
-        a = np.asarray(im).astype(np.float64)
-        if im.mode == 'F' and a.max() <= 1: a = a*65535
-        im = Image.fromarray((a.clip(0, 65535)/257).round().astype(np.uint8))
+        a = np.array(im, dtype=np.float32)
+        if im.mode == 'F' and not a.max() > 1: a *= 65535
+        a = np.nan_to_num(a, copy=False).clip(0, 65535, out=a) # in place: such images may have a hundred million pixels
+        a /= 257
+        im = Image.fromarray(a.round(out=a).astype(np.uint8))
     if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)

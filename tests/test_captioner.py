@@ -68,3 +68,133 @@ def test_journal_of_names_that_are_not_utf8(tmp_path):
     j = Journal(tmp_path/'j', dict(a=1)); j.add(name, captions=['Ein Bär.']); j.close()
     assert (tmp_path/'j').read_bytes().isascii()
     assert Journal(tmp_path/'j', dict(a=1)).done[name]['captions'] == ['Ein Bär.']
+
+# ---- what goes in
+
+def test_every_kind_of_input_is_the_same_photo(mini, tmp_path):
+    from skimage import data
+    a = data.coffee(); im = Image.fromarray(a); im.save(tmp_path/'cup.png')
+    kinds = [tmp_path/'cup.png', str(tmp_path/'cup.png'), im, a, torch.tensor(a), torch.tensor(a).permute(2, 0, 1)/255, (tmp_path/'cup.png').read_bytes()]
+    assert len(set(mini(kinds, beam_size=1))) == 1
+    assert mini(tmp_path, beam_size=1) == [mini(a, beam_size=1)] == mini(torch.tensor(a)[None], beam_size=1)
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    "A server on loopback: files of a folder, an endless one, and one that never answers"
+    import threading, time
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args): super().__init__(*args, directory=str(tmp_path))
+        def log_message(self, *args): pass
+        def do_GET(self):
+            if self.path not in ('/endless', '/slow'): return super().do_GET()
+            self.send_response(200); self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b'x'*(100_000 if self.path == '/endless' else 1)); self.wfile.flush()
+                    if self.path == '/slow': time.sleep(.05)
+            except OSError: pass # the client has gone
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown(); server.server_close()
+
+def test_photos_from_the_web(mini, web, tmp_path):
+    from capdec.core import read_url
+    Image.new('RGB', (64, 48), 'navy').save(tmp_path/'a b.png'); (tmp_path/'t.jpg').write_text('no photo')
+    assert mini(f'{web}/a b.png', beam_size=1) == mini(tmp_path/'a b.png', beam_size=1)
+    results = list(mini.caption_files([f'{web}/a b.png', f'{web}/none.png', f'{web}/t.jpg'], beam_size=1))
+    assert [r.error and r.error.split(': ')[-1] for r in results] == [None, 'the server answers 404 File not found', 'not an image that can be read']
+    assert results[0].path == f'{web}/a b.png' and results[0].captions
+    with pytest.raises(ValueError, match='larger than 1,000,000 bytes'): read_url(f'{web}/endless', limit=1_000_000)
+    with pytest.raises(ValueError, match='not there after 0.3 seconds'): read_url(f'{web}/slow', timeout=.3)
+
+def test_no_network(mini):
+    with pytest.raises(ValueError, match='http://nowhere.invalid/a.jpg: cannot be fetched .*pass a file'): mini('http://nowhere.invalid/a.jpg')
+
+# ---- devices and types
+
+def test_an_apple_gpu_that_does_not_work_is_left(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True) # there is none here: every use of it fails
+    with pytest.warns(UserWarning, match='Apple GPU cannot run this captioner'): c = Captioner.from_pretrained('mini', 'mps')
+    assert c.device.type == 'cpu'
+
+def test_half_precision(mini):
+    import copy
+    from capdec.captioner import _half
+    assert (_half('float16', torch.device('cuda')), _half('bfloat16', torch.device('mps')), _half(None, torch.device('cuda'))) == (torch.float16, torch.bfloat16, torch.float32)
+    with pytest.warns(UserWarning, match='float32 is used'): assert _half('bfloat16', torch.device('cpu')) == torch.float32
+    c = Captioner(copy.deepcopy(mini.model).to(torch.bfloat16), mini.encoder) # what a GPU runs, slowly
+    best = c(np.full((32, 32, 3), 200, 'uint8'), beam_size=2, scores=True)
+    assert best.text and abs(best.score - mini(np.full((32, 32, 3), 200, 'uint8'), beam_size=2, scores=True).score) < .2
+
+# ---- restyling, sharing
+
+POEMS = [f'Lo, the {a} doth {b} by the {c}.' for a in ('hound', 'maid', 'knight') for b in ('run', 'sleep') for c in ('sea', 'hill')]
+
+def test_train_on_returns_a_new_captioner(mini, tmp_path, monkeypatch):
+    before = {k: v.clone() for k, v in mini.model.state().items()}
+    (tmp_path/'poems.txt').write_text('\n'.join(POEMS) + '\n\n')
+    kw = dict(steps=6, bs=8, lr=2e-3, show=False)
+    new = mini.train_on(tmp_path/'poems.txt', tmp_path/'poet', **kw)
+    assert all(torch.equal(v, before[k]) for k, v in mini.model.state().items()) and not mini.model.training
+    assert any(not torch.equal(v, before[k]) for k, v in new.model.state().items())
+    own = new.model.config.provenance['restyled']
+    assert (own['sentences'], own['noise_variance'], own['mix']) == (12, mini.model.config.noise_variance, .5) and 'restyled' not in mini.model.config.provenance
+    assert not (tmp_path/'poet'/'training').exists() # the checkpoints are gone
+    again = Captioner.from_pretrained(tmp_path/'poet', 'cpu')
+    assert all(torch.equal(v, again.model.state()[k]) for k, v in new.model.state().items()) and again.bridge.sentences == mini.bridge.sentences
+    other = mini.train_on(POEMS, **kw) # a list, nothing kept: the same captioner
+    assert all(torch.equal(v, other.model.state()[k]) for k, v in new.model.state().items())
+    monkeypatch.setattr('capdec.training.train', lambda *a, **k: pytest.fail('trained again'))
+    done = mini.train_on(POEMS, tmp_path/'poet', **kw)
+    assert all(torch.equal(v, done.model.state()[k]) for k, v in new.model.state().items())
+    with pytest.raises(ValueError, match='poet: holds another captioner'): mini.train_on(POEMS[1:], tmp_path/'poet', **kw)
+
+def test_train_on_goes_on_where_it_was_stopped(mini, tmp_path, monkeypatch):
+    import capdec.training as t
+    kw, step, n = dict(steps=4, bs=8, show=False), t._one_step, []
+    def stop(*args):
+        if len(n) == 3: raise KeyboardInterrupt
+        n.append(1); return step(*args)
+    monkeypatch.setattr(t.TrainConfig, '__post_init__', lambda self: object.__setattr__(self, 'checkpoint_steps', 2)) # after 2 steps instead of 100
+    whole = mini.train_on(POEMS*4, mix=0, **kw)
+    monkeypatch.setattr(t, '_one_step', stop)
+    with pytest.raises(KeyboardInterrupt): mini.train_on(POEMS*4, tmp_path/'poet', mix=0, **kw)
+    monkeypatch.setattr(t, '_one_step', step)
+    new = mini.train_on(POEMS*4, tmp_path/'poet', mix=0, **kw)
+    assert all(torch.equal(v, new.model.state()[k]) for k, v in whole.model.state().items())
+
+def test_train_on_refuses(mini, tmp_path):
+    (tmp_path/'empty.txt').write_text('\n')
+    for s, kw, says in (([], {}, 'no sentences'), ([' ', ''], {}, 'no sentences'), (['a', 3], {}, 'text was expected, not int'), (POEMS, dict(mix=1), 'mix 1'), (POEMS, dict(steps=0), 'steps 0'), (tmp_path/'empty.txt', {}, 'empty.txt')):
+        with pytest.raises(ValueError, match=says): mini.train_on(s, **kw)
+    with pytest.raises(FileNotFoundError, match='nowhere.txt'): mini.train_on('nowhere.txt')
+
+def test_train_on_works_on_the_class(monkeypatch, mini):
+    monkeypatch.setattr(module, 'from_pretrained', None) # not what is looked up
+    monkeypatch.setattr(Captioner, 'from_pretrained', classmethod(lambda cls, name: mini if name == 'mini' else None))
+    assert Captioner.train_on(POEMS, steps=1, bs=4, show=False).model.config.provenance['restyled']['steps'] == 1
+
+def test_push_to_hub_and_back(mini, tmp_path, monkeypatch):
+    import huggingface_hub
+    from types import SimpleNamespace
+    class Api: # a hub in a folder
+        def __init__(self, token=None): self.token = token
+        def create_repo(self, repo_id, private, exist_ok):
+            if self.token == 'wrong': raise RuntimeError('401\nInvalid token')
+            return SimpleNamespace(repo_id=repo_id if '/' in repo_id else f'me/{repo_id}')
+        def upload_folder(self, repo_id, folder_path, commit_message): shutil.copytree(folder_path, tmp_path/'hub'/repo_id); return f'https://hub/{repo_id}/commit/1'
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda name, **k: str(tmp_path/'hub'/name))
+    c = Captioner(mini.model, mini.encoder).remember(['A cat.', 'A cup of coffee.'])
+    assert c.push_to_hub('poet', dtype='float16') == 'https://hub/me/poet/commit/1'
+    card = (tmp_path/'hub'/'me'/'poet'/'README.md').read_text()
+    assert 'from_pretrained("me/poet")' in card and 'encoder mini' in card and '{' not in card
+    again = Captioner.from_pretrained('me/poet', 'cpu')
+    assert (again.bridge.kind, again.bridge.sentences) == ('memory', ['A cat.', 'A cup of coffee.'])
+    with pytest.raises(ValueError, match='poet: could not be uploaded .*401 Invalid token'): c.push_to_hub('poet', token='wrong')
+
+def test_push_without_a_network(mini): # HF_HUB_OFFLINE is set for all tests
+    with pytest.raises(ValueError, match='me/poet: could not be uploaded'): Captioner(mini.model, mini.encoder).push_to_hub('me/poet', token='hf_none')

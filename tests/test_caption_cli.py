@@ -1,0 +1,135 @@
+"`capdec caption`: sidecars, copies with EXIF, styles, addresses, and files that are not what they seem."
+import json
+
+import pytest
+from PIL import Image
+from skimage import data as photos
+
+from test_cli import capdec, one_line # the command in this process
+
+@pytest.fixture
+def trip(tmp_path):
+    "A folder with a folder in it"
+    d = tmp_path/'trip'; (d/'day 2').mkdir(parents=True)
+    im = Image.fromarray(photos.coffee()).resize((96, 64))
+    im.save(d/'a.jpg'); im.save(d/'a.png'); im.rotate(90).save(d/'day 2'/'b.jpg')
+    return d
+
+FAST = ('--device', 'cpu', '--beam_size', 1)
+
+def said(r): return r.stdout.strip().splitlines()[-1]
+
+# ---- beside the photos
+
+def test_sidecars_do_not_clash_across_runs(trip):
+    capdec('caption', trip/'a.jpg', '--sidecar', *FAST, ok=True) # a.png is not named, but it is there
+    capdec('caption', trip/'a.png', '--sidecar', *FAST, ok=True)
+    assert {o.name for o in trip.iterdir()} == {'a.jpg', 'a.png', 'day 2', 'a.jpg.txt', 'a.png.txt'}
+
+def test_a_note_of_the_users_own_is_not_replaced(trip):
+    (trip/'day 2'/'b.txt').write_text('my notes of the day')
+    r = capdec('caption', trip, '--sidecar', *FAST, ok=True)
+    assert said(r) == '2 photos captioned, 1 were there already (--overwrite does them again): beside the photos'
+    assert (trip/'day 2'/'b.txt').read_text() == 'my notes of the day'
+    r = capdec('caption', trip, '--sidecar', '--overwrite', *FAST, ok=True)
+    assert said(r).startswith('3 photos captioned') and 'notes' not in (trip/'day 2'/'b.txt').read_text()
+
+def test_an_interrupted_sidecar_run_goes_on(trip, monkeypatch):
+    import capdec.captioner as c
+    real, seen = c.Captioner.caption_files, []
+    def once(self, paths, *args, **kw):
+        for r in real(self, paths, *args, **kw):
+            seen.append(r.path.name); yield r
+            if len(seen) == 2: raise KeyboardInterrupt
+    monkeypatch.setattr(c.Captioner, 'caption_files', once)
+    r = capdec('caption', trip, '--sidecar', *FAST, '--batch_size', 1)
+    assert r.returncode == 130 and 'run the same command again' in r.stderr
+    capdec('caption', trip, '--sidecar', *FAST, '--batch_size', 1, ok=True)
+    assert sorted(seen) == ['a.jpg', 'a.png', 'b.jpg'] # each once
+
+# ---- copies
+
+def test_exif_copies(trip, tmp_path):
+    from capdec.exif import read_caption
+    Image.new('RGB', (50, 50)).save(trip/'c.webp'); (trip/'day 2'/'text.jpg').write_text('no photo')
+    before = {p: p.read_bytes() for p in trip.rglob('*.*')}
+    r = capdec('caption', trip, '--exif', tmp_path/'out', '--out', tmp_path/'c.json', *FAST)
+    assert r.returncode == 1 and {l.split('/')[-1] for l in one_line(r)} == {'c.webp: captions can be written into JPEG and PNG files only', 'text.jpg: not an image that can be read'}
+    assert {p: p.read_bytes() for p in trip.rglob('*.*')} == before
+    rows = {o['file'].split('trip/')[1]: o for o in json.loads((tmp_path/'c.json').read_text())}
+    copies = {str(p.relative_to(tmp_path/'out')): read_caption(p) for p in (tmp_path/'out').rglob('*.*')}
+    assert copies == {k: rows[k]['caption'] for k in ('a.jpg', 'a.png', 'day 2/b.jpg')} and rows['c.webp']['caption'] and rows['c.webp']['error']
+    r = capdec('caption', trip, '--exif', tmp_path/'out', *FAST) # what failed is tried again, the copies are left alone
+    assert said(r).startswith('0 photos captioned, 3 were there already') and len(one_line(r)) == 2
+
+def test_exif_folder_within_the_album(trip):
+    for _ in range(2): capdec('caption', trip, '--exif', trip/'captioned', *FAST, ok=True)
+    assert sorted(str(p.relative_to(trip)) for p in trip.rglob('*.*')) == ['a.jpg', 'a.png', 'captioned/a.jpg', 'captioned/a.png', 'captioned/day 2/b.jpg', 'day 2/b.jpg']
+
+@pytest.mark.parametrize('args,says', [
+    (['{d}/a.jpg', '{d}/day 2/../a.jpg', '--exif', '{d}/o'], 'would both become'), (['{d}', '--exif', '{d}'], 'where the photos are'), (['{d}/a.jpg', '--exif', '{d}'], 'where the photos are'),
+    (['http://localhost/a.jpg', '--sidecar'], 'no folder beside'), (['http://localhost/a.jpg', '--exif', '{d}/o'], 'copies are made of files'),
+    (['{d}', '--max_words', '2', '--min_words', '3'], 'min_words 3'), (['{d}', '--temperature', '0'], 'temperature 0'), (['{d}', '--method', 'guess'], "method 'guess'"), (['{d}', '--dtype', 'int8'], 'int8')])
+def test_what_cannot_be_is_one_line(trip, args, says):
+    r = capdec('caption', *[a.format(d=trip) for a in args], '--device', 'cpu')
+    assert r.returncode == 1 and len(one_line(r)) == 1 and says in one_line(r)[0], r.stderr
+
+# ---- wording
+
+def test_words_and_prompt(trip):
+    r = capdec('caption', trip/'a.jpg', '--max_words', 6, '--prompt', 'A photo of', '--num_captions', 2, '--device', 'cpu', ok=True)
+    texts = [l.split('\t')[1] for l in r.stdout.splitlines()]
+    assert len(set(texts)) == 2 and all(t.startswith('A photo of') and len(t.split()) <= 6 for t in texts)
+    r = capdec('caption', trip/'a.jpg', '--method', 'sample', '--temperature', 1.5, '--num_captions', 3, '--min_words', 12, '--device', 'cpu', ok=True)
+    assert len(r.stdout.splitlines()) == 3 and all(len(l.split('\t')[1].split()) >= 12 for l in r.stdout.splitlines())
+
+def test_style(trip, tmp_path, monkeypatch):
+    from capdec.captioner import Captioner
+    made = []
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr(Captioner, 'train_on', lambda self, text, folder: made.append(text.name) or self.save(folder))
+    poems = tmp_path/'my poems.txt'; poems.write_text('Lo, the hound doth run.\n')
+    r = capdec('caption', trip, '--style', poems, '--out', tmp_path/'a.csv', *FAST, ok=True)
+    assert 'restyling mini on' in r.stderr and made == ['my poems.txt']
+    capdec('caption', trip, '--style', poems, '--out', tmp_path/'b.csv', *FAST, ok=True) # kept
+    capdec('caption', trip, '--style', 'my poems', '--out', tmp_path/'c.csv', *FAST, ok=True) # by its name
+    folder, = (tmp_path/'cache'/'capdec'/'styles').iterdir()
+    capdec('caption', trip, '--style', folder, '--out', tmp_path/'d.csv', *FAST, ok=True)
+    assert made == ['my poems.txt'] and len({(tmp_path/f'{o}.csv').read_text() for o in 'abcd'}) == 1
+    poems.write_text('Ahoy!\n'); capdec('caption', trip, '--style', poems, *FAST, ok=True)
+    assert len(made) == 2 # another text, another captioner
+    for args, says in ((['--style', folder, '--model', folder], 'is a captioner itself'), (['--style', 'limericks'], 'neither a captioner')):
+        assert says in one_line(capdec('caption', trip, *args, *FAST, ok=False))[0]
+
+def test_empty_style(trip, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    (tmp_path/'empty.txt').write_text('\n \n')
+    r = capdec('caption', trip, '--style', tmp_path/'empty.txt', *FAST, ok=False)
+    assert len([l for l in one_line(r) if 'error' in l]) == 1 and 'empty.txt' in r.stderr
+
+# ---- checkpoints
+
+def test_damaged_official_checkpoint(trip, tmp_path):
+    import torch
+    f = tmp_path/'coco-007.pt'
+    torch.save({f'gpt.transformer.h.{i}.attn.c_attn.weight': torch.zeros(64, 192) for i in range(4)}, f)
+    f.write_bytes(f.read_bytes()[:f.stat().st_size//2])
+    r = capdec('caption', trip, '--model', f, '--clip_model_type', 'mini', *FAST, ok=False)
+    assert len(one_line(r)) == 1 and 'coco-007.pt' in r.stderr
+
+def test_store_of_other_dimensions(tmp_path):
+    import torch
+    from capdec.store import EmbeddingStore
+    with EmbeddingStore.create(tmp_path/'s', 640, dict(kind='image'), ('image_id', 'filename'), 'float16') as s: s.append([dict(image_id=1, filename='a.jpg')], torch.randn(1, 640)); s.finish({})
+    r = capdec('predict', '--embeddings', tmp_path/'s', '--out', tmp_path/'p.json', '--device', 'cpu', ok=False)
+    assert len(one_line(r)) == 1 and '640' in r.stderr and '512' in r.stderr
+
+# ---- a reader that goes away
+
+def test_broken_pipe(tmp_path):
+    import subprocess, sys
+    for args in (['--help'], ['caption', '--help']):
+        child = subprocess.Popen([sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())', *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdout.close()
+        err = child.stderr.read(); child.stderr.close()
+        assert child.wait(60) in (0, 141) and not err, err
