@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -51,6 +51,11 @@ crash-test: $(VENV)/.installed
 # Peak memory of parsing, embedding and loading 600,000 captions (about three minutes of computing).
 memory: $(VENV)/.installed
 	$(BIN)/python tools/memory_check.py
+
+# Caption 10,000 links to packaged photos and watch the memory (a quarter of an hour): make caption-memory PHOTOS_N=2000
+PHOTOS_N ?= 10000
+caption-memory: $(VENV)/.installed
+	$(BIN)/python tools/caption_memory.py --photos $(PHOTOS_N)
 
 # Needs Quarto (https://quarto.org); the tests do not.
 docs: $(VENV)/.installed
