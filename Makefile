@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory browser-test
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -61,6 +61,11 @@ caption-memory: $(VENV)/.installed
 docs: $(VENV)/.installed
 	@command -v quarto >/dev/null || { echo "make docs needs Quarto: install it from https://quarto.org"; exit 1; }
 	$(BIN)/nbdev_docs
+
+# The explorer in a real browser. Voila and playwright come with the development packages; Chromium is the system's.
+browser-test: $(VENV)/.installed
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "make browser-test needs Chromium: apt-get install -y chromium (Debian, Ubuntu), brew install --cask chromium (macOS)"; exit 1; }
+	$(BIN)/python -m pytest -q tests/test_browser.py
 
 clean:
 	rm -rf _out _proc _docs build dist *.egg-info
