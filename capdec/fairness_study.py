@@ -246,9 +246,11 @@ def summary(
         for (what,k),v in d.items(): out.setdefault(what, {})[k] = v
         return out
     start = {arm: 'bundled-0' if arm.startswith('bundled-') else '0' for arm in got}
+    with np.errstate(invalid='ignore'): # ratios of a group that is never named
+        differences = {a: nested({k: three(v - got[start[a]][k]) for k,v in d.items()}) for a,d in got.items() if a != start[a] and start[a] in got}
     return dict(images={f'{what}, {g}': sum(o == g for o in t) for what,t in (('photos',photos['truth']), ('captions',lists['truth'])) for g in GENDER.groups},
         runs=arms, arms={a: nested({k: three(v) for k,v in d.items()}) for a,d in got.items()},
-        differences={a: nested({k: three(v - got[start[a]][k]) for k,v in d.items()}) for a,d in got.items() if a != start[a] and start[a] in got},
+        differences=differences,
         seeds={n: nested({k: round(float(v[0]), 4) if np.isfinite(v[0]) else None for k,v in arm_measures([r], photos, lists, 1).items()}) for n,r in runs.items()})
 
 # %% ../nbs/08a_fairness_study.ipynb #5a000091
