@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given,settings,strategies as st
 
+from capdec.bench import plain_beam_search
 from capdec.decoding import Caption,beam_search,generate,greedy,sample
 from capdec.model import CapDecConfig,CaptionModel,gpt2_tokenizer,load_official,train_tokenizer
 
@@ -29,31 +30,6 @@ def tiny(lm='gpt2', seed=0, v=None, h=16, k=3, sharp=4.):
     with torch.no_grad(): model.lm.get_output_embeddings().weight.mul_(sharp)       # less like guessing
     return model
 
-@torch.no_grad()
-def reference_beam_search(model, prefix, beam_size, max_length, stop_ids, temperature=1.):
-    "CapDec's rule for one prefix `(k, h)`, by the letter: full scores of all continuations, everything computed anew at each step"
-    words = model.lm.get_input_embeddings()
-    tokens,total,length,stopped = None,None,torch.ones(beam_size, dtype=torch.float64),torch.zeros(beam_size, dtype=torch.bool)
-    for t in range(max_length):
-        x = prefix[None] if tokens is None else torch.cat([prefix.expand(beam_size, -1, -1), words(tokens)], 1)
-        lp = (model.lm(inputs_embeds=x, use_cache=False).logits[:, -1].double()/temperature).log_softmax(-1)
-        if tokens is None:
-            total,new = lp[0].topk(beam_size)
-            tokens = new[:, None]
-        else:
-            lp[stopped] = -torch.inf
-            lp[stopped, 0] = 0
-            length[~stopped] += 1
-            average,best = ((total[:, None] + lp)/length[:, None]).flatten().topk(beam_size)
-            source,new = best//lp.shape[1],best%lp.shape[1]
-            tokens,length,stopped = torch.cat([tokens[source], new[:, None]], 1),length[source],stopped[source]
-            total = average*length
-        stopped = stopped | torch.isin(new, torch.tensor(stop_ids))
-        if stopped.all(): break
-    score = total/length
-    order = score.argsort(descending=True)
-    return [(tokens[i][:int(length[i])].tolist(), score[i].item()) for i in order]
-
 def same(found, reference):
     assert [o.tokens for o in found] == [t for t,_ in reference]
     assert np.allclose([o.score for o in found], [s for _,s in reference], atol=1e-5)
@@ -76,7 +52,7 @@ def test_equals_reference(seed, beam_size, max_length):
     stops = torch.randperm(len(TOK), generator=g)[:(4, 20, 60)[seed%3]].tolist()       # many stops: beams finish at different steps
     prefix = 3*torch.randn(4, 3, 16, generator=g, dtype=torch.float64)
     found = beam_search(model, prefix, beam_size, max_length, stop_ids=stops)
-    for p,caps in zip(prefix, found): same(caps, reference_beam_search(model, p, beam_size, max_length, stops))
+    for p,caps in zip(prefix, found): same(caps, plain_beam_search(model, p, beam_size, max_length, stops))
 
 @pytest.mark.parametrize('lm', ['gpt2','llama','opt','gpt_neox','bloom','gemma2','mistral'])
 def test_equals_reference_for_other_language_models(lm):
@@ -84,7 +60,7 @@ def test_equals_reference_for_other_language_models(lm):
     prefix = torch.randn(3, 3, 16, dtype=torch.float64)
     stops = list(range(0, 300, 9))
     found = beam_search(model, prefix, 4, 25, stop_ids=stops)       # longer than the room that is reserved at once
-    for p,caps in zip(prefix, found): same(caps, reference_beam_search(model, p, 4, 25, stops))
+    for p,caps in zip(prefix, found): same(caps, plain_beam_search(model, p, 4, 25, stops))
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), b=st.integers(1, 6), beam_size=st.integers(1, 6), max_length=st.integers(1, 15), temperature=st.sampled_from([0.5, 1., 2.]), n_stops=st.integers(0, 120))
@@ -95,7 +71,7 @@ def test_properties(seed, b, beam_size, max_length, temperature, n_stops):
     prefix = 3*torch.randn(b, 3, 16, generator=g, dtype=torch.float64)
     found = beam_search(model, prefix, beam_size, max_length, temperature=temperature, stop_ids=stops)
     for p,caps in zip(prefix, found):
-        same(caps, reference_beam_search(model, p, beam_size, max_length, stops, temperature))
+        same(caps, plain_beam_search(model, p, beam_size, max_length, stops, temperature))
         assert [o.score for o in caps] == sorted((o.score for o in caps), reverse=True)
         for o in caps:
             assert 1 <= len(o.tokens) == len(o.token_logprobs) <= max_length

@@ -1,24 +1,7 @@
 "Random towers for tests: the shapes of the real ones where it matters, tiny elsewhere"
-import warnings
-
 import torch
 
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    from clip.model import CLIP
-
-TEXT_TOWERS = {'RN50x4': dict(embed_dim=640, transformer_width=640, transformer_heads=10, transformer_layers=12),
-    'ViT-B/32': dict(embed_dim=512, transformer_width=512, transformer_heads=8, transformer_layers=12),
-    'tiny': dict(embed_dim=16, transformer_width=64, transformer_heads=1, transformer_layers=2)}
-
-def random_clip(text='tiny', image='rn', seed=0):
-    "A `clip.model.CLIP` with the text tower of `text` and a small image tower ('rn' or 'vit')"
-    torch.manual_seed(seed)
-    vision = dict(vision_layers=(1,1,1,1), vision_width=8, vision_patch_size=None, image_resolution=64) if image == 'rn' else dict(vision_layers=2, vision_width=64, vision_patch_size=16, image_resolution=64)
-    model = CLIP(**TEXT_TOWERS[text], **vision, context_length=77, vocab_size=49408)
-    with torch.no_grad():
-        for p in model.parameters(): p += 0.01*torch.randn_like(p)     # so that biases and norms matter
-    return model.eval()
+from capdec.bench import random_clip
 
 def save_hf(folder, kind='clip', seed=0):
     "A random CLIP or SigLIP of Hugging Face transformers with tokenizer and image processor, saved in `folder`"

@@ -1,0 +1,56 @@
+"capdec.bench: the plain algorithms are the official ones (recorded numbers), and capdec's give the same"
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from capdec.bench import FLOORS,ROWS,best_batch,compare,main,padded_to,plain_beam_search,plain_captions,plain_logits,plain_loss,report
+from capdec.decoding import generate
+from capdec.model import gpt2_tokenizer,load_official
+
+@pytest.fixture(scope='module', params=['mlp','transformer'])
+def official(request, golden, shared):
+    name = request.param
+    z,info = np.load(golden/f'official_{name}.npz'),json.loads((golden/'golden.json').read_text())['results'][name]
+    return load_official(golden/f'official_{name}.pt', gpt2_tokenizer(shared/'data/gpt2_bpe'), lm_heads=4),z,info
+
+def test_plain_loss_is_the_official_loss(official):
+    model,z,info = official
+    x,tokens,mask = torch.tensor(z['prefix']),torch.tensor(z['tokens']),torch.tensor(z['mask'])[:, 10:] > 0
+    assert torch.equal(padded_to([t[m].tolist() for t,m in zip(tokens, mask)], tokens.shape[1])[0], tokens)
+    with torch.no_grad():
+        assert abs(plain_loss(model, x, tokens, mask).item() - z['loss'].item()) < 5e-5       # see test_model.test_official_outputs
+        assert torch.allclose(plain_logits(model, x, tokens, mask)[..., :64], torch.tensor(z['logits_head']), rtol=1e-5, atol=1e-5)     # pads too: the mask is the official one
+        assert abs(plain_loss(model, x, tokens, mask).item() - model(x, tokens, mask).item()) < 1e-5
+
+def test_plain_beam_search_is_the_official_one(official):
+    model,z,info = official
+    query = torch.tensor(z['query'])
+    with torch.no_grad(): prefix = model.prefix(query)
+    texts = [[model.tokenizer.decode(t).strip() for t,_ in plain_beam_search(model, p, 5, 67, [13])] for p in prefix[:4]]
+    assert texts == [[o.strip() for o in caps] for caps in info['beam'][:4]]
+    assert plain_captions(model, query[:2]) == generate(model, query[:2], texts=True)
+
+def test_ratios():
+    import time
+    def work(n, pause): time.sleep(n*pause); return n,'x'
+    result,first = compare(lambda: work(2, .02), lambda: work(4, .01), repeats=2)
+    assert 1.5 < result['ratio'] < 2.6 and len(result['ratios']) == 2 and first == dict(plain='x', fast='x')
+
+def test_best_batch_stops_where_memory_ends():
+    def seconds(n):
+        if n > 64: raise torch.OutOfMemoryError
+        return 1/n
+    assert best_batch(seconds, 16, 8.) == dict(batch_size=64, per_second=64., ratio=8.)
+
+def test_the_saved_results_are_whole():
+    from conftest import ROOT
+    results = json.loads((ROOT/'nbs'/'data'/'bench.json').read_text())
+    assert set(results['rows']) == set(FLOORS) and set(ROWS) <= {*results, *results['rows']}
+    assert all(r['size'] and r['load'] and 0 < r['ratio'] for r in results['rows'].values())
+    assert report(results).count('\n') >= 5
+
+def test_bad_input(tmp_path):
+    with pytest.raises(SystemExit, match='--rows speed: use text, image'): main(rows='speed')
+    with pytest.raises(SystemExit, match='nowhere.json: no such file or folder'): main(captions=str(tmp_path/'nowhere.json'), rows='start')
