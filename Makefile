@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory browser-test
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory browser-test pages card bench
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -60,7 +60,23 @@ caption-memory: $(VENV)/.installed
 # Needs Quarto (https://quarto.org); the tests do not.
 docs: $(VENV)/.installed
 	@command -v quarto >/dev/null || { echo "make docs needs Quarto: install it from https://quarto.org"; exit 1; }
-	$(BIN)/nbdev_docs
+	PYTHONPATH=. $(BIN)/nbdev_docs
+
+# The same pages without Quarto, to look at: _out/site/index.html
+pages: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python tools/render_site.py
+
+# The picture that social networks show beside a link
+card: $(VENV)/.installed
+	$(BIN)/python tools/social_card.py
+
+# Speed against the plain official algorithms, on this machine (a GPU when there is one); on the research data where it is at hand.
+BENCH ?=
+SHARED := $(wildcard ../shared/data)
+bench: $(VENV)/.installed
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.bench --out nbs/data/bench.json \
+		$(if $(SHARED),--captions $(SHARED)/karpathy/dataset_coco.json.gz --images $(SHARED)/coco_mini/images --gpt2 $(SHARED)/gpt2_bpe) $(BENCH)
+	$(BIN)/python tools/run_notebooks.py nbs/14_benchmark.ipynb nbs/15_scale.ipynb nbs/16_results.ipynb
 
 # The explorer in a real browser. Voila and playwright come with the development packages; Chromium is the system's.
 browser-test: $(VENV)/.installed

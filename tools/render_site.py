@@ -69,6 +69,11 @@ def pages(folder):
         front = next((yaml.safe_load(c.source.strip().strip('-')) for c in nb.cells if c.cell_type == 'raw' and c.source.startswith('---')), {}) or {}
         yield p.relative_to(folder).as_posix(), front.get('output-file') or p.with_suffix('.html').name, front.get('title', p.stem), front.get('description', ''), nb
 
+    for p in sorted(Path(folder).rglob('*.md')):
+        text = re.sub(r'\A---\n.*?\n---\n', '', p.read_text(encoding='utf-8'), flags=re.S)
+        title,_,rest = text.lstrip().partition('\n')
+        yield p.relative_to(folder).as_posix(), p.with_suffix('.html').name, title.lstrip('# '), '', nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(rest)])
+
 def navigation(here, titles):
     config = yaml.safe_load((ROOT/'_quarto.yml').read_text())
     out = []
@@ -92,7 +97,7 @@ def render(out):
     titles = {f: (name, title) for f,name,title,_,_ in found}
     for f,name,title,desc,nb in found:
         body = '\n'.join(render_cell(c, markdown) for c in nb.cells)
-        body = re.sub(r'href="(?:https://capdec\.github\.io/capdec/)?([\w/]+)\.ipynb', lambda m: f'href="{titles[m[1] + ".ipynb"][0]}' if m[1] + '.ipynb' in titles else m[0], body)
+        body = re.sub(r'href="(?:https://capdec\.github\.io/capdec/)?([\w/]+\.(?:ipynb|md))', lambda m: f'href="{titles[m[1]][0]}' if m[1] in titles else m[0], body)
         body = body.replace('href="https://capdec.github.io/capdec/', 'href="')
         (out/name).write_text(f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)} – capdec</title><style>{STYLE}</style>'
             '<script src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js" async></script></head>'
