@@ -33,10 +33,9 @@ def test_plain_beam_search_is_the_official_one(official):
     assert plain_captions(model, query[:2]) == generate(model, query[:2], texts=True)
 
 def test_ratios():
-    import time
-    def work(n, pause): time.sleep(n*pause); return n,'x'
-    result,first = compare(lambda: work(2, .02), lambda: work(4, .01), repeats=2)
-    assert 1.5 < result['ratio'] < 2.6 and len(result['ratios']) == 2 and first == dict(plain='x', fast='x')
+    from types import SimpleNamespace as S
+    result,first = compare(lambda: (2, S(clock=(1., .5))), lambda: (6, S(clock=(1.5, 1.)), ), repeats=2)      # 2 and 4 per second, 4 and 6 per second of CPU time
+    assert (result['ratio'], result['ratios'], result['cpu_ratio'], result['plain']['per_second']) == (2., [2., 2.], 1.5, 2.)
 
 def test_best_batch_stops_where_memory_ends():
     def seconds(n):
