@@ -135,7 +135,7 @@ def plain_train(
     opt.zero_grad()
     return losses
 
-# %% ../nbs/14_benchmark.ipynb #35758458
+# %% ../nbs/14_benchmark.ipynb #c2b76f94
 GPT2 = dict(n_embd=768, n_layer=12, n_head=12, n_positions=1024, vocab_size=50257) # GPT-2 base
 SMALL = dict(n_embd=64, n_layer=2, n_head=2, n_positions=128, vocab_size=8000) # For tests and for reading
 
@@ -154,14 +154,14 @@ def random_captioner(
     lm:dict|None=None, # Sizes of the language model (default: GPT-2 base)
     length:int=0, # Tokens after which captions tend to end; 0: as random weights have it, never
     seed:int=0, # Of the weights
-    **config, # For `CapDecConfig`
+    **kwargs, # For `CapDecConfig`
 )->CaptionModel: # In evaluation mode, on the CPU
     "A captioner with random weights, for measuring"
     from transformers import GPT2Config,GPT2LMHeadModel
     torch.manual_seed(seed)
     lm = {**GPT2, **(lm or {}), 'tie_word_embeddings':not length}
     lm['vocab_size'] = max(len(tokenizer), lm['vocab_size'])
-    model = CaptionModel.create(CapDecConfig(**config), (GPT2LMHeadModel(GPT2Config(**lm, bos_token_id=None, eos_token_id=None)), tokenizer)).eval()
+    model = CaptionModel.create(CapDecConfig(**kwargs), (GPT2LMHeadModel(GPT2Config(**lm, bos_token_id=None, eos_token_id=None)), tokenizer)).eval()
     return _end_sentences(model, length) if length else model
 
 # %% ../nbs/14_benchmark.ipynb #b60dac8c
