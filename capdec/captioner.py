@@ -20,6 +20,7 @@ from torch import Tensor
 from .core import atomic_path,find_images,is_url,open_image,package_file,pick_device,progress,read_json,write_json
 from .embedding import load_encoder
 from .model import CaptionModel
+from .official import find_weights,is_official,load_checkpoint
 from .decoding import generate
 from .noise import normalise,project_on_memory
 
@@ -104,7 +105,7 @@ def _half(dtype, device):
     return getattr(torch, dtype)
 
 def from_pretrained(cls,
-    name:str|Path='mini', # 'mini' (bundled), a folder, a hub id, or an official checkpoint (`.pt`)
+    name:str|Path='mini', # 'mini' (bundled), a folder, a hub id, an official checkpoint (`.pt`), or a published name such as 'capdec-coco-0.015'
     device:str|None=None, # 'cpu', 'cuda', 'mps'; default: the best there is
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
     bridge:str|None=None, # 'none', 'offset' or 'memory' instead of the recorded one
@@ -125,11 +126,10 @@ def from_pretrained(cls,
 
 def _load(cls, name, device, clip_model_type, bridge, encoder, dtype):
     half = _half(dtype, device)
-    if str(name).endswith('.pt'):
-        from capdec.model import load_official
-        model,info,folder = load_official(name, device=device), {}, None
+    path = find_weights(name)
+    if is_official(path): model,info,folder = load_checkpoint(name, device=device), {}, None
     else:
-        folder = _model_folder(name)
+        folder = _model_folder(path)
         model = CaptionModel.from_pretrained(folder, device)
         info = read_json(folder/'captioner.json') if (folder/'captioner.json').exists() else {}
     kind = clip_model_type or info.get('encoder') or model.config.encoder

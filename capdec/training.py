@@ -8,13 +8,14 @@ __all__ = ['TrainConfig', 'lr_at', 'PackedCaptions', 'epoch_batches', 'save_stat
 
 # %% ../nbs/05_training.ipynb #c74a939a
 import json,math,time
-from dataclasses import asdict,dataclass,fields
+from dataclasses import asdict,dataclass,replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .core import atomic_path,pick_device,progress,read_json,write_json
+from .model import official_max_tokens
 from .noise import add_noise,keyed_randn,normalise
 
 # %% ../nbs/05_training.ipynb #a530e3c1
@@ -34,6 +35,7 @@ class TrainConfig:
     accumulate:int = 1 # Batches whose gradients are summed up before a step
     mixed_precision:str = 'auto' # 'no', 'bf16', or 'auto': bf16 where the device computes it natively (CUDA, CPUs with AMX)
     max_tokens:int = 0 # Captions are cut here; 0: where the captioner's own config says
+    official:bool = False # As the official code, see below: token 0 is never learned
     seed:int = 0 # Order, noise and dropout
     patience:int = 0 # Stop after so many epochs without a better validation loss; 0: never
     max_steps:int = 0 # Stop after so many steps; 0: after `epochs`
@@ -65,15 +67,21 @@ class PackedCaptions:
         captions, # Iterable of lists of captions (pieces of any size)
         max_tokens:int=0, # Longer captions are cut; 0: where the captioner's config says
         device='cpu', # Where the tokens shall lie
+        official:bool=False, # As the official code: no full stop is added, cut at `official_max_tokens`, token 0 does not count
     ):
         flat,lens = [],[]
         for piece in captions:
-            ids = model.encode(piece, max_tokens=max_tokens or None)
+            ids = model.encode(piece, False, 1<<30) if official else model.encode(piece, max_tokens=max_tokens or None)
             flat.append(torch.tensor([o for c in ids for o in c], dtype=torch.int32)); lens.append(torch.tensor([len(c) for c in ids], dtype=torch.int32))
         if not lens or not sum(len(o) for o in lens): raise ValueError('no captions to train on')
         self.lens = torch.cat(lens) # on the CPU: the longest of a batch must be known without asking the device
-        self.starts = (self.lens.long().cumsum(0) - self.lens).to(device)
-        self.flat,self.dev_lens,self.device = torch.cat(flat).to(device), self.lens.to(device), device
+        flat,starts = torch.cat(flat), self.lens.long().cumsum(0) - self.lens
+        if official: self.lens = self.lens.clamp(max=official_max_tokens(self.lens))
+        self.counts = self.lens # tokens that the loss is taken over
+        if official:
+            seen = torch.cat([torch.zeros(1, dtype=torch.int64), (flat != 0).cumsum(0)])
+            self.counts = seen[starts + self.lens] - seen[starts]
+        self.starts,self.flat,self.dev_lens,self.device = starts.to(device), flat.to(device), self.lens.to(device), device
 
     def __len__(self): return len(self.lens)
 
@@ -146,6 +154,7 @@ class TrainData:
         model, # Tokenizer and expected width
         max_tokens:int=0, # Captions are cut here; 0: where the captioner's config says
         device='cpu', # Where batches shall lie
+        official:bool=False, # Captions as the official code makes them, see `PackedCaptions`
         on_device:bool|None=None, # Keep all vectors on the device; `None`: when they take less than half of its free memory (CPU: up to 4 GB)
     ):
         self.device = torch.device(device)
@@ -160,7 +169,7 @@ class TrainData:
         if not n: raise ValueError('the data set is empty: no captions to train on')
         if d != model.config.prefix_size:
             raise ValueError(f'the vectors have {d} numbers, the model expects prefix_size={model.config.prefix_size}; embed with the encoder the model was made for')
-        self.captions,self.dim = PackedCaptions(model, pieces, max_tokens, self.device), d
+        self.captions,self.dim = PackedCaptions(model, pieces, max_tokens, self.device, official), d
         if on_device is None:
             room = torch.cuda.mem_get_info(self.device)[0]//2 if self.device.type == 'cuda' else 4<<30
             on_device = n*d*(2 if self.store else 4) < room
@@ -183,6 +192,7 @@ class TrainData:
 # %% ../nbs/05_training.ipynb #ab3815d0
 def _noisy(x, rows, config, epoch, offset=None):
     "The batch's vectors with this epoch's noise"
+    if config.official and not config.noise_variance: return x if config.dont_norm else normalise(x) # no noise, no offset
     draw = keyed_randn(rows, x.shape[1], config.seed, epoch) if config.noise_variance else None
     if config.dont_norm and not config.noise_variance and offset is None: return x # lengths as the encoder made them
     return add_noise(x, config.noise_variance, config.uniform_noise, config.dont_norm, offset, noise=draw)
@@ -194,16 +204,20 @@ def validation_loss(
     data:TrainData, # What to measure it on
     config:TrainConfig, # Noise and batch size
     offset:Tensor|None=None, # Modality offset
+    accelerator=None, # Several processes share the work
 )->float: # Mean cross entropy per token, in nats
-    "Loss over a data set, with noise that is the same at every call"
-    was,total,count = model.training, torch.zeros((), dtype=torch.float64), int(data.captions.lens.sum())
+    "Loss over a data set, with noise that is the same at every call (`config.official`: without)"
+    was,total,counts = model.training, torch.zeros((), dtype=torch.float64), data.captions.counts
     model.eval()
     total = total.to(data.device if data.device.type != 'mps' else 'cpu')
-    for rows in torch.argsort(data.captions.lens, stable=True).split(config.bs*4): # by length: little padding
+    batches = torch.argsort(data.captions.lens, stable=True).split(config.bs*4) # by length: little padding
+    for rows in batches[accelerator.process_index::accelerator.num_processes] if accelerator else batches:
         x,tokens,mask,r = data.batch(rows)
-        total += model(_noisy(x, r, config, 1<<20, offset), tokens, mask).double().to(total.device)*int(data.captions.lens[rows].sum())
+        x = _noisy(x, r, replace(config, noise_variance=0.) if config.official else config, 1<<20, offset)
+        total += model(x, tokens, mask, config.official).double().to(total.device)*int(counts[rows].sum())
     model.train(was)
-    return total.item()/count
+    if accelerator and accelerator.num_processes > 1: total = accelerator.reduce(total, 'sum')
+    return total.item()/int(counts.sum())
 
 # %% ../nbs/05_training.ipynb #69ce3c92
 def _precision(config, device):
@@ -276,15 +290,15 @@ def _one_step(run, net, rows):
     c,acc = run.config, run.acc
     mine = rows[acc.process_index::acc.num_processes]
     torch.manual_seed((c.seed*1_000_003 + run.batch_no)*64 + acc.process_index) # dropout
-    tokens_all = int(run.data.captions.lens[rows].sum())
+    counts = run.data.captions.counts
     if len(mine):
         x,tokens,mask,r = run.data.batch(mine)
-        share = int(run.data.captions.lens[mine].sum())/tokens_all
+        share = int(counts[mine].sum())/int(counts[rows].sum())
     else: # a last batch smaller than the number of processes: take part with weight 0
         x,tokens,mask,r = run.data.batch(rows[:1]); share = 0.
     last = (run.batch_no+1) % c.accumulate == 0
     with acc.no_sync(net) if not last else torch.enable_grad():
-        loss = net(_noisy(x, r, c, run.batch_no//run.per_epoch, run.offset), tokens, mask)*share
+        loss = net(_noisy(x, r, c, run.batch_no//run.per_epoch, run.offset), tokens, mask, c.official)*share
         acc.backward(loss*(acc.num_processes/c.accumulate))
     if last:
         for g in run.opt.param_groups: g['lr'] = c.lr*lr_at(run.step, run.total, c.warmup_steps)
@@ -299,7 +313,7 @@ def _one_step(run, net, rows):
 def _finite(loss, run):
     if not math.isfinite(loss): raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({run.config.lr}) or set grad_clip')
 
-def _end_epoch(run, epoch, save_every, prefix):
+def _end_epoch(run, epoch, save_every, prefix, last):
     "Validate, save the model, draw the curve; says whether to stop early"
     c,main = run.config, run.acc.is_main_process
     mean = (run.esum/run.ecount).item()
@@ -308,16 +322,16 @@ def _end_epoch(run, epoch, save_every, prefix):
     run.esum.zero_(); run.ecount = 0
     stop,better = False, run.val is None
     if run.val is not None:
-        val = validation_loss(run.model, run.val, c, run.offset)
+        val = validation_loss(run.model, run.val, c, run.offset, run.acc)
         run.history['val'].append([run.step, val])
         better = val < run.best
         run.best,run.bad = (val,0) if better else (run.best, run.bad+1)
         stop = bool(c.patience) and run.bad >= c.patience
     if main and run.out:
-        if (epoch+1) % save_every == 0: run.model.save(run.out/f'{prefix}-{epoch:03d}')
+        if epoch % save_every == 0 or last or stop: run.model.save(run.out/f'{prefix}-{epoch:03d}')
         run.model.save(run.out/f'{prefix}_latest')
         if better and run.val is not None: run.model.save(run.out/f'{prefix}_best')
-        write_json(run.out/'loss_per_epoch.json', [o[1] for o in run.history['epochs']])
+        write_json(run.out/'loss_per_epoch.json', dict(train=[o[1] for o in run.history['epochs']], val=[o[1] for o in run.history['val']]))
         _save_curve(run.history, run.out)
     return stop
 
@@ -330,7 +344,7 @@ def train(
     val=None, # Validation data, like `data`
     offset:Tensor|None=None, # Modality offset `(d,)` added after the noise
     prefix:str='coco_prefix', # Name of saved models: `<prefix>-NNN`, `<prefix>_latest`, `<prefix>_best`
-    save_every:int=1, # Epochs between kept models
+    save_every:int=1, # Epochs between kept models; the first and the last are always kept (official)
     resume:bool=True, # Go on from the checkpoint in `out_dir`; False: start anew
     device:str|None=None, # 'cpu' to leave a GPU alone; `None`: the best there is
     show:bool=True, # Progress bar
@@ -345,8 +359,8 @@ def train(
         raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with CUDA_VISIBLE_DEVICES')
     amp = _precision(config, acc.device)
     model.to(acc.device).train()
-    td = TrainData(data, model, config.max_tokens, acc.device)
-    vd = TrainData(val, model, config.max_tokens, acc.device) if val is not None else None
+    td = TrainData(data, model, config.max_tokens, acc.device, config.official)
+    vd = TrainData(val, model, config.max_tokens, acc.device, config.official) if val is not None else None
     if offset is not None:
         offset = offset.to(acc.device).float().flatten()
         if len(offset) != td.dim: raise ValueError(f'the modality offset has {len(offset)} numbers, the vectors have {td.dim}; both must come from the same encoder')
@@ -376,7 +390,7 @@ def train(
             if run.out and config.checkpoint_steps and run.step % config.checkpoint_steps == 0 and run.batch_no % run.per_epoch: run.save() # the last of an epoch is saved with the epoch
         done = run.step >= run.total
         if run.batch_no % run.per_epoch == 0 or done:
-            done |= _end_epoch(run, epoch, save_every, prefix)
+            done |= _end_epoch(run, epoch, save_every, prefix, done)
             if run.out and (done or run.batch_no % config.accumulate == 0): run.save() # gradients that are still being summed up are not in a checkpoint
     bar.close()
     model.eval()

@@ -360,7 +360,7 @@ def test_modality_bridger(coco, tmp_path, spy):
     capdec(*args, '--modality_bridger', tmp_path/'b.safetensors', ok=True)
     torch.testing.assert_close(spy.pop(), net(normalise(EmbeddingStore(tmp_path/'p.json.vectors').vectors())).detach())
     save_file(ImageToTextBridge(d+1, 2).state_dict(), tmp_path/'wrong.safetensors'); (tmp_path/'cut.safetensors').write_bytes(b'cut')
-    for name, says in (('nowhere', 'no such file'), ('wrong', f'vectors of {d} numbers'), ('cut', 'not the weights')):
+    for name, says in (('nowhere', 'no such file'), ('wrong', f'vectors of {d+1} numbers, not of {d}'), ('cut', 'not the weights')):
         assert says in one_line(capdec(*args, '--modality_bridger', tmp_path/f'{name}.safetensors', ok=False))[0]
 
 def test_offset_of_another_width(coco, tmp_path):
@@ -384,7 +384,7 @@ def test_check_shape_overlooks_what_an_mlp_does_not_use():
 def test_ablations_print_distances(coco, tmp_path):
     args = ['predict', '--data', coco/'dataset_coco.json', '--image_dir', coco, '--device', 'cpu']
     assert 'images 2' in (r := capdec(*args, '--ablation_dist', cwd=tmp_path, ok=True).stdout) and r.count('l2_centre') == 2 and 'after the mapper' in r
-    assert '(2 images)' in capdec(*args, '--ablation_image_dist', cwd=tmp_path, ok=True).stdout
+    assert '(10 pairs)' in capdec(*args, '--ablation_image_dist', cwd=tmp_path, ok=True).stdout
     assert '--data' in one_line(capdec('predict', '--images', coco, '--ablation_dist', ok=False))[0]
 
 @pytest.mark.parametrize('args', [['caption', '{d}'], ['predict', '--images', '{d}', '--out', 'x.json'], ['embed', '--images', '{d}', '--clip_model_type', 'mini']])

@@ -1,28 +1,56 @@
-"Two processes train as one: the same loss curve at the same global batch."
+"Two processes train as one, through the command line: the same curve, every row once, one writer."
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from test_training import config, run, tiny, weights
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-CHILD = '''
-import sys, torch; sys.path.insert(0, {tests!r}); torch.set_num_threads(1)
-from test_training import *
-m = tiny(dropout=0)
-run(m, config(epochs=2, bs=20), {out!r})
+from capdec.model import CaptionModel, train_tokenizer
+from test_cli import capdec
+
+WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street quickly slowly'.split()
+CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]
+
+WATCHED = '''
+"The capdec command, with a note of every row that is read for training and of every file that gets its name"
+import os, sys
+from capdec import training
+from capdec.cli import main
+rank, batch, replace = os.environ['RANK'], training.TrainData.batch, os.replace
+def note(what): print(rank, what, file=open({log!r} + rank, 'a'))
+def noted_batch(self, rows): note(f'rows {{len(self)}} ' + ' '.join(map(str, rows.tolist()))); return batch(self, rows)
+def noted_replace(a, b): note(f'wrote {{b}}'); return replace(a, b)
+training.TrainData.batch, os.replace = noted_batch, noted_replace
+sys.exit(main(sys.argv[1:]))
 '''
 
 def test_two_processes_train_as_one(tmp_path):
-    code = tmp_path/'child.py'
-    code.write_text(CHILD.format(tests=str(Path(__file__).parent), out=str(tmp_path/'two')))
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', ACCELERATE_USE_CPU='true')
-    r = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', str(code)], env=env, capture_output=True, text=True, timeout=200)
+    tok = train_tokenizer(CAPTIONS, 300)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=32, n_layer=2, n_head=2, n_positions=40, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0., bos_token_id=None, eos_token_id=None)).save_pretrained(tmp_path/'lm')
+    tok.save_pretrained(tmp_path/'lm')
+    (tmp_path/'all.txt').write_text('\n'.join(CAPTIONS) + '\n'); (tmp_path/'val.txt').write_text('\n'.join(CAPTIONS[:30]) + '\n')
+    flags = [str(o) for o in ('train', '--data', tmp_path/'all.txt', '--val_pt', tmp_path/'val.txt', '--clip_model_type', 'mini', '--lm', tmp_path/'lm', '--mapping_type', 'mlp', '--prefix_length', 3, '--epochs', 2, '--bs', 20,
+        '--lr', 1e-3, '--warmup_steps', 2, '--noise_variance', .02, '--log_steps', 1, '--checkpoint_steps', 3, '--mixed_precision', 'no', '--device', 'cpu')]
+    (tmp_path/'watched.py').write_text(WATCHED.format(log=f'{tmp_path}/log'))
+    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    # --multi_gpu is how accelerate is told to start several processes; without a GPU they talk over gloo
+    r = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--main_process_port', '0', tmp_path/'watched.py', *flags, '--out_dir', tmp_path/'two'],
+        env=env, capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr[-3000:]
-    one = tiny(dropout=0); h1 = run(one, config(epochs=2, bs=20), tmp_path/'one')
-    h2 = json.loads((tmp_path/'two'/'loss.json').read_text())
-    assert [s for s, _ in h1['steps']] == [s for s, _ in h2['steps']]
-    assert max(abs(a-b) for (_, a), (_, b) in zip(h1['steps'] + h1['epochs'], h2['steps'] + h2['epochs'])) < 1e-4
-    from capdec.model import CaptionModel
-    assert (weights(one) - weights(CaptionModel.from_pretrained(tmp_path/'two'/'coco_prefix_latest'))).abs().max() < 1e-4
+    capdec(*flags, '--out_dir', tmp_path/'one', ok=True)
+    one, two = (json.loads((tmp_path/o/'loss.json').read_text()) for o in ('one', 'two'))
+    for k in ('steps', 'epochs', 'val'):
+        assert [s for s, _ in one[k]] == [s for s, _ in two[k]] and len(one[k]) >= 2
+        assert max(abs(a-b) for (_, a), (_, b) in zip(one[k], two[k])) < 1e-4
+    a, b = (torch.cat([p.flatten() for p in CaptionModel.from_pretrained(tmp_path/o/'coco_prefix_latest').parameters()]) for o in ('one', 'two'))
+    assert (a - b).abs().max() < 1e-4
+    logs = [(tmp_path/f'log{rank}').read_text().splitlines() for rank in (0, 1)]
+    rows = [[list(map(int, l.split()[3:])) for l in log if l.split()[1:3] == ['rows', '96']][1:] for log in logs] # the first look is the fingerprint's
+    for epoch in (0, 1): assert sorted(i for log in rows for batch in log[5*epoch:5*epoch+5] for i in batch) == list(range(96)) # no row lost or read twice
+    assert all(len(log) == 10 for log in rows)
+    assert sorted(i for log in logs for l in log if l.split()[1:3] == ['rows', '30'] for i in map(int, l.split()[3:])) == sorted(list(range(30))*2) # validation is shared
+    assert not [l for l in logs[1] if 'wrote' in l] and [l for l in logs[0] if 'wrote' in l]
+    assert r.stdout.count('captioner:') == 1 # and one that says so

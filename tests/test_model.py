@@ -37,6 +37,12 @@ def tiny(tok, lm='gpt2', mapping='mlp', seed=0, **kwargs):
 @pytest.fixture(scope='module')
 def gpt2_tok(shared): return gpt2_tokenizer(shared/'data/gpt2_bpe')
 
+def kernel_rounding(model, x, tokens):
+    "How far single precision cross entropy is off on this CPU: sums over 50,257 words round differently with AVX2 and with AVX-512, by several 1e-5"
+    real = tokens != 0
+    logits,target = model.logits(x, tokens)[real],tokens[real].long()
+    return abs(torch.nn.functional.cross_entropy(logits, target).item() - torch.nn.functional.cross_entropy(logits.double(), target).item())
+
 @pytest.mark.parametrize('name', ['mlp','transformer'])
 def test_official_outputs(golden, gpt2_tok, name):
     z,info = np.load(golden/f'official_{name}.npz'),json.loads((golden/'golden.json').read_text())
@@ -48,9 +54,15 @@ def test_official_outputs(golden, gpt2_tok, name):
         assert (model.prefix(torch.tensor(z['query'])) - torch.tensor(z['query_prefix_embed'])).abs().max() < 1e-5
         logits,expected = model.logits(x, tokens)[..., :64][mask],torch.tensor(z['logits_head'])[mask]
         assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)           # logits reach tens: single precision has no more digits
+<<<<<<< HEAD
         # 50,257 logits in float32: torch's own log_softmax is off by 4e-5 here, and differently on CPUs with other vector units
         assert abs(model(x, tokens, mask, official=True).item() - z['loss'].item()) < 5e-5
         assert (tokens[mask] != 0).all() and abs(model(x, tokens, mask).item() - z['loss'].item()) < 5e-5     # no `!` among these: both rules agree
+=======
+        eps = 1e-5 + kernel_rounding(model, x, tokens)
+        assert eps < 1e-4 and abs(model(x, tokens, mask, official=True).item() - z['loss'].item()) < eps
+        assert (tokens[mask] != 0).all() and abs(model(x, tokens, mask).item() - z['loss'].item()) < eps     # no `!` among these: both rules agree
+>>>>>>> d770c7e (Official tools: every flag of train and predict means what it means there; verbs for noise, offset, bridger and convert; published weights by name; several processes through the command line; a page with every tool and flag)
     c = model.config
     assert (c.mapping_type, c.prefix_length, c.prefix_size, c.encoder) == (name, info['prefix_length'], info['prefix_size'], 'ViT-B/32')
     assert name == 'mlp' or (c.prefix_length_clip, c.num_layers) == (info['prefix_length_clip'], info['num_layers'])
