@@ -73,13 +73,13 @@ def load_checkpoint(
     name:str|Path, # Published name, official or ClipCap file (`.pt`, `.safetensors`), folder, or id on the Hugging Face hub
     tokenizer=None, # For official files: GPT-2's tokenizer or a folder with its files (default: `gpt2` in `weights_folder`, else from the hub)
     device='cpu', # Where to put it; `None` for the best there is
-    **options, # For `load_official`: `lm_heads`, `num_heads`, `encoder`, `normalize_prefix`, `noise_variance`
+    **kwargs, # For `load_official`: `lm_heads`, `num_heads`, `encoder`, `normalize_prefix`, `noise_variance`
 )->CaptionModel: # In evaluation mode
     "The captioner behind any name"
     path,known = find_weights(name), PUBLISHED.get(str(name))
     if not is_official(path): return CaptionModel.from_pretrained(path, device)
-    if known: options = dict(encoder=known.encoder, noise_variance=known.noise_variance) | {k: v for k,v in options.items() if v is not None}
-    return load_official(path, tokenizer, device=device, **options)
+    if known: kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | {k: v for k,v in kwargs.items() if v is not None}
+    return load_official(path, tokenizer, device=device, **kwargs)
 
 # %% ../nbs/04b_official.ipynb #d5cc776d
 def save_official(
@@ -101,8 +101,8 @@ def convert(
     out:str|Path, # Folder to make; or, for a folder as source, a `.safetensors` file with the official names
     tokenizer=None, # For official files: GPT-2's tokenizer or a folder with its files
     dtype:str|None=None, # Of the folder's weights: 'float16' halves them (default: float32)
-    **options, # For `load_official`
+    **kwargs, # For `load_official`
 )->Path: # What was written
     "Bring a checkpoint into the other format"
-    model = load_checkpoint(source, tokenizer, **options)
+    model = load_checkpoint(source, tokenizer, **kwargs)
     return model.save(out, dtype) if is_official(find_weights(source)) else save_official(model, out)
