@@ -333,6 +333,11 @@ def rows(self:EmbeddingStore): # Iterator of dicts with the store's columns
         for values in zip(*(self.column(c, span) for c in self.columns)): yield dict(zip(self.columns, values))
 
 @patch
+def release(self:EmbeddingStore):
+    "Unmap the shards read so far, after a pass over the file whose pages nobody will need again"
+    self._table.cache_clear()
+
+@patch
 def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are text with a flag
     "The store as a Hugging Face data set"
     import datasets

@@ -177,7 +177,7 @@ class TrainData:
         if self.store is None: self.vectors = vectors.to(self.device) if on_device else vectors
         elif on_device: # in pieces, so that float32 copies stay small
             self.vectors = torch.empty(n, d, dtype=torch.float16 if self.store.dtype == 'float16' else torch.float32, device=self.device)
-            for i in range(0, n, 65_536): self.vectors[i:i+65_536] = self.store.vectors(slice(i, min(i+65_536, n))).to(self.device)
+            for i in range(0, n, 65_536): self.vectors[i:i+65_536] = self.store.vectors(slice(i, min(i+65_536, n))).to(self.device); self.store.release()
 
     def __len__(self): return len(self.captions)
 

@@ -1,13 +1,14 @@
 """How much memory the road from captions to training takes, at the size of COCO.
 
-python tools/memory_check.py [--captions 600000] [--out nbs/data/memory.json]
+python tools/memory_check.py [--captions 600000] [--out nbs/data/memory.json] [--work FOLDER]
 
 Makes so many different synthetic captions in Karpathy's layout, and runs each step in a process of its own that may
 not allocate more than 3 GB: `parse` (to JSON and to a store), `embed` (vectors of 640 numbers by a CLIP with one small
 layer: what is measured is the road, not the tower), and the loading and first steps of `train`, with the vectors in
-memory and left on the disk. Notes the peak of resident memory, mapped files included, and the seconds.
+memory and left on the disk. Notes the peak of resident memory, mapped files included, and the seconds. With a folder
+for the work, a run that was interrupted goes on after the last step that it finished.
 """
-import argparse, json, platform, random, resource, subprocess, sys, tempfile, time
+import argparse, json, platform, random, resource, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 LIMIT = 3 << 30
@@ -53,9 +54,9 @@ def step(name, box):
     store = EmbeddingStore(box/'vectors.store')
     model = captioner(store.dim)
     if name == 'train, vectors in memory': train(model, store, TrainConfig(max_steps=5, bs=64, warmup_steps=1), box/'run', show=False, device='cpu')
-    else: # the batches of a whole epoch are fetched; a few are trained on
+    else: # two thousand batches from all over the store are fetched; a few are trained on
         data = TrainData(store, model, on_device=False)
-        for i, rows in enumerate(epoch_batches(data.captions.lens, 64)):
+        for i, rows in enumerate(epoch_batches(data.captions.lens, 64)[:2000]):
             x, tokens, mask, _ = data.batch(rows)
             if i < 5: model(x, tokens, mask).backward()
     return len(store)
@@ -66,6 +67,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--captions', type=int, default=600_000)
     ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parents[1]/'nbs'/'data'/'memory.json')
+    ap.add_argument('--work', type=Path, help='folder for the work; default: a temporary one')
     ap.add_argument('--step', nargs=2, metavar=('NAME', 'FOLDER'), help=argparse.SUPPRESS)
     args = ap.parse_args()
     if args.step:
@@ -75,15 +77,19 @@ def main():
         peak = next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
         print(json.dumps(dict(step=args.step[0], captions=n, peak_mb=round(peak), seconds=round(time.time()-start), cpu_seconds=round(time.process_time()-cpu))))
         return 0
-    rows = []
-    with tempfile.TemporaryDirectory() as box:
-        make(Path(box)/'dataset.json', args.captions)
-        for name in STEPS:
-            r = subprocess.run([sys.executable, __file__, '--step', name, box], capture_output=True, text=True)
-            if r.returncode: sys.exit(f'{name}: failed\n{r.stderr[-2000:]}')
-            rows.append(json.loads(r.stdout.splitlines()[-1]))
-            print('{step:26} {captions:>9,} captions  peak {peak_mb:>5,} MB  {seconds:>5} s ({cpu_seconds} s of CPU)'.format(**rows[-1]), flush=True)
-        size = {o.name: round(sum(p.stat().st_size for p in o.rglob('*') if p.is_file())/1e6) if o.is_dir() else round(o.stat().st_size/1e6) for o in Path(box).iterdir() if o.name != 'run'}
+    box = args.work or Path(tempfile.mkdtemp())
+    box.mkdir(parents=True, exist_ok=True)
+    done = json.loads((box/'steps.json').read_text()) if (box/'steps.json').exists() else []
+    rows = [r for r in done if r['captions'] == args.captions]
+    if not rows: make(box/'dataset.json', args.captions)
+    for name in STEPS[len(rows):]:
+        r = subprocess.run([sys.executable, __file__, '--step', name, box], capture_output=True, text=True)
+        if r.returncode: sys.exit(f'{name}: failed\n{r.stderr[-2000:]}')
+        rows.append(json.loads(r.stdout.splitlines()[-1]))
+        (box/'steps.json').write_text(json.dumps(rows))
+        print('{step:26} {captions:>9,} captions  peak {peak_mb:>5,} MB  {seconds:>5} s ({cpu_seconds} s of CPU)'.format(**rows[-1]), flush=True)
+    size = {o.name: round((sum(p.stat().st_size for p in o.rglob('*') if p.is_file()) if o.is_dir() else o.stat().st_size)/1e6) for o in sorted(box.iterdir()) if o.name not in ('run', 'steps.json')}
+    if not args.work: shutil.rmtree(box)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from capdec.core import write_json
     write_json(args.out, dict(command=f'python tools/memory_check.py --captions {args.captions}', python=platform.python_version(), limit_mb=LIMIT >> 20, size_mb=size, steps=rows))
