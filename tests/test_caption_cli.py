@@ -1,4 +1,5 @@
 "`capdec caption`: sidecars, copies with EXIF, styles, addresses, and files that are not what they seem."
+import functools
 import json
 
 import pytest
@@ -14,6 +15,16 @@ def trip(tmp_path):
     im = Image.fromarray(photos.coffee()).resize((96, 64))
     im.save(d/'a.jpg'); im.save(d/'a.png'); im.rotate(90).save(d/'day 2'/'b.jpg')
     return d
+
+@pytest.fixture(autouse=True)
+def one_encoder(monkeypatch):
+    "The encoder is built once for all of these tests"
+    monkeypatch.setattr('capdec.captioner.load_encoder', cached)
+
+@functools.cache
+def cached(*args):
+    from capdec.embedding import load_encoder
+    return load_encoder(*args)
 
 FAST = ('--device', 'cpu', '--beam_size', 1)
 

@@ -44,11 +44,11 @@ def opened(raw):
         except ValueError as e: assert str(e) and len(str(e).splitlines()) == 1
     assert time.process_time() - begin < 20
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damaged())
 def test_damaged_images(raw): opened(raw)
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from([b'', b'\xff\xd8', b'\x89PNG\r\n\x1a\n', b'GIF89a', b'II*\0', b'MM\0*', b'RIFF\0\0\0\0WEBP', b'BM', b'P6 ', b'\0\0\1\0', b'8BPS', b'%PDF']), st.binary(max_size=300))
 def test_noise_with_a_magic_number(magic, raw): opened(magic + raw)
 
