@@ -184,35 +184,39 @@ class MiniEncoder(nn.Module):
         self.train(was)
         return out
 
-    def prepare(self,
-        image, # Anything `open_image` takes
-    )->Tensor: # `(3, side, side)` in -1..1, on the CPU
-        "What the image tower takes, for one photo: work for the threads of `embed_images`, while the tower is busy"
-        return to_pixels(image, self.config.image_size)
+# %% ../nbs/01b_mini_encoder.ipynb #1001b3ad
+@patch
+def prepare(self:MiniEncoder,
+    image, # Anything `open_image` takes
+)->Tensor: # `(3, side, side)` in -1..1, on the CPU
+    "What the image tower takes, for one photo: work for the threads of `embed_images`, while the tower is busy"
+    return to_pixels(image, self.config.image_size)
 
-    @torch.no_grad()
-    def encode_prepared(self,
-        prepared:list, # Results of `prepare`
-    )->Tensor: # Vectors `(b, d)`, float32, not normalised
-        "The image tower, one batch"
-        was = self.training; self.eval()
-        x = torch.stack(prepared).to(self.device).contiguous(memory_format=torch.channels_last) # (b, 3, side, side)
-        v = self.image(x).float()
-        self.train(was)
-        return v
+@patch
+@torch.no_grad()
+def encode_prepared(self:MiniEncoder,
+    prepared:list, # Results of `prepare`
+)->Tensor: # Vectors `(b, d)`, float32, not normalised
+    "The image tower, one batch"
+    was = self.training; self.eval()
+    x = torch.stack(prepared).to(self.device).contiguous(memory_format=torch.channels_last) # (b, 3, side, side)
+    v = self.image(x).float()
+    self.train(was)
+    return v
 
-    @torch.no_grad()
-    def encode_image(self,
-        images:list, # Anything `open_image` takes
-        batch_size:int=32, # Photos per forward pass
-        show:bool=True, # Show a progress bar when it takes more than one batch
-    )->Tensor: # Vectors `(n, d)`, float32, not normalised
-        "Photos to vectors"
-        if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of photos; put the one photo into a list')
-        out = torch.empty(len(images), self.dim, device=self.device)
-        for i in progress(range(0, len(images), batch_size), 'encoding photos', unit='batch', show=show and len(images) > batch_size):
-            out[i:i+batch_size] = self.encode_prepared([self.prepare(o) for o in images[i:i+batch_size]])
-        return out
+@patch
+@torch.no_grad()
+def encode_image(self:MiniEncoder,
+    images:list, # Anything `open_image` takes
+    batch_size:int=32, # Photos per forward pass
+    show:bool=True, # Show a progress bar when it takes more than one batch
+)->Tensor: # Vectors `(n, d)`, float32, not normalised
+    "Photos to vectors"
+    if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of photos; put the one photo into a list')
+    out = torch.empty(len(images), self.dim, device=self.device)
+    for i in progress(range(0, len(images), batch_size), 'encoding photos', unit='batch', show=show and len(images) > batch_size):
+        out[i:i+batch_size] = self.encode_prepared([self.prepare(o) for o in images[i:i+batch_size]])
+    return out
 
 # %% ../nbs/01b_mini_encoder.ipynb #0cbd0f30
 @patch
