@@ -96,13 +96,13 @@ def explain(self:Captioner,
     image, # Whatever `open_image` takes
     n:int=5, # Nearest sentences
     sentences:list|None=None, # Corpus to search (default: the captioner's memory; the bundled captioner has the bundled corpus)
-    **decode, # For `decoding.generate`: beam_size, prompt, min_words, ...
+    **kwargs, # For `decoding.generate`: beam_size, prompt, min_words, ...
 )->Explanation: # Plain data (`.data()`) and a picture (`.plot()`)
     "What the caption of a photo goes by"
     im = open_image(image)
     with torch.inference_mode(): seen = normalise(self.encoder.encode_image([im], show=False).float()).to(self.device)
     x = self.bridge(seen) if self.model.config.normalize_prefix else self.embed([im])
-    best = generate(self.model, x, normalize=False, **decode)[0][0]
+    best = generate(self.model, x, normalize=False, **kwargs)[0][0]
     if sentences: corpus,memory = list(sentences), normalise(self.encoder.encode_text(list(sentences), show=False).float()).cpu()
     else: corpus,memory = self.bridge.sentences or [], self.bridge.memory
     cos,rows = (seen.cpu()@memory.T)[0].topk(min(n, len(corpus))) if corpus else (torch.empty(0), torch.empty(0, dtype=torch.long))
