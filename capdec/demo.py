@@ -57,14 +57,14 @@ def small_model(
     layers:int, # Lower layers of the bundled language model to keep
     freeze_words:bool, # Leave its word vectors as they are
     seed:int, # Of the mapper
-    **config, # For `CapDecConfig`
+    **kwargs, # For `CapDecConfig`
 )->CaptionModel: # To be trained
     "A fresh mapper on the lower layers of the bundled language model"
     base = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
     base.lm.transformer.h = base.lm.transformer.h[:layers]; base.lm.config.n_layer = layers
     torch.manual_seed(seed)
     k = base.config.prefix_length
-    model = CaptionModel.create(CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **config), (base.lm, base.tokenizer))
+    model = CaptionModel.create(CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **kwargs), (base.lm, base.tokenizer))
     model.lm.get_input_embeddings().requires_grad_(not freeze_words)
     return model
 
