@@ -73,7 +73,7 @@ class _Reader:
         for o in self.cache.layers: o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
     def read(self, tokens): return self._read(self.model.lm.get_input_embeddings()(tokens)[:, None])     # (rows,) -> (rows, v)
 
-# %% ../nbs/04a_decoding.ipynb #8c9e8f39
+# %% ../nbs/04a_decoding.ipynb #c45d3ef6
 class _Words:
     "Bounds on the number of words: what stands between blanks and has a letter or digit"
     def __init__(self, model, prompt, least, most):
@@ -95,6 +95,7 @@ class _Words:
         unfinished = (logits.softmax(-1)*self.glue).sum(-1, keepdim=True) > .5          # more likely than not the last word goes on
         return logits.masked_fill((n >= self.most) & ~(stops | unfinished & self.glue), -torch.inf)
 
+# %% ../nbs/04a_decoding.ipynb #8c9e8f39
 class _Rules:
     "What may be said, and when a caption is over"
     def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words=0, max_words=0):

@@ -11,6 +11,7 @@ import random,time
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from fastcore.script import call_parse
 from torch import Tensor
 
@@ -183,22 +184,24 @@ class Bench:
             return self.score(name, model, part, {k: [v] for k,v in self.d['styled'][style].items()}, [r['caption'] for r in records])
         self.rows.add(name, make)
 
-    def open_text(self,
-        corpus:str, # shakespeare or news
-        share:float=.5, # Share of sentences
-        name:str='', # Of the row
-        start:str|Path='mini', # Captioner to start from
-        offset:Tensor|None=None, # Modality offset to train with `(d,)`
-        bridge:Bridge|None=None, # Way across the gap at inference
-        **kwargs, # For `fine_tune`
-    ):
-        "A row of open text"
-        name = name or f'{corpus}, share {share}'
-        def make():
-            records,sentences = open_text_records(self.shared, corpus, self.d['plain'], share)
-            model = fine_tune(records, self.encoder, self.out/name.replace(', ', '-').replace(' ', '_'), start, offset, **kwargs)
-            return self.score(name, model, 'report', self.d['factual'], sentences, bridge)
-        self.rows.add(name, make)
+# %% ../nbs/12a_styles.ipynb #b3a1bc93
+@patch
+def open_text(self:Bench,
+    corpus:str, # shakespeare or news
+    share:float=.5, # Share of sentences
+    name:str='', # Of the row
+    start:str|Path='mini', # Captioner to start from
+    offset:Tensor|None=None, # Modality offset to train with `(d,)`
+    bridge:Bridge|None=None, # Way across the gap at inference
+    **kwargs, # For `fine_tune`
+):
+    "A row of open text"
+    name = name or f'{corpus}, share {share}'
+    def make():
+        records,sentences = open_text_records(self.shared, corpus, self.d['plain'], share)
+        model = fine_tune(records, self.encoder, self.out/name.replace(', ', '-').replace(' ', '_'), start, offset, **kwargs)
+        return self.score(name, model, 'report', self.d['factual'], sentences, bridge)
+    self.rows.add(name, make)
 
 # %% ../nbs/12a_styles.ipynb #5bcb466c
 def voices(
