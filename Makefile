@@ -27,7 +27,7 @@ test-nbs: $(VENV)/.installed
 	$(BIN)/nbdev_test --n_workers 2 --timing --do_print
 
 test-py: $(VENV)/.installed
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 25 tests
 
 export: $(VENV)/.installed
 	$(BIN)/nbdev_export
