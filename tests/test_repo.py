@@ -62,6 +62,10 @@ def test_nothing_large_or_private_is_tracked():
         elif not p.is_symlink(): assert p.stat().st_size < 2_000_000, f
     assert weights <= 40_000_000
 
+def test_no_conflict_is_left():
+    found = [f for f in tracked() if (ROOT/f).is_file() and re.search(r'^(<{7} |>{7} )', (ROOT/f).read_text(encoding='utf-8', errors='ignore'), re.M)]
+    assert found == []
+
 def test_no_machine_paths():
     bad = re.compile(r'/(work|root|home/\w+|tmp)/[\w.]')
     found = [f'{f}: {m[0]}' for f in tracked() if (ROOT/f).suffix in ('.py', '.ipynb', '.md', '.yml', '.yaml', '.ini', '.toml', '.txt', '.json', '') and (ROOT/f).is_file()

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from skimage import data as photos
 
+from capdec.bench import TOWERS, random_clip
 from capdec.core import package_file
-from towers import TEXT_TOWERS, random_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +30,7 @@ def test_clip_and_gpt2_lesson_runs_as_it_is(tmp_path, monkeypatch, capsys):
     import capdec.captioner, capdec.embedding, capdec.model
     tokenizer = AutoTokenizer.from_pretrained(package_file('models', 'mini', 'captioner'))
     def gpt2(): torch.manual_seed(0); return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=64, n_layer=1, n_head=1, n_positions=128))
-    monkeypatch.setitem(TEXT_TOWERS, '640', dict(embed_dim=640, transformer_width=64, transformer_heads=1, transformer_layers=1))
+    monkeypatch.setitem(TOWERS, '640', dict(embed_dim=640, transformer_width=64, transformer_heads=1, transformer_layers=1))
     clip = capdec.embedding.OpenAIClip(random_clip('640'), 'cpu')
     clip.name = 'RN50x4'
     asked = []
