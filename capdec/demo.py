@@ -47,7 +47,7 @@ def ranks(
 # %% ../nbs/10a_demo.ipynb #903fea55
 SIZES = dict( # Of the experiment: layers of the language model, word vectors frozen or not, sentences per step, steps of the warm-up and in all
     full=dict(layers=4, freeze_words=False, bs=64, warmup=50, steps=270),
-    short=dict(layers=2, freeze_words=True, bs=32, warmup=20, steps=380))
+    short=dict(layers=2, freeze_words=True, bs=32, warmup=20, steps=300))
 
 def fitting_size()->str: # 'full' or 'short'
     "The version of the experiment that this machine gets through in about four minutes on two cores"
