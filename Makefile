@@ -6,7 +6,7 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory browser-test pages card bench
+.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory browser-test pages card bench fuzz
 
 # Set up once; again when what is needed has changed.
 $(VENV)/.installed: settings.ini setup.py constraints.txt
@@ -43,6 +43,11 @@ readme: $(VENV)/.installed
 # Train the bundled models again from the research data in ../shared (about an hour on two cores).
 mini: $(VENV)/.installed
 	$(BIN)/python -m capdec.recipe --shared ../shared --out _out/mini
+
+# The property tests with new random examples, N times over.
+N ?= 5
+fuzz: $(VENV)/.installed
+	for i in $$(seq $(N)); do HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n 2 --dist loadfile -m hypothesis tests || exit 1; done
 
 # Kill embed, train, predict and caption with -9 at random moments, 30 times each, and compare with uninterrupted runs (about half an hour).
 crash-test: $(VENV)/.installed

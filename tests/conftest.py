@@ -2,8 +2,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1') # tests never ask the network
+settings.register_profile('steady', derandomize=True) # the same examples everywhere; `make fuzz` draws new ones
+settings.register_profile('fuzz', derandomize=False)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'steady'))
 ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='session')
