@@ -39,7 +39,9 @@ def test_clip_and_gpt2_lesson_runs_as_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     karpathy(tmp_path)
     small = capdec.model.CaptionModel.create(capdec.model.CapDecConfig(num_layers=1, prefix_length=4, prefix_length_clip=4))
-    torch.save(capdec.model.to_official(small), 'capdec-coco-0.015.pt') # what the download would bring
+    monkeypatch.setenv('CAPDEC_WEIGHTS', str(tmp_path/'weights'))
+    (tmp_path/'weights').mkdir()
+    torch.save(capdec.model.to_official(small), 'weights/capdec-coco-0.015.pt') # what the download would bring
     asked.clear()
     space, ran = {}, 0
     for c in nbformat.read(ROOT/'nbs'/'23_clip_gpt2.ipynb', 4).cells:
