@@ -151,6 +151,7 @@ def embed(
     _check_batch(batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
+    if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already

@@ -307,7 +307,7 @@ def read_flickrstyle(
 )->Iterator[dict]: # Records; `id` is the line in the published text
     "Captions of FlickrStyle10K as published in version 0.9"
     if style not in (*STYLES,'factual'): raise ValueError(f'style {style!r}: use {", ".join(STYLES)} or factual')
-    if style == 'factual' and factual is None: raise ValueError("the factual captions are not in FlickrStyle's archive: pass factual=, a file of Flickr8k's captions")
+    if style == 'factual' and factual is None: raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as factual (--factual)")
     text = STYLES.get(style, STYLES['humorous'])
     def rows():
         with open_binary(path, f'*{text.split("/")[0]}/train.p') as f: names = _unpickle_names(f, path)
@@ -536,15 +536,24 @@ def sniff(
     if _dialect(first) and heading & {*IMAGE_COLUMNS,*ID_COLUMNS} or name.endswith(('.csv','.tsv')) or '\t' in first and _is_image(first.split('\t')[0]): return 'table'
     return 'text'
 
+def _part_file(path, split):
+    "Which file is meant where an archive or folder holds one for each split, as COCO's captions_train2014.json and captions_val2014.json"
+    path = Path(path)
+    if not split or not (path.is_dir() or path.is_file() and _magic(path) == b'PK\3\4'): return path
+    try: names = [o for o in _members(path) if fnmatch.fnmatch(PurePosixPath(o).name.lower(), f'captions_{split}*.json*')]
+    except zipfile.BadZipFile: return path # the reader says what is wrong with it
+    return path/names[0] if len(names) == 1 else path
+
 def read_captions(
     path:str|Path, # Any file of captions: plain, `.gz`, a zip, `archive.zip/member`, a folder with one caption file, Parquet or Arrow, or a folder of their shards
     split:str|None='train', # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named after their part); `None` for all
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
     def records():
-        shape,part = sniff(path),_Part(split)
+        file = _part_file(path, split)
+        shape,part = sniff(file),_Part(split)
         if shape == 'karpathy': return read_karpathy(path, split)
-        if shape == 'coco': return read_coco(path)
+        if shape == 'coco': return read_coco(file)
         if shape == 'tokens': return read_flickr8k_tokens(path)
         if shape == 'jsonl': return _records(part.check(_json_lines(path, ANY, None, None, part), path), path)
         if shape == 'table': return _records(part.check(_table_rows(path, ANY, None, None, part), path), path)
@@ -687,9 +696,9 @@ def read_dataset(
     name,part = dataset_mode(mode, verb)
     src = SOURCES[name]
     part = None if part == 'all' else part
-    path = _own_file(path, src, part)
+    path = _part_file(_own_file(path, src, part), part)
     if src.layout == 'ids' and images is None:
-        raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list ({src.files}) as images")
+        raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list ({src.files}) as images (--images_list)")
     if src.layout == 'raw':
         if sniff(path) not in ('list','coco','jsonl'):
             raise ValueError(f'{path}: {name} is running text; make captions of it with `capdec open-text` and pass the result')

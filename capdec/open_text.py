@@ -244,7 +244,7 @@ def _records(sentences, lo, hi, unique, report, source):
         report.kept += 1
     name = source if isinstance(source, (str,Path)) else ', '.join(map(str, source))
     if not report.seen: raise ValueError(f'{name}: holds no text')
-    if not report.kept: raise ValueError(f'{name}: none of its {report.seen:,} sentences has {lo} to {hi} words ({report.why()}); change min_words or max_words')
+    if not report.kept: raise ValueError(f'{name}: none of its {report.seen:,} sentences has {lo} to {hi} words ({report.why()}); change min_words or max_words (of capdec open-text)')
 
 # %% ../nbs/07_open_text.ipynb #cbc7819a
 def mix(

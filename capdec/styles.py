@@ -69,7 +69,7 @@ def describe(
 # %% ../nbs/12a_styles.ipynb #c9bcdd34
 def styles_data(
     shared:str|Path, # Folder of the shared material
-)->dict: # `photos` of `choose`, `report` and `paper`; `train` and `paper_train`: records by style; `styled`: caption of each photo by style; `factual`: captions of each photo; `plain`: training captions
+)->dict: # `photos` of `dev`, its halves `choose` and `report`, and `paper`; `train` and `paper_train`: records by style; `styled`: caption of each photo by style; `factual`: captions of each photo; `plain`: training captions
     "FlickrStyle10K on Flickr8k's splits"
     data = Path(shared)/'data'
     karpathy = data/'karpathy'/'dataset_flickr8k.json.gz'
@@ -85,7 +85,7 @@ def styles_data(
     for split in ('train','val'):
         for r in read_karpathy(karpathy, split): factual.setdefault(r['filename'], []).append(r['caption'])
     plain = [r for r in read_karpathy(karpathy, 'train')]
-    return out | dict(photos=dict(choose=dev[:500], report=dev[500:], paper=paper), factual=factual, plain=plain)
+    return out | dict(photos=dict(dev=dev, choose=dev[:500], report=dev[500:], paper=paper), factual=factual, plain=plain)
 
 # %% ../nbs/12a_styles.ipynb #f96fa6f0
 def open_text_records(
@@ -156,7 +156,7 @@ class Bench:
     def score(self,
         name:str, # Of the row
         model:CaptionModel|None, # What captions; `None`: the factual captioner
-        part:str, # Which photos: choose, report or paper
+        part:str, # Which photos: dev, choose, report or paper
         refs:dict, # `{photo: [captions]}`
         styled:list[str]|None=None, # Text in the style
         bridge:Bridge|None=None, # Way across the gap (default: the bundled captioner's)
@@ -173,7 +173,7 @@ class Bench:
 
     def style(self,
         style:str, # humorous or romantic
-        part:str='report', # Which photos: choose, report, or paper, which also trains on the paper's 6/7
+        part:str='report', # Which photos: dev, choose, report, or paper, which also trains on the paper's 6/7
         trained:bool=True, # False: the factual captioner, for comparison
     ):
         "A row of FlickrStyle10K"
@@ -255,7 +255,7 @@ def main(
     torch.set_num_threads(threads)
     b = Bench(shared, out)
     for style in ('humorous','romantic'):
-        b.style(style, trained=False); b.style(style)
+        for part in ('report','dev'): b.style(style, part, trained=False); b.style(style, part)
     b.open_text('shakespeare')
     b.rows.add('factual captioner', lambda: b.score('factual captioner', None, 'report', b.d['factual']))
     b.open_text('news', epochs=4)

@@ -418,3 +418,20 @@ print(next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.starts
 '''
     mb = float(subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     assert mb < 300, f'{mb:.0f} MB'
+
+
+@pytest.mark.parametrize('zipped', [False, True])
+def test_cocos_annotations_hold_a_file_for_each_split(tmp_path, zipped):
+    names = {f'{k}_{s}2014.json': s for k in ('captions','instances') for s in ('train','val')}
+    if zipped: z = zipfile.ZipFile(tmp_path/'annotations_trainval2014.zip', 'w')
+    for n, s in names.items():
+        rows = [dict(image_id=1, id=7, caption=f'a {s} dog')] if n.startswith('captions') else [dict(image_id=1, id=7, bbox=[])]
+        text = json.dumps(dict(images=[dict(id=1, file_name='1.jpg')], annotations=rows))
+        if zipped: z.writestr(f'annotations/{n}', text)
+        else: (tmp_path/n).write_text(text)
+    if zipped: z.close()
+    at = tmp_path/'annotations_trainval2014.zip' if zipped else tmp_path
+    for split in ('train','val'):
+        assert [o['caption'] for o in read_captions(at, split)] == [f'a {split} dog']
+        assert [o['caption'] for o in read_dataset(f'coco/{split}', at)] == [f'a {split} dog']
+    with pytest.raises(ValueError, match='2 files in it fit'): list(read_captions(at, None))
