@@ -37,6 +37,10 @@ def _source(data):
 
 def _said(path, what): print(f'{what}: {path}')
 
+def _skipped(failed):
+    "Name the images that could not be read, and why"
+    for path,why in failed: print(f'capdec: skipped: {path}: {why.removeprefix(f"{path}: ")}', file=sys.stderr)
+
 def _check_batch(n):
     if n < 1: raise ValueError(f'--batch_size {n}: at least 1')
 
@@ -171,7 +175,7 @@ def embed(
     if pickle:
         from capdec.store import export_official
         export_official(store, pickle); _said(pickle, 'official pickle')
-    for path,why in store.meta.get('failed', []): print(f'capdec: skipped: {path}: {why}', file=sys.stderr)
+    _skipped(store.meta.get('failed', []))
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') else 0
 
@@ -571,7 +575,7 @@ def _report(out, n, failed):
     report = Path(f'{out.removesuffix(".json")}.failed.json')
     if failed: write_json(report, [dict(file=path, error=why) for path,why in failed])
     else: report.unlink(missing_ok=True)
-    for path,why in failed: print(f'capdec: skipped: {path}: {why}', file=sys.stderr)
+    _skipped(failed)
     _said(out, f'{n:,} captions' + (f', {len(failed)} images failed, see {report}' if failed else ''))
     return int(bool(failed))
 

@@ -299,7 +299,7 @@ def style_part(
 
 # %% ../nbs/01_data_parsing.ipynb #4989455c
 def read_flickrstyle(
-    path:str|Path, # `FlickrStyle_v0.9.zip` or the unpacked folder
+    path:str|Path, # `FlickrStyle_v0.9.zip`, the unpacked folder, or the style's own folder in it
     style:str='humorous', # 'humorous' or 'romantic'; 'factual' for the plain captions of the same images
     part:str|None=None, # 'train' (6/7), 'test' (1/7) or `None` for all
     seed:int=0, # Seed of that split
@@ -310,13 +310,13 @@ def read_flickrstyle(
     if style == 'factual' and factual is None: raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as factual (--factual)")
     text = STYLES.get(style, STYLES['humorous'])
     def rows():
-        with open_binary(path, f'*{text.split("/")[0]}/train.p') as f: names = _unpickle_names(f, path)
+        with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f: names = _unpickle_names(f, path)
         keep = style_part(names, part, seed)
         if style == 'factual':
             for o in read_captions(factual, split=None):
                 if o['filename'] in keep: yield o['image_id'], o['caption'], o['id'], o['filename']
             return
-        with open_binary(path, f'*{text}') as f: lines = [_decode_line(l).rstrip('\r\n') for l in f]
+        with open_binary(path, f'*{text}|{text.split("/")[1]}') as f: lines = [_decode_line(l).rstrip('\r\n') for l in f]
         if len(lines) != len(names): raise ValueError(f'{path}: {text} has {len(lines):,} captions for {len(names):,} images')
         for i,(name,line) in enumerate(zip(names, lines)):
             if name in keep: yield image_id_of(name), line, i, name
@@ -544,12 +544,18 @@ def _part_file(path, split):
     except zipfile.BadZipFile: return path # the reader says what is wrong with it
     return path/names[0] if len(names) == 1 else path
 
+def _not_flickrstyle(path):
+    "FlickrStyle10K read as plain text would lose the names of its images"
+    if Path(path).is_dir() and (found := [o for o in _members(Path(path)) for s in STYLES.values() if o.endswith(s.split('/')[1])]):
+        raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous or romantic (--dataset_mode), or name the text file to read it without its images')
+
 def read_captions(
     path:str|Path, # Any file of captions: plain, `.gz`, a zip, `archive.zip/member`, a folder with one caption file, Parquet or Arrow, or a folder of their shards
     split:str|None='train', # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named after their part); `None` for all
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
     def records():
+        _not_flickrstyle(path)
         file = _part_file(path, split)
         shape,part = sniff(file),_Part(split)
         if shape == 'karpathy': return read_karpathy(path, split)

@@ -67,7 +67,7 @@ def _auto(kind, name):
         what = 'tokenizer' if kind == 'AutoTokenizer' else 'language model'
         if Path(name).is_dir(): raise ValueError(f'{name}: this folder holds no {what} that transformers can load ({str(e).splitlines()[0]})') from None
         raise FileNotFoundError(f'{name}: neither a folder nor a {what} that the Hugging Face hub could deliver; check the name and the network, '
-            'or pass a folder or a (model, tokenizer) pair') from None
+            + (f'or give a folder with its files (--tokenizer; that of gpt2 is looked for in {weights_folder()/"gpt2"})' if what == 'tokenizer' else 'or pass a folder or a (model, tokenizer) pair')) from None
 
 # %% ../nbs/04_model.ipynb #050c9aeb
 def find_stop_ids(

@@ -435,3 +435,14 @@ def test_cocos_annotations_hold_a_file_for_each_split(tmp_path, zipped):
         assert [o['caption'] for o in read_captions(at, split)] == [f'a {split} dog']
         assert [o['caption'] for o in read_dataset(f'coco/{split}', at)] == [f'a {split} dog']
     with pytest.raises(ValueError, match='2 files in it fit'): list(read_captions(at, None))
+
+
+def test_a_styles_own_folder(tmp_path):
+    for folder, text in (('humor','funny_train.txt'), ('romance','romantic_train.txt')):
+        (tmp_path/folder).mkdir()
+        (tmp_path/folder/'train.p').write_bytes(pickle.dumps(['1_a.jpg','2_b.jpg']))
+        (tmp_path/folder/text).write_text(f'a {folder} dog .\na {folder} cat .\n')
+    for where in (tmp_path, tmp_path/'humor'):
+        assert [(o['caption'], o['filename']) for o in read_flickrstyle(where, 'humorous')] == [('a humor dog .','1_a.jpg'), ('a humor cat .','2_b.jpg')]
+        with pytest.raises(ValueError, match='is FlickrStyle10K'): list(read_captions(where)) # as plain text the names would be lost
+    assert [o['filename'] for o in read_captions(tmp_path/'humor'/'funny_train.txt')] == [None, None]
