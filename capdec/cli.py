@@ -39,7 +39,7 @@ def _said(path, what): print(f'{what}: {path}')
 
 def _skipped(failed):
     "Name the images that could not be read, and why"
-    for path,why in failed: print(f'capdec: skipped: {path}: {why.removeprefix(f"{path}: ")}', file=sys.stderr)
+    for path,why in failed: print(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}', file=sys.stderr)
 
 def _check_batch(n):
     if n < 1: raise ValueError(f'--batch_size {n}: at least 1')
@@ -159,6 +159,7 @@ def embed(
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
+    texts = None # vectors of the captions beside those of their images: an official pickle holds both
     if data.endswith(('.pkl','.pickle')): store = _import(data, out, None, clip_model_type)
     elif pickle and _vector_store(data): store = _vector_store(data)
     else:
@@ -170,11 +171,12 @@ def embed(
             records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
             if image_dir:
                 store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
+                if pickle: texts = embed_captions(store.rows(), encoder, out.with_suffix('.texts.store'), batch_size=batch_size, meta=meta)
             else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
             _say_edited(report, out)
     if pickle:
         from capdec.store import export_official
-        export_official(store, pickle); _said(pickle, 'official pickle')
+        export_official(store, pickle, texts); _said(pickle, 'official pickle')
     _skipped(store.meta.get('failed', []))
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') else 0

@@ -549,6 +549,22 @@ def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
         changed = [a != b for a, b in zip(edited.captions(), store.captions())]
         assert [bool((a != b).any()) for a, b in zip(edited.vectors(), store.vectors())] == changed
 
+def test_images_and_captions_for_the_official_tools(tmp_path):
+    from capdec.store import safe_unpickle
+    (tmp_path/'im').mkdir()
+    Image.fromarray(photos.coffee()).resize((60, 40)).save(tmp_path/'im'/'a.jpg')
+    (tmp_path/'im'/'b.jpg').write_text('no image')
+    (tmp_path/'c.jsonl').write_text('\n'.join(json.dumps(dict(filename=f'{n}.jpg', caption=f'{n} {i}')) for i, n in enumerate('aba')))
+    small = ('--clip_model_type', 'mini', '--device', 'cpu')
+    r = capdec('embed', '--data', tmp_path/'c.jsonl', '--image_dir', tmp_path/'im', '--out', tmp_path/'both.pkl', *small, ok=False)
+    assert sum('b.jpg: not an image' in l for l in r.stderr.splitlines() if 'skipped' in l) == 1 and 'b.jpg: b.jpg' not in r.stderr
+    both = safe_unpickle(tmp_path/'both.pkl')
+    assert both['clip_embedding'].shape == both['clip_embedding_text_dave'].shape == (2, 512) and [o['caption'] for o in both['captions']] == ['a 0', 'a 2']
+    assert (both['clip_embedding'] - both['clip_embedding_text_dave']).abs().max() > .1
+    capdec('offset', tmp_path/'both.pkl', '--out', tmp_path/'offset.safetensors', ok=True)
+    r = capdec('embed', '--images', tmp_path/'im', '--out', tmp_path/'x.pkl', *small, ok=False)
+    assert 'official pickles hold captions' in r.stderr and not (tmp_path/'x.store').exists() # said before anything is computed
+
 @pytest.fixture
 def small_disk(tmp_path):
     "A disk of 256 KB, where mounting one is allowed"
