@@ -111,10 +111,11 @@ def from_pretrained(cls,
     bridge:str|None=None, # 'none', 'offset' or 'memory' instead of the recorded one
     encoder:bool=True, # Load the encoder; `False` for captioning vectors that are there already
     dtype:str|None=None, # 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
+    **official, # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see `load_checkpoint`
 )->'Captioner':
     "Load a captioner with the encoder and the bridge that belong to it"
     device = pick_device(device)
-    load = functools.partial(_load, cls, name, clip_model_type=clip_model_type, bridge=bridge, encoder=encoder, dtype=dtype)
+    load = functools.partial(_load, cls, name, clip_model_type=clip_model_type, bridge=bridge, encoder=encoder, dtype=dtype, official=official)
     if device.type != 'mps': return load(device)
     try: # Apple's GPUs lack operations here and there: a trial shows it
         out = load(device)
@@ -124,10 +125,11 @@ def from_pretrained(cls,
         warnings.warn(f'the Apple GPU cannot run this captioner ({str(e).splitlines()[0][:120]}); the CPU is used')
         return load(torch.device('cpu'))
 
-def _load(cls, name, device, clip_model_type, bridge, encoder, dtype):
+def _load(cls, name, device, clip_model_type, bridge, encoder, dtype, official):
     half = _half(dtype, device)
     path = find_weights(name)
-    if is_official(path): model,info,folder = load_checkpoint(name, device=device), {}, None
+    if is_official(path): model,info,folder = load_checkpoint(name, device=device, **official), {}, None
+    elif official: raise ValueError(f'{name}: is no official checkpoint; a captioner of this project records its {" and ".join(official)} itself')
     else:
         folder = _model_folder(path)
         model = CaptionModel.from_pretrained(folder, device)

@@ -332,11 +332,11 @@ def _train(a):
     _said(out/f'{a["prefix"]}_latest', 'captioner')
 
 # %% ../nbs/11_cli.ipynb #1cfd4cd3
-def _captioner(name, clip_model_type='', device='', bridge='', dont_normalize_prefix=False, encoder=True, dtype=''):
+def _captioner(name, clip_model_type='', device='', bridge='', dont_normalize_prefix=False, encoder=True, dtype='', **official):
     "Load a captioner for the verbs that caption"
     from dataclasses import replace
     from capdec.captioner import Captioner
-    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, bridge or None, encoder, dtype or None)
+    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, bridge or None, encoder, dtype or None, **{k: v for k,v in official.items() if v})
     if dont_normalize_prefix: c.model.config = replace(c.model.config, normalize_prefix=False)
     return c
 
@@ -474,6 +474,8 @@ def predict(
     prefix_length_clip:int=0, # Of the checkpoint
     num_layers:int=0, # Of the checkpoint
     mapping_type:str='', # Of the checkpoint
+    lm_heads:int=0, # Of an official checkpoint: attention heads of its language model (default: its width / 64, as in all of OpenAI's)
+    tokenizer:str='', # Of an official checkpoint: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
     bridge:str='', # none, offset or memory, instead of the captioner's own
     clip_model_type:str='', # Encoder, if the checkpoint does not say
@@ -593,7 +595,7 @@ def _predict(a):
     if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
     a['out'] = _predictions_file(a)
     kind = a['clip_model_type']
-    c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['dont_normalize_prefix'], encoder=not embeddings or bool(kind) and Path(kind).exists())
+    c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['dont_normalize_prefix'], encoder=not embeddings or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
     _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})
     if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
     records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict') if data else None

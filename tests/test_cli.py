@@ -565,6 +565,21 @@ def test_images_and_captions_for_the_official_tools(tmp_path):
     r = capdec('embed', '--images', tmp_path/'im', '--out', tmp_path/'x.pkl', *small, ok=False)
     assert 'official pickles hold captions' in r.stderr and not (tmp_path/'x.store').exists() # said before anything is computed
 
+@pytest.mark.parametrize('name', ['mlp','transformer'])
+def test_predict_with_official_checkpoints(golden, shared, tmp_path, name):
+    "An official checkpoint and an official pickle in, the official texts out, by command line alone"
+    import pickle
+    import torch
+    query = torch.tensor(np.load(golden/f'official_{name}.npz')['query'])
+    (tmp_path/'q.pkl').write_bytes(pickle.dumps(dict(clip_embedding=query, clip_embedding_text_dave=0, captions=[dict(image_id=i, caption='?', id=i, clip_embedding=i) for i in range(len(query))]), protocol=4))
+    texts = json.loads((golden/'golden.json').read_text())['results'][name]
+    common = ('predict', '--checkpoint', golden/f'official_{name}.pt', '--embeddings', tmp_path/'q.pkl', '--tokenizer', shared/'data'/'gpt2_bpe', '--official')
+    for more, want in ((('--out', tmp_path/'beam.json'), [o[0] for o in texts['beam']]), (('--out', tmp_path/'greedy.json', '--beam', 'false'), texts['greedy'])):
+        capdec(*common, '--lm_heads', 4, *more, ok=True)
+        assert [o['caption'] for o in json.loads((tmp_path/more[1].name).read_text())] == [o.strip().lower() for o in want]
+    assert '--lm_heads' in capdec(*common, '--out', tmp_path/'x.json', ok=False).stderr
+    assert 'is no official checkpoint' in capdec('predict', '--checkpoint', 'mini', '--images', tmp_path, '--out', tmp_path/'x.json', '--lm_heads', 4, ok=False).stderr
+
 @pytest.fixture
 def small_disk(tmp_path):
     "A disk of 256 KB, where mounting one is allowed"
