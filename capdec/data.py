@@ -310,6 +310,7 @@ def read_flickrstyle(
     if style == 'factual' and factual is None: raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as factual (--factual)")
     text = STYLES.get(style, STYLES['humorous'])
     def rows():
+        if Path(path).is_file() and _magic(path) != b'PK\3\4': raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds the image names too; name that')
         with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f: names = _unpickle_names(f, path)
         keep = style_part(names, part, seed)
         if style == 'factual':
@@ -556,6 +557,7 @@ def read_captions(
     "Captions of any file: finds out the layout and calls the reader for it"
     def records():
         _not_flickrstyle(path)
+        if str(path).endswith(('.pkl','.pickle')): raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and bridger')
         file = _part_file(path, split)
         shape,part = sniff(file),_Part(split)
         if shape == 'karpathy': return read_karpathy(path, split)
