@@ -111,11 +111,11 @@ def from_pretrained(cls,
     bridge:str|None=None, # 'none', 'offset' or 'memory' instead of the recorded one
     encoder:bool=True, # Load the encoder; `False` for captioning vectors that are there already
     dtype:str|None=None, # 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
-    **official, # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see `load_checkpoint`
+    **kwargs, # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see `load_checkpoint`
 )->'Captioner':
     "Load a captioner with the encoder and the bridge that belong to it"
     device = pick_device(device)
-    load = functools.partial(_load, cls, name, clip_model_type=clip_model_type, bridge=bridge, encoder=encoder, dtype=dtype, official=official)
+    load = functools.partial(_load, cls, name, clip_model_type=clip_model_type, bridge=bridge, encoder=encoder, dtype=dtype, official=kwargs)
     if device.type != 'mps': return load(device)
     try: # Apple's GPUs lack operations here and there: a trial shows it
         out = load(device)
