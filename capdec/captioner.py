@@ -350,14 +350,6 @@ def nearest(self:Captioner,
 
 Captioner.nearest = nearest
 
-# %% ../nbs/09_captioner.ipynb #5e1f0b02
-def _explain(self, image, **kwargs):
-    "What the caption of a photo goes by, see `capdec.explain.explain`"
-    from capdec.explain import explain
-    return explain(self, image, **kwargs)
-
-Captioner.explain = _explain
-
 # %% ../nbs/09_captioner.ipynb #06caadff
 Result = namedtuple('Result', 'path captions error') # Of one file: captions (list) or error (one line)
 
