@@ -181,6 +181,13 @@ def test_is_not_rn_and_image_embeddings(lab):
     assert r.model.config.prefix_size == 512
     same(r.seen[0].sort(0)[0], unit(small.image).sort(0)[0]) # the images' vectors; ten rows, one batch
 
+@pytest.mark.parametrize('d,encoder', [(1024, 'RN50'), (768, 'ViT-L/14')])
+def test_widths_that_the_official_code_cannot_train(lab, d, encoder):
+    big = pickle_of(lab.dir/f'{d}.pkl', n=10, d=d)
+    r = trained(lab, f'd{d}', **{'--data': big.path, '--epochs': 1})
+    assert r.model.config.prefix_size == d and r.model.config.encoder == encoder
+    same(r.seen[0].sort(0)[0], unit(big.text).sort(0)[0])
+
 def test_photos_with_captions_train_a_clipcap(coco, lab):
     r = trained(lab, 'clipcap', '--use_image_embedding_as_clipcap', '--image_dir', coco, '--clip_model_type', 'mini', **{'--data': coco/'dataset_coco.json', '--epochs': 1})
     from capdec.store import EmbeddingStore
