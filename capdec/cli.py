@@ -196,7 +196,7 @@ OFFSETS = ('offset.safetensors','offset.npz','CLIP_embeddings_centers_info.pkl',
 def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0), image_dir=''):
     "A store to train on, made first when `data` is a file of captions or an official pickle"
     from capdec.core import file_sha256
-    if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data takes a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
+    if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data and --val_pt take a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
     kind = 'image' if image else 'text'
     if any(edit[:2]) and (image or _vector_store(data) is not None or str(data).endswith(('.pkl','.pickle'))): raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to `capdec embed`, or give `train` a file of captions')
     if (store := _vector_store(data)) is not None:

@@ -158,7 +158,7 @@ def match_ids(
     strange = [k for k in pred if k not in refs]
     if len(strange) == len(pred):
         raise ValueError(f'no prediction belongs to an image that has references: predictions are for {_few(pred)}, references for {_few(refs)}')
-    if strange: raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references ({_few(strange)}): wrong split?')
+    if strange: raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references ({_few(strange)}): wrong split (--split)?')
     if double: notes.append(f'same caption given twice for {_n(len(double),"image")} ({_few(double)}): counted once')
     if lack := [k for k in refs if k not in pred]:
         notes.append(f'no prediction for {len(lack):,} of {_n(len(refs),"image")} ({_few(lack)}): the scores are of the others')
@@ -245,7 +245,7 @@ def evaluate(
     if isinstance(predictions, (str,Path)):
         predictions,inside = read_predictions(predictions)
         references = inside if references is None else references
-    if references is None: raise ValueError('no references: pass a file of captions, or {image_id: [captions]}')
+    if references is None: raise ValueError('no references: pass a file of captions (--references), or {image_id: [captions]}')
     pred,refs,notes = match_ids(predictions, _load_references(references, split))
     start = time.time()
     flat = ptb_tokenize([*pred.values(), *(c for r in refs.values() for c in r)])

@@ -562,9 +562,10 @@ def test_lengths_and_output_of_open_text(published, tmp_path):
     assert len(json.loads((tmp_path/'again.json').read_text())) == 2
 
 def test_wrong_files_and_numbers_name_the_flag(published, tmp_path):
-    (tmp_path/'two.csv').write_text('one,two\nx,y\n'); (tmp_path/'lines.txt').write_text('A man walks his dog.\n')
+    (tmp_path/'two.csv').write_text('one,two\nx,y\n'); (tmp_path/'lines.txt').write_text('A man walks his dog.\n'); (tmp_path/'p.json').write_text('[{"image_id": 1, "caption": "a"}]')
     for args, says in ((('parse', 'lines.txt', '--dataset_mode', 0), '--dataset_mode'), (('parse', 'lines.txt', '--dataset_mode', 5), '--dataset_mode'), (('parse', published/'archive.zip'/'dataset_coco.json', '--dataset_mode', 1), '--dataset_mode'),
-                       (('parse', 'two.csv', '--dataset_mode', 7), '--column'), (('open-text', 'two.csv'), '--column'), (('open-text', 'lines.txt', '--official', '--shakespeare'), '--shakespeare'), (('data', '--path', 'lines.txt'), '--name')):
+                       (('parse', 'two.csv', '--dataset_mode', 7), '--column'), (('open-text', 'two.csv'), '--column'), (('open-text', 'lines.txt', '--official', '--shakespeare'), '--shakespeare'), (('train', '--data', 'lines.txt', '--val_pt', 'gone.pkl', '--clip_model_type', 'mini', '--device', 'cpu'), '--val_pt'), (('embed', '--data', 'lines.txt', '--clip_model_type', 'vit'), '--clip_model_type'),
+                       (('evaluate', 'p.json'), '--references'), (('data', '--path', 'lines.txt'), '--name')):
         said = one_line(capdec(*args, cwd=tmp_path, ok=False))
         assert len(said) == 1 and says in said[0] and '=...' not in said[0], said
 

@@ -336,6 +336,21 @@ def test_golden_checkpoint_through_the_command_line(golden, shared, tmp_path, mo
     r = capdec('convert', tmp_path/'mlp', tmp_path/'x.pt', ok=False)
     assert 'never as a pickle' in one_line(r)[0] and 'torch.save' in one_line(r)[0]
 
+def test_golden_decoder_checkpoint_there_and_back(golden, shared, tmp_path, monkeypatch):
+    "The third mapper is golden by itself; with the language model of another golden file it is a whole checkpoint"
+    from capdec.model import CaptionModel
+    from safetensors.torch import load_file
+    lm, mapper = (torch.load(golden/f'official_{o}.pt', weights_only=True) for o in ('mlp', 'transformer_decoder'))
+    state = {k: v for k, v in lm.items() if k.startswith('gpt.')} | mapper
+    torch.save(state, tmp_path/'d.pt')
+    capdec('convert', tmp_path/'d.pt', tmp_path/'d', '--lm_heads', 4, '--tokenizer', shared/'data'/'gpt2_bpe', '--clip_model_type', 'mini', ok=True)
+    model, z = CaptionModel.from_pretrained(tmp_path/'d'), np.load(golden/'official_transformer_decoder.npz')
+    assert model.config.mapping_type == 'transformer_decoder' and (model.config.prefix_length, model.config.prefix_length_clip, model.config.num_layers) == (6, 5, 2)
+    with torch.no_grad(): torch.testing.assert_close(model.mapper(torch.tensor(z['x'])), torch.tensor(z['y']), atol=1e-5, rtol=1e-5)
+    capdec('convert', tmp_path/'d', tmp_path/'d.safetensors', ok=True)
+    back = load_file(tmp_path/'d.safetensors')
+    assert back.keys() == state.keys() and all(torch.equal(back[k], v) for k, v in state.items())
+
 def test_official_loss_of_training_is_the_golden_one(golden, shared):
     "One batch of the official data set, packed by the trainer, has the official loss"
     from capdec.model import gpt2_tokenizer, load_official
