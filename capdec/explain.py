@@ -127,7 +127,7 @@ def plot(self:Explanation,
     if self.photo is not None: ax.imshow(self.photo)
     ax = grid['words']; at = range(len(self.words))
     ax.bar(at, [p for _,p in self.words], color=['C0' if p >= .2 else 'C1' for _,p in self.words])
-    ax.set(xticks=at, ylim=(0,1), ylabel='probability', title='How sure each word is'); ax.set_xticklabels([w for w,_ in self.words], rotation=30, ha='right', size=8)
+    ax.set(xticks=at, ylim=(0,1), ylabel='probability', title='How sure each word is (orange: below 0.2)'); ax.set_xticklabels([w for w,_ in self.words], rotation=30, ha='right', size=8)
     for name,rows,title in (('nearest', self.nearest, 'Nearest sentences (cosine)'), ('likely', self.likely, 'Words that the prefix calls up (share of 64 draws)')):
         ax = grid[name]; ax.set_title(title); ax.set(yticks=[], xlim=(0, max([v for _,v in rows], default=1)))
         ax.barh(range(len(rows)), [v for _,v in rows], color='C0', alpha=.35)

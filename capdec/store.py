@@ -251,10 +251,13 @@ def close(self:EmbeddingStore):
     self._lock = None
 
 @patch
-def __enter__(self:EmbeddingStore): return self
+def __enter__(self:EmbeddingStore):
+    "Use the store in a `with` block, which finishes it"
+    return self
 
 @patch
 def __exit__(self:EmbeddingStore, kind, value, trace):
+    "Finish the store; after an error, `close` it unfinished"
     if kind is None and self._lock is not None: self.finish()
     else: self.close()
 

@@ -216,13 +216,14 @@ def voices(
     lines = {n: [textwrap.fill(f'{v}: {c[n]}', width).replace('$', r'\$') for v,c in captions.items()] for n in photos}
     tall = max(sum(o.count('\n')+1 for o in l) for l in lines.values())
     rows = -(-len(photos)//columns)
-    fig,axs = plt.subplots(rows, columns, figsize=(2.7*columns, rows*(1.9 + .13*tall)), squeeze=False)
+    fig,axs = plt.subplots(2*rows, columns, figsize=(2.7*columns, rows*(1.9 + .14*tall)), squeeze=False, height_ratios=[1.9, .14*tall]*rows)
     for ax in axs.flat: ax.axis('off')
-    for ax,(n,im) in zip(axs.flat, photos.items()):
+    for i,(n,im) in enumerate(photos.items()):
+        photo,text = axs[2*(i//columns):,i%columns][:2]
         im = open_image(im); im.thumbnail((240,240))
-        ax.imshow(im)
-        ax.text(.5, -.04, '\n'.join(lines[n]), transform=ax.transAxes, ha='center', va='top', size=7)
-    fig.tight_layout()
+        photo.imshow(im); photo.set_anchor('S')
+        text.text(.5, 1, '\n'.join(lines[n]), transform=text.transAxes, ha='center', va='top', size=7)
+    fig.tight_layout(h_pad=.3)
     return fig
 
 # %% ../nbs/12a_styles.ipynb #3f75990d

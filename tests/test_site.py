@@ -47,7 +47,7 @@ def test_figures_say_what_they_show():
 
 def test_every_page_is_in_the_navigation_once():
     config = yaml.safe_load((ROOT/'_quarto.yml').read_text())
-    listed = [f for o in config['website']['sidebar']['contents'] for f in ([o] if isinstance(o, str) else o['contents'])]
+    listed = [f['href'] if isinstance(f, dict) else f for o in config['website']['sidebar']['contents'] for f in ([o] if isinstance(o, str) else o['contents'])]
     assert sorted(listed) == sorted(p.name for p in NBS.iterdir() if p.suffix in ('.ipynb','.md') and p.name in {o.rpartition('/')[2] for o in tracked()})
     for f in (config['website']['favicon'], config['website']['open-graph']['image'], config['format']['html']['css']): assert (NBS/f).exists(), f
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STYLE = '''body{margin:0;font:16px/1.6 system-ui,Helvetica,Arial,sans-serif;color:#222;background:#fff} nav{position:fixed;top:0;left:0;width:230px;height:100vh;overflow:auto;padding:18px;box-sizing:border-box;background:#f6f7f9;font-size:14px}
 nav a{display:block;color:#345;text-decoration:none;padding:2px 0} nav b{display:block;margin-top:12px} nav a.here{font-weight:bold;color:#2a62b0} main{margin-left:250px;max-width:860px;padding:10px 24px 60px} pre{background:#f6f7f9;padding:9px 12px;overflow-x:auto;font-size:13px;line-height:1.45;border-radius:4px}
 .out pre{background:none;border-left:2px solid lightsalmon;border-radius:0;margin-left:12px} img,svg{max-width:100%} table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto} td,th{border-bottom:1px solid #ddd;padding:4px 9px;text-align:left;vertical-align:top} code{font-size:90%} figure{margin:12px 0} figcaption{font-size:14px;color:#555} .desc{color:#555;font-size:18px} summary{cursor:pointer;color:#777;font-size:13px} blockquote{border-left:3px solid #ccc;margin-left:0;padding-left:14px;color:#555}
-@media (prefers-color-scheme:dark){body{background:#1e2126;color:#ddd} nav,pre{background:#272b31} nav a,a{color:#8ab4f8} td,th{border-color:#444} figure img{background:#fff}}'''
+@media (prefers-color-scheme:dark){body{background:#1e2126;color:#ddd} nav,pre{background:#272b31} nav a,a{color:#8ab4f8} td,th{border-color:#444} figure img{background:#fff} figcaption,.desc,blockquote{color:#aaa}}'''
 
 class ShowSymbols(Processor):
     "Fill in the documentation of exported names; unlike nbdev's own step it takes them from the modules and runs no other code"
@@ -39,9 +39,9 @@ def options(source):
 def render_output(o, opts, markdown):
     data = o.get('data', {})
     if o.output_type == 'stream': return f'<div class="out"><pre>{html.escape(o.text)}</pre></div>'
-    if 'image/png' in data:
+    if kind := next((o for o in ('image/png','image/jpeg') if o in data), None):
         cap,alt = opts.get('fig-cap', ''),opts.get('fig-alt', opts.get('fig-cap', ''))
-        return f'<figure><img src="data:image/png;base64,{data["image/png"].strip()}" alt="{html.escape(alt)}">' + (f'<figcaption>{markdown(cap)}</figcaption>' if cap else '') + '</figure>'
+        return f'<figure><img src="data:{kind};base64,{data[kind].strip()}" alt="{html.escape(alt)}">' + (f'<figcaption>{markdown(cap)}</figcaption>' if cap else '') + '</figure>'
     if 'image/svg+xml' in data: return f'<figure>{data["image/svg+xml"]}</figure>'
     if 'text/markdown' in data: return markdown(re.sub(r'\{target=[^}]*\}', '', data['text/markdown']))
     if 'text/html' in data: return f'<div class="out">{data["text/html"]}</div>'
@@ -79,10 +79,10 @@ def navigation(here, titles):
     out = []
     for o in config['website']['sidebar']['contents']:
         for f in ([o] if isinstance(o, str) else [f'<b>{o["section"]}</b>', *o['contents']]):
-            f = f['href'] if isinstance(f, dict) else f
+            f,text = (f['href'], f.get('text')) if isinstance(f, dict) else (f, None)
             if f.startswith('<b>'): out.append(f); continue
             if f not in titles: raise SystemExit(f'_quarto.yml: the sidebar names {f}, which is not there')
-            name,title = titles[f]
+            name,title = titles[f]; title = text or title
             out.append(f'<a href="{name}"{" class=here" if f == here else ""}>{html.escape(title)}</a>')
     return '\n'.join(out)
 
@@ -93,6 +93,8 @@ def render(out):
     proc_nbs(force=True)
     out = Path(out); shutil.rmtree(out, ignore_errors=True); out.mkdir(parents=True)
     shutil.copytree(ROOT/'nbs'/'images', out/'images')
+    for o in yaml.safe_load((ROOT/'_quarto.yml').read_text())['project']['resources']:
+        (out/o).parent.mkdir(parents=True, exist_ok=True); shutil.copy(ROOT/'nbs'/o, out/o)
     found = list(pages(ROOT/'_proc'))
     titles = {f: (name, title) for f,name,title,_,_ in found}
     for f,name,title,desc,nb in found:

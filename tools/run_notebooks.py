@@ -31,7 +31,8 @@ def tidy(cell):
             if re.search(r'\[\d\d:\d\d', data.get('text/plain', '')): continue # a progress bar
             data.pop('application/vnd.jupyter.widget-view+json')
         o.get('metadata', {}).clear()
-        outs.append(o)
+        if outs and o.output_type == 'stream' and o.name == outs[-1].get('name'): outs[-1].text += o.text # printed in a row, one box
+        else: outs.append(o)
     cell.outputs, cell.execution_count = outs, None
     for o in outs:
         if 'execution_count' in o: o['execution_count'] = None
