@@ -37,7 +37,7 @@ class Bridge:
         temperature:float=0.01, # Of the projection onto the memory
     ):
         if kind not in BRIDGES: raise ValueError(f'bridge {kind!r}: use {", ".join(BRIDGES)}')
-        if kind == 'offset' and offset is None: raise ValueError("bridge 'offset': this captioner has no modality offset; pass one, see capdec.noise.modality_offset")
+        if kind == 'offset' and offset is None: raise ValueError("bridge 'offset': this captioner has no modality offset; make one with `capdec offset` and pass it (capdec predict --add_modality_offset, or Bridge in Python)")
         if kind == 'memory' and memory is None: raise ValueError("bridge 'memory': this captioner has no memory of captions; give it one with `remember`")
         self.kind,self.offset,self.memory,self.sentences,self.temperature = kind, offset, memory, sentences, temperature
 
@@ -137,7 +137,7 @@ def _load(cls, name, device, clip_model_type, bridge, encoder, dtype, official):
     kind = clip_model_type or info.get('encoder') or model.config.encoder
     if not encoder: tower = _NoEncoder(kind, model.config.prefix_size)
     elif kind: tower = load_encoder(kind, device, dtype if device.type == 'cuda' else None)
-    else: raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type')
+    else: raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type (--clip_model_type)')
     return cls(model.to(half), tower, _load_bridge(folder, info, bridge) if folder else Bridge(bridge or 'none'))
 
 Captioner.from_pretrained = classmethod(from_pretrained)

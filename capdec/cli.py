@@ -17,11 +17,11 @@ from fastcore.script import Param,bool_arg
 # %% ../nbs/11_cli.ipynb #bd71b37c
 def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
-    from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images,sniff
+    from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images
     if not data: raise ValueError('--data: name the file of captions')
     if dataset_mode:
         name = named(dataset_mode, verb)[0]
-        if SOURCES[name].layout == 'raw' and (Path(data).is_dir() or sniff(data) in ('text','table')): # books and articles, as they are published
+        if SOURCES[name].layout == 'raw' and _is_running_text(data):
             from capdec.open_text import read_open_text
             return read_open_text(data, shakespeare=name == 'shakespeare')
         return read_dataset(dataset_mode, data, verb, images or None, factual or None)
@@ -29,11 +29,25 @@ def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
     records = read_captions(data, None if split == 'all' else split)
     return select_images(records, images) if images else records
 
+def _is_running_text(data):
+    "Books and articles as they are published, and not a file of captions that were made of them?"
+    from zipfile import is_zipfile
+    from capdec.data import sniff
+    if Path(data).is_dir(): return not (Path(data)/'index.json').exists() # a store of captions
+    return is_zipfile(data) or sniff(data) in ('text','table')
+
 def _source(data):
     "What a store notes of the file that its captions come from"
     from capdec.core import file_sha256
     file = next((p for p in (Path(data), *Path(data).parents) if p.is_file()), None) # the archive, when `data` is a file in one
     return dict(source=Path(data).name, sha256=file_sha256(file) if file else None)
+
+def _write(records, out, data, metrics=False):
+    "Captions into a file, or into shards where its name ends in .store: how many"
+    from capdec.data import write_captions,write_metrics_layout
+    if Path(out).suffix != '.store' or metrics: return (write_metrics_layout if metrics else write_captions)(records, out)
+    from capdec.store import store_captions
+    return store_captions(records, out, _source(data))
 
 def _said(path, what): print(f'{what}: {path}')
 
@@ -55,20 +69,15 @@ def parse(
     metrics:bool=False, # Write the layout that evaluation tools read: {images, annotations}
 ):
     "Bring captions of any origin into CapDec's format"
-    from capdec.data import write_captions,write_metrics_layout
-    records = _records(data, split, dataset_mode, images_list, factual)
-    if Path(out).suffix == '.store' and not metrics:
-        from capdec.store import store_captions
-        n = store_captions(records, out, _source(data))
-    else: n = (write_metrics_layout if metrics else write_captions)(records, out)
+    n = _write(_records(data, split, dataset_mode, images_list, factual), out, data, metrics)
     _said(out, f'{n:,} captions')
 
 # %% ../nbs/11_cli.ipynb #308338c0
 def open_text(
-    data:str, # Text file, folder of .txt files, or CSV
-    out:str='sentences.json', # File to write
-    min_words:int=4, # Fewest words of a sentence
-    max_words:int=20, # Most words of a sentence
+    data:str, # Text file, CSV, or a folder or .zip of either
+    out:str='sentences.json', # File to write; a name that ends in .store makes a folder of Arrow shards, for corpora larger than memory
+    min_words:int=None, # Fewest words of a sentence (default: 4; with --shakespeare any number)
+    max_words:int=None, # Most words of a sentence (default: 20; with --official 18, with --shakespeare any number)
     column:str='', # Column of a CSV that holds the text
     official:bool=False, # Clean as CapDec's hp_to_coco_format.py
     shakespeare:bool=False, # Every line a caption, as CapDec's parse_sheikspeare.py
@@ -79,13 +88,12 @@ def open_text(
     seed:int=0, # Of the mix
 ):
     "Make captions of any text: sentences of 4 to 20 words, each once"
-    from capdec.data import read_captions,write_captions
+    from capdec.data import read_captions
     from capdec.open_text import CorpusReport,mix as mixed,read_open_text
     report = CorpusReport()
-    lengths = {} if official or shakespeare else dict(min_words=min_words, max_words=max_words)
-    records = read_open_text(data, column=column or None, official=official, shakespeare=shakespeare, language=language, encoding=encoding, report=report, **lengths)
+    records = read_open_text(data, min_words, max_words, column or None, language, encoding=encoding, official=official, shakespeare=shakespeare, report=report)
     if mix: records = mixed(read_captions(mix), records, share, seed)
-    n = write_captions(records, out)
+    n = _write(records, out, data)
     if report.why(): print(f'left out: {report.why()}')
     _said(out, f'{n:,} sentences')
     return 1 if report.failed else 0
@@ -188,7 +196,7 @@ OFFSETS = ('offset.safetensors','offset.npz','CLIP_embeddings_centers_info.pkl',
 def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0), image_dir=''):
     "A store to train on, made first when `data` is a file of captions or an official pickle"
     from capdec.core import file_sha256
-    if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data takes a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
+    if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data and --val_pt take a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
     kind = 'image' if image else 'text'
     if any(edit[:2]) and (image or _vector_store(data) is not None or str(data).endswith(('.pkl','.pickle'))): raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to `capdec embed`, or give `train` a file of captions')
     if (store := _vector_store(data)) is not None:
@@ -926,6 +934,7 @@ def data(
 ):
     "List the known data sets, or count what a local copy holds against what it should hold"
     from capdec.data import counts_table,sources_table,verify_source
+    if path and not name: raise ValueError(f'--name: which data set is {path}? `capdec data` lists them')
     if not name: print(sources_table()); return 0
     if not path: raise ValueError(f'--path: where is your copy of {name}?')
     rows = verify_source(path, name)

@@ -198,7 +198,7 @@ def read_karpathy(
     restval:bool=True, # Count `restval` as `train`, as CapDec and everybody else does
 )->Iterator[dict]: # Records; `filename` with its folder where the file names one
     "Captions of a data set in Karpathy's layout"
-    if split not in (*KARPATHY_SPLITS, None): raise ValueError(f'split {split!r}: use {", ".join(KARPATHY_SPLITS)} or None for all')
+    if split not in (*KARPATHY_SPLITS, None): raise ValueError(f'split {split!r}: use {", ".join(KARPATHY_SPLITS)} or all (None in Python)')
     wanted = KARPATHY_SPLITS if split is None else ('train','restval') if split == 'train' and restval else (split,)
     def rows():
         images = 0
@@ -242,11 +242,18 @@ def _lines(path, pattern):
             if '\0' in line: raise ValueError(f'{path}: holds binary data (line {i}), text was expected')
             yield i, line.rstrip('\n')
 
-def _beside(path, pattern):
-    "A path to the file named like `pattern` in the same folder or archive"
+def _list_beside(path, split):
+    "The list of a part's images in the same folder or archive as a token file"
+    name = f"*{'dev' if split == 'val' else split}Images.txt"
     where,member = _locate(path, '*')  if Path(path).suffix != '.zip' and not Path(path).is_dir() else (Path(path), '')
-    box = where.parent if member is None else where
-    return box/_find_member(box, pattern)
+    if member is not None: return where/_find_member(where, name)
+    if found := sorted(where.parent.glob(name)): return found[0]
+    raise FileNotFoundError(f'{where.parent}: nothing in it is named like {name}')
+
+def _listed(path, split):
+    "`split`, where a list says which images of a token file belong to it"
+    with contextlib.suppress(FileNotFoundError):
+        if split: _list_beside(path, split); return split
 
 def read_flickr8k_tokens(
     path:str|Path, # `Flickr8k.token.txt`, or `Flickr8k_text.zip` that holds it
@@ -254,9 +261,9 @@ def read_flickr8k_tokens(
 )->Iterator[dict]: # Records
     "Captions of a Flickr8k or Flickr30k token file"
     pattern = 'Flickr8k.token.txt|results*.token|*.token|*.token.txt'
-    if split not in (None,'train','dev','val','test'): raise ValueError(f'split {split!r}: use train, dev, test or None for all')
+    if split not in (None,'train','dev','val','test'): raise ValueError(f'split {split!r}: use train, dev, test or all (None in Python)')
     def rows():
-        keep = None if split is None else {l.strip() for _,l in _lines(_beside(path, f"*{'dev' if split == 'val' else split}Images.txt"), '*')}
+        keep = None if split is None else {l.strip() for _,l in _lines(_list_beside(path, split), '*')}
         for i,line in _lines(path, pattern):
             if not line.strip(): continue
             m = re.fullmatch(r'([^\t#]+)#\d+\s*\t(.*)', line)
@@ -292,7 +299,7 @@ def style_part(
     seed:int=0, # Another seed, another draw
 )->set: # The names in that part
     "The paper's random 6/7 - 1/7 split: a function of seed and file names alone"
-    if part not in ('train','test',None): raise ValueError(f'part {part!r}: use train, test or None for all')
+    if part not in ('train','test',None): raise ValueError(f'part {part!r}: use train, test or all (None in Python)')
     order = sorted(set(names), key=lambda o: hashlib.sha256(f'{seed}:{o}'.encode()).digest())
     k = round(len(order)/7)
     return set(order[:k] if part == 'test' else order[k:] if part == 'train' else order)
@@ -552,7 +559,7 @@ def _not_flickrstyle(path):
 
 def read_captions(
     path:str|Path, # Any file of captions: plain, `.gz`, a zip, `archive.zip/member`, a folder with one caption file, Parquet or Arrow, or a folder of their shards
-    split:str|None='train', # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named after their part); `None` for all
+    split:str|None='train', # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named after their part, Flickr8k's lists beside its token file); `None` for all
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
     def records():
@@ -562,7 +569,7 @@ def read_captions(
         shape,part = sniff(file),_Part(split)
         if shape == 'karpathy': return read_karpathy(path, split)
         if shape == 'coco': return read_coco(file)
-        if shape == 'tokens': return read_flickr8k_tokens(path)
+        if shape == 'tokens': return read_flickr8k_tokens(path, _listed(path, split))
         if shape == 'jsonl': return _records(part.check(_json_lines(path, ANY, None, None, part), path), path)
         if shape == 'table': return _records(part.check(_table_rows(path, ANY, None, None, part), path), path)
         if shape == 'names': return _records(((image_id_of(k) if _is_image(k) else int(k) if k and k.isdecimal() else k or '', o, None, k if _is_image(k) else None) for k,o in json_items(path, ANY)), path)
@@ -681,7 +688,7 @@ def dataset_mode(
     if s in MODES[verb]: return MODES[verb][s]
     name,_,part = s.partition('/')
     if name in SOURCES: return name, part or None
-    raise ValueError(f'dataset {mode!r}: use a number ({", ".join(MODES[verb])}) or a name ({", ".join(SOURCES)})')
+    raise ValueError(f'data set {mode!r} (--dataset_mode): use a number ({", ".join(MODES[verb])}) or a name ({", ".join(SOURCES)})')
 
 # %% ../nbs/01_data_parsing.ipynb #381750ab
 def _own_file(path, src, part=None):
@@ -691,6 +698,13 @@ def _own_file(path, src, part=None):
     name = 'dataset_coco.json' if src.layout == 'ids' else PurePosixPath(src.files).name.replace('*', part or '*')
     try: return path/_find_member(path, f'{name}|{name}.gz')
     except FileNotFoundError: return path # its captions in another file
+
+def _check_source(path, name, src, layout):
+    "Running text is no data set of photos, and one data set's file is not another's"
+    if layout == 'text': raise ValueError(f'{path}: is plain text; {name} is captions of photos ({src.files}). Leave the data set (--dataset_mode) out to read the lines as they are')
+    own,file = 'dataset_coco.json' if src.layout == 'ids' else src.files, PurePosixPath(path).name.removesuffix('.gz')
+    other = next((k for k,o in SOURCES.items() if o.layout == 'karpathy' and o.files == file != own), None)
+    if other: raise ValueError(f'{path}: is the file of {other}; the data set {name} (--dataset_mode) is in {own}')
 
 def read_dataset(
     mode:str|int|float, # Name or official number, see `dataset_mode`
@@ -708,13 +722,15 @@ def read_dataset(
     if src.layout == 'ids' and images is None:
         raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list ({src.files}) as images (--images_list)")
     if src.layout == 'raw':
-        if sniff(path) not in ('list','coco','jsonl'):
+        if sniff(path) not in ('list','coco','jsonl','shards'):
             raise ValueError(f'{path}: {name} is running text; make captions of it with `capdec open-text` and pass the result')
         records = read_captions(path)
     elif src.layout == 'flickrstyle': records = read_flickrstyle(path, src.style, part, seed, factual)
     else:
-        layout = sniff(path) if src.layout == 'karpathy' else ''
-        records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path, part) if layout == 'tokens' else read_captions(path, None if src.layout == 'ids' else part)
+        layout = sniff(path)
+        _check_source(path, name, src, layout)
+        if src.layout != 'karpathy': records = read_captions(path, None if src.layout == 'ids' else part)
+        else: records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path, part) if layout == 'tokens' else read_captions(path, part)
     return records if images is None else select_images(records, images)
 
 # %% ../nbs/01_data_parsing.ipynb #cdc3110f
@@ -725,7 +741,8 @@ def _count(pairs):
 
 def _count_karpathy(path, src):
     path = _own_file(path, src)
-    if sniff(path) != 'karpathy': return _count((k, o['image_id']) for k,split in (('train','train'),('val','dev'),('test','test')) for o in read_flickr8k_tokens(path, split))
+    if (layout := sniff(path)) not in ('karpathy','tokens'): raise ValueError(f"{path}: not in Karpathy's layout ({src.files})")
+    if layout == 'tokens': return _count((k, o['image_id']) for k,split in (('train','train'),('val','dev'),('test','test')) for o in read_flickr8k_tokens(path, split))
     images = (o for k,o in json_items(path, '*') if k == 'images')
     return _count((o['split'], o['filename']) for o in images for _ in _field(o, 'sentences', path))
 

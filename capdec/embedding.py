@@ -373,7 +373,7 @@ def load_encoder(
     if path.is_dir(): return HFEncoder(path, device, dtype, download_root)
     if name in CLIP_MODELS or path.is_file() or path.suffix == '.pt': return OpenAIClip(name, device, dtype, download_root)
     if str(name).count('/') == 1: return HFEncoder(str(name), device, dtype, download_root)
-    raise ValueError(f'encoder {str(name)!r}: use mini, {", ".join(CLIP_MODELS)}, a Hugging Face id such as google/siglip2-base-patch16-224, or the path of a file or folder')
+    raise ValueError(f'encoder {str(name)!r} (--clip_model_type): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face id such as google/siglip2-base-patch16-224, or the path of a file or folder')
 
 # %% ../nbs/02_embedding.ipynb #37261eb8
 def _meta(encoder, kind, shard_rows, batch_size, meta):

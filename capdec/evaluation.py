@@ -92,11 +92,12 @@ def meteor(
 SPICE_JARS = ('stanford-corenlp-3.6.0.jar','stanford-corenlp-3.6.0-models.jar')
 SPICE_URL = 'https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip'
 
+def _spice_folder(): return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')/'spice'
+
 def spice_missing()->str: # What to do, in one line; empty when SPICE can run
-    "Says which files SPICE lacks and where they belong"
-    lib = _toolbox('spice', 'lib')
-    lack = [o for o in SPICE_JARS if not (lib/o).exists()]
-    return f'SPICE skipped: put {" and ".join(lack)} from {SPICE_URL} into {lib}' if lack else ''
+    "Says which files SPICE lacks and where they belong: in the folder `spice` of `$CAPDEC_WEIGHTS` or `~/.cache/capdec`"
+    lack = [o for o in SPICE_JARS if not any((d/o).exists() for d in (_spice_folder(), _toolbox('spice', 'lib')))]
+    return f'SPICE skipped: put {" and ".join(lack)} from {SPICE_URL} into {_spice_folder()}' if lack else ''
 
 def spice(
     captions:list[str], # Tokenized captions
@@ -108,7 +109,7 @@ def spice(
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         write_json(d/'in.json', [{'image_id': i, 'test': c, 'refs': r} for i,(c,r) in enumerate(zip(captions, refs, strict=True))])
-        cmd = [java_command(), *JAVA_FLAGS, *opens, '-Xmx8G', '-jar', 'spice-1.0.jar', str(d/'in.json'), '-out', str(d/'out.json'), '-subset', '-silent']
+        cmd = [java_command(), *JAVA_FLAGS, *opens, '-Xmx8G', '-cp', os.pathsep.join(['spice-1.0.jar', *(str(_spice_folder()/o) for o in SPICE_JARS)]), 'edu.anu.spice.SpiceScorer', str(d/'in.json'), '-out', str(d/'out.json'), '-subset', '-silent']
         p = subprocess.run(cmd, cwd=_toolbox('spice'), capture_output=True)
         if p.returncode or not (d/'out.json').exists(): raise _java_error('SPICE', p.stderr)
         found = {o['image_id']: float(o['scores']['All']['f'] or 0) for o in json.loads((d/'out.json').read_text(encoding='utf-8'))}
@@ -157,7 +158,7 @@ def match_ids(
     strange = [k for k in pred if k not in refs]
     if len(strange) == len(pred):
         raise ValueError(f'no prediction belongs to an image that has references: predictions are for {_few(pred)}, references for {_few(refs)}')
-    if strange: raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references ({_few(strange)}): wrong split?')
+    if strange: raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references ({_few(strange)}): wrong split (--split)?')
     if double: notes.append(f'same caption given twice for {_n(len(double),"image")} ({_few(double)}): counted once')
     if lack := [k for k in refs if k not in pred]:
         notes.append(f'no prediction for {len(lack):,} of {_n(len(refs),"image")} ({_few(lack)}): the scores are of the others')
@@ -244,7 +245,7 @@ def evaluate(
     if isinstance(predictions, (str,Path)):
         predictions,inside = read_predictions(predictions)
         references = inside if references is None else references
-    if references is None: raise ValueError('no references: pass a file of captions, or {image_id: [captions]}')
+    if references is None: raise ValueError('no references: pass a file of captions (--references), or {image_id: [captions]}')
     pred,refs,notes = match_ids(predictions, _load_references(references, split))
     start = time.time()
     flat = ptb_tokenize([*pred.values(), *(c for r in refs.values() for c in r)])

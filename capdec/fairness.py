@@ -241,7 +241,7 @@ def _mode(mode, terms):
     "`(swap at all?, group that is exchanged or None for both)`"
     names = {'0':0, 'none':0, '1':1, 'both':1, '2':2, 'first':2, terms.groups[0]:2, '3':3, 'second':3, terms.groups[1]:3}
     if terms is GENDER: names.update(men=2, women=3)
-    if str(mode) not in names: raise ValueError(f'mode {mode!r}: use 0 none, 1 both, 2 {terms.groups[0]} only or 3 {terms.groups[1]} only')
+    if str(mode) not in names: raise ValueError(f'mode {mode!r} (--fix_gender_imbalance_mode): use 0 none, 1 both, 2 {terms.groups[0]} only or 3 {terms.groups[1]} only')
     n = names[str(mode)]
     return n > 0, None if n < 2 else terms.groups[n-2]
 

@@ -454,7 +454,7 @@ def from_pretrained(cls:CaptionModel,
     "Load a captioner that `save` or `push_to_hub` wrote"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    if Path(name).is_file(): raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints: `load_official`)')
+    if Path(name).is_file(): raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt or .safetensors)')
     folder = Path(name) if Path(name).is_dir() else _hub_folder(str(name), revision)
     for f in ('config.json', WEIGHTS):
         if not (folder/f).exists(): raise FileNotFoundError(f'{folder/f}: missing; a captioner is a folder with config.json, {WEIGHTS} and the files of a tokenizer')

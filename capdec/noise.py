@@ -272,7 +272,8 @@ def load_bridge(
         width = state['layers.0.weight'].shape[1]
         net = ImageToTextBridge(width, len(state)//2)
         net.load_state_dict(state)
-    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as e:
+    except pickle.UnpicklingError: raise ValueError(f'{path}: holds more than tensors, or is no checkpoint; refused, since loading it could run code') from None
+    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError, EOFError) as e:
         raise ValueError(f'{path}: not the weights of an ImageToTextBridge ({(str(e) or type(e).__name__).splitlines()[0]})') from None
     if d and width != d: raise ValueError(f'{path}: a bridge for vectors of {width} numbers, not of {d}')
     return net.eval()

@@ -7,11 +7,13 @@ __all__ = ['PIECE', 'TEXT_COLUMNS', 'split_sentences', 'count_words', 'read_line
            'read_open_text', 'mix']
 
 # %% ../nbs/07_open_text.ipynb #430bf7be
-import contextlib,csv,gzip,hashlib,random,re,warnings
+import contextlib,csv,gzip,hashlib,io,random,re,warnings,zipfile
 from collections import Counter
 from dataclasses import dataclass,field
 from itertools import chain,islice
 from pathlib import Path
+
+from .data import _members,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
 def split_sentences(
@@ -52,14 +54,14 @@ def _unquote(line):
 # %% ../nbs/07_open_text.ipynb #f9d26c75
 @contextlib.contextmanager
 def _opened(path, encoding):
-    "A text file, plain or .gz, opened for reading; errors of its encoding name the file"
-    path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
-    opener = gzip.open if path.suffix.lower() == '.gz' else open
+    "A text file, plain, .gz or in a zip archive, opened for reading; errors of its encoding name the file"
+    path,how = Path(path), dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
     try:
-        with opener(path, 'rt', encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='') as f: yield f
+        with contextlib.ExitStack() as stack:
+            if path.exists(): yield stack.enter_context((gzip.open if path.suffix.lower() == '.gz' else open)(path, 'rt', **how))
+            else: yield stack.enter_context(io.TextIOWrapper(stack.enter_context(open_binary(path)), **how))
     except UnicodeDecodeError as e:
-        raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its encoding, for example encoding="cp1252"') from None
+        raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its encoding, for example encoding="cp1252" (--encoding cp1252 of capdec open-text)') from None
     except LookupError: raise ValueError(f'encoding {encoding!r}: unknown; use for example utf-8, utf-16 or cp1252') from None
     except (gzip.BadGzipFile, EOFError) as e: raise ValueError(f'{path}: damaged .gz file ({e})') from None
 
@@ -88,7 +90,7 @@ def _texts(lines, wrapped, language):
 
 # %% ../nbs/07_open_text.ipynb #a288bc5f
 TEXT_COLUMNS = ('text','article','content','body','sentence','caption','line') # Columns tried when none is named
-_NOT_TEXT = {'.json','.jsonl','.zip','.pdf','.docx','.epub','.html','.htm','.parquet','.xlsx','.pkl','.pt','.jpg','.png'}
+_NOT_TEXT = {'.json','.jsonl','.pdf','.docx','.epub','.html','.htm','.parquet','.xlsx','.pkl','.pt','.jpg','.png'}
 
 def _column(path, column, encoding):
     "The fields of one column of a .csv or .tsv file"
@@ -101,7 +103,7 @@ def _column(path, column, encoding):
             names = [o.strip() for o in next(csv.reader([head], delimiter=sep))]
             if column is None:
                 found = [o for o in names if o.lower() in TEXT_COLUMNS] or (names if len(names) == 1 else [])
-                if not found: raise ValueError(f'{path}: which column holds the text? name one with column=...; there are {", ".join(names)}')
+                if not found: raise ValueError(f'{path}: which column holds the text? name one as column (--column of capdec open-text); there are {", ".join(names)}')
                 col = names.index(found[0])
             elif column in names: col = names.index(column)
             else: raise ValueError(f'{path}: no column {column!r}; there are {", ".join(names)}')
@@ -113,21 +115,25 @@ def _column(path, column, encoding):
 
 # %% ../nbs/07_open_text.ipynb #c5f4f534
 def _files(source):
-    "The text files that `source` names: files as they are, a folder's .txt in order of their names"
+    "The text files that `source` names: files as they are, those in a folder or archive in order of their names"
     for s in ([source] if isinstance(source, (str,Path)) else source):
         p = Path(s)
-        if not p.is_dir():
-            suffix = Path(p.name.lower().removesuffix('.gz')).suffix
-            if suffix in _NOT_TEXT: raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder of .txt')
-            yield p
-            continue
-        found = sorted(o for o in p.rglob('*') if o.name.lower().endswith(('.txt','.txt.gz')) and not any(q.startswith('.') for q in o.relative_to(p).parts))
-        if not found: raise FileNotFoundError(f'{p}: no .txt files in this folder')
-        yield from found
+        suffix = Path(p.name.lower().removesuffix('.gz')).suffix
+        if p.is_dir() or suffix == '.zip' and p.exists(): yield from _inside(p)
+        elif suffix in _NOT_TEXT: raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder or .zip of them')
+        else: yield p
+
+def _inside(box):
+    "The .txt files in a folder or zip archive; where there are none, its tables"
+    try: names = [o for o in _members(box) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
+    except zipfile.BadZipFile as e: raise ValueError(f'{box}: damaged archive ({e}); download it again') from None
+    for kind in ('.txt', ('.csv','.tsv')):
+        if found := sorted(box/o for o in names if o.lower().removesuffix('.gz').endswith(kind)): return found
+    raise FileNotFoundError(f'{box}: no .txt, .csv or .tsv files in it')
 
 # %% ../nbs/07_open_text.ipynb #29da0498
 def read_lines(
-    source:str|Path|list, # Text file, folder of `.txt` files, table, or a list of them; each may be `.gz`
+    source:str|Path|list, # Text file, table, folder or zip archive of them, or a list of these; files may be `.gz`
     column:str|None=None, # Column of a table; `None`: the only one, or one named as in `TEXT_COLUMNS`
     encoding:str='utf-8', # Encoding of the files
 ): # Iterator of `(lines, name of the file)`, one pair per file or field; `lines` yields `(line, does it end here)`
@@ -137,13 +143,13 @@ def read_lines(
             for text in _column(path, column, encoding): yield ((o, True) for o in text.splitlines()), path
             continue
         head = [o for o,_ in islice(_lines(path, encoding), 500)]
-        if any('\0' in o for o in head): raise ValueError(f'{path}: holds zero bytes, so it is no text in {encoding}; is it UTF-16 (encoding="utf-16")?')
+        if any('\0' in o for o in head): raise ValueError(f'{path}: holds zero bytes, so it is no text in {encoding}; is it UTF-16 (encoding="utf-16", --encoding utf-16)?')
         quoted = _all_quoted(head)
         yield ((_unquote(o) if quoted else o, ended) for o,ended in _lines(path, encoding)), path
 
 # %% ../nbs/07_open_text.ipynb #600830ac
 def read_texts(
-    source:str|Path|list, # Text file, folder of `.txt` files, table, or a list of them; each may be `.gz`
+    source:str|Path|list, # Text file, table, folder or zip archive of them, or a list of these; files may be `.gz`
     column:str|None=None, # Column of a table; `None`: the only one, or one named as in `TEXT_COLUMNS`
     wrapped:bool|None=None, # True: lines go on until an empty one; False: a line's end ends a sentence; `None`: judge by the first 500 lines
     encoding:str='utf-8', # Encoding of the files
@@ -193,7 +199,7 @@ def _verses(source, column, encoding):
 
 # %% ../nbs/07_open_text.ipynb #b48a2dfd
 def read_open_text(
-    source:str|Path|list, # Text file, folder of `.txt` files, table (.csv, .tsv), or a list of them; each may be `.gz`
+    source:str|Path|list, # Text file, table (.csv, .tsv), folder or zip archive of them, or a list of these; files may be `.gz`
     min_words:int|None=None, # Fewest words of a sentence; `None`: 4 (with `shakespeare`: any number)
     max_words:int|None=None, # Most words of a sentence; `None`: 20 (with `official`: 18, with `shakespeare`: any number)
     column:str|None=None, # Column of a table that holds the text
@@ -205,10 +211,10 @@ def read_open_text(
     report:CorpusReport|None=None, # Filled while the records are read
 ): # Iterator of `{image_id, caption, id, filename}`; both ids count the captions from 0
     "Sentences of any corpus as caption records, in the corpus's order"
-    if official and shakespeare: raise ValueError('official and shakespeare are two ways to clean: choose one')
+    if official and shakespeare: raise ValueError('official and shakespeare (--official, --shakespeare) are two ways to clean: choose one')
     lo = min_words if min_words is not None else 0 if shakespeare else 4
     hi = max_words if max_words is not None else float('inf') if shakespeare else 18 if official else 20
-    if not 0 <= lo <= hi: raise ValueError(f'min_words {lo} and max_words {hi}: use 0 <= min_words <= max_words')
+    if not 0 <= lo <= hi: raise ValueError(f'min_words {lo} and max_words {hi} (--min_words, --max_words): use 0 <= min_words <= max_words')
     def sentences(path):
         if official: return _official(path, column, encoding)
         if shakespeare: return _verses(path, column, encoding)
@@ -244,7 +250,7 @@ def _records(sentences, lo, hi, unique, report, source):
         report.kept += 1
     name = source if isinstance(source, (str,Path)) else ', '.join(map(str, source))
     if not report.seen: raise ValueError(f'{name}: holds no text')
-    if not report.kept: raise ValueError(f'{name}: none of its {report.seen:,} sentences has {lo} to {hi} words ({report.why()}); change min_words or max_words (of capdec open-text)')
+    if not report.kept: raise ValueError(f'{name}: none of its {report.seen:,} sentences has {lo} to {hi} words ({report.why()}); change min_words or max_words (--min_words, --max_words of capdec open-text)')
 
 # %% ../nbs/07_open_text.ipynb #cbc7819a
 def mix(
@@ -256,7 +262,7 @@ def mix(
 )->list[dict]: # Shuffled records with new `id`s; a sentence never shares the `image_id` of a caption
     "Captions and sentences in a fixed proportion"
     captions,sentences = list(captions),list(sentences)
-    if not 0 <= share <= 1: raise ValueError(f'share {share}: the share of sentences lies in 0..1')
+    if not 0 <= share <= 1: raise ValueError(f'share {share} (--share): the share of sentences lies in 0..1')
     if share < 1 and not captions: raise ValueError('mix: no captions given')
     if share > 0 and not sentences: raise ValueError('mix: no sentences given')
     totals = [len(o)/p for o,p in ((captions, 1-share), (sentences, share)) if p > 0]

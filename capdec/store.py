@@ -55,7 +55,7 @@ def _decode(table, name):
 def _read_index(path):
     "The index of the store in `path`, checked"
     if not path.exists(): raise FileNotFoundError(f'{path}: no such embedding store')
-    if not path.is_dir(): raise ValueError(f'{path}: is a file, an embedding store is a folder; official CapDec pickles are read by `import_official`')
+    if not path.is_dir(): raise ValueError(f'{path}: is a file, an embedding store is a folder, and official CapDec pickles end in .pkl')
     if not (path/'index.json').exists(): raise ValueError(f'{path}: not an embedding store (it has no index.json)')
     index = read_json(path/'index.json')
     if not isinstance(index, dict) or index.get('format') != FORMAT: raise ValueError(f'{path}/index.json: not the index of an embedding store')
@@ -140,7 +140,7 @@ def _found(path, new, resume):
         if path.exists() and any(not o.name.startswith('.') for o in path.iterdir()): raise ValueError(f'{path}: is not empty and not an embedding store; choose another folder')
         return None
     index = _read_index(path)
-    if not resume: raise ValueError(f'{path}: is {"a finished" if index["finished"] else "an unfinished"} store; continue it with resume=True, remove it, or choose another folder')
+    if not resume: raise ValueError(f'{path}: is {"a finished" if index["finished"] else "an unfinished"} store; remove it, or choose another folder (resume=True of create continues it)')
     old,want = [{'dim': o['dim'], 'dtype': o['dtype'], 'columns': list(o['columns']), **{k:v for k,v in o['meta'].items() if k != 'capdec'}} for o in (index, new)]
     differ = [k for k in {**old, **want} if old.get(k) != want.get(k)]
     if differ: raise ValueError(f'{path}: was begun with other options ({", ".join(f"{k}: {old.get(k)!r}, now {want.get(k)!r}" for k in differ)}); remove it first, or choose another folder')

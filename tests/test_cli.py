@@ -210,7 +210,7 @@ def test_official_numbers_are_those_of_the_verb(coco):
     assert ids('0') == COCO_NAMES['train'] and ids('0', verb='predict') == COCO_NAMES['val'] # embeddings_generator.py, predictions_runner.py
     assert ids('6', verb='predict') == COCO_NAMES['train'] and ids('5', verb='predict') == COCO_NAMES['val']
     assert ids('8', images=coco/'ids.txt') == [391895] and ids('7', images=coco/'ids.txt', verb='predict') == [391895]
-    with pytest.raises(ValueError, match='number'): ids('5')
+    with pytest.raises(ValueError, match='--dataset_mode.*number'): ids('5')
 
 def test_lists_of_images_and_factual_are_flags_of_three_verbs(coco, tmp_path):
     for list_flag in ('--images_list', '--images'): # parse had the shorter name
@@ -529,6 +529,45 @@ def test_every_official_number_reads_its_source_as_published(published, tmp_path
     capdec('parse', file, '--dataset_mode', mode, '--out', tmp_path/'c.json', *more, cwd=published, ok=True)
     got = [o['caption'].strip('"') for o in json.loads((tmp_path/'c.json').read_text())]
     assert got == want if isinstance(want, list) else len(got) == want
+
+@pytest.mark.parametrize('mode,file,more,want', [('0', 'archive.zip', (), ['coco val']), ('1', 'archive.zip', (), ['flickr30k val']), ('2', 'FlickrStyle_v0.9.zip', (), 1), ('3', 'FlickrStyle_v0.9.zip', (), 1),
+    ('4', 'FlickrStyle_v0.9.zip', ('factual.json',), 1), ('5', 'archive.zip', (), ['coco val']), ('6', 'archive.zip', (), ['coco train', 'coco restval']), ('8', 'archive.zip', (), ['coco val'])])
+def test_every_number_of_the_official_runner_reads_its_part(published, mode, file, more, want):
+    "What `predict` captions; 7 needs a list of images and has its own test"
+    from capdec.cli import _records
+    got = [o['caption'] for o in _records(published/file, 'val', mode, '', *(published/o for o in more), verb='predict')]
+    assert got == [f'A man of {o}.' for o in want] if isinstance(want, list) else len(got) == want
+
+def test_books_and_plays_as_kaggle_packs_them(published, tmp_path):
+    import zipfile
+    for name, files in (('play.zip', ['alllines.txt']), ('books.zip', ['books/one.txt']), ('news.zip', ['news.csv'])):
+        with zipfile.ZipFile(tmp_path/name, 'w') as z:
+            for o in files: z.write(published/o, o)
+    for mode, file, plain in (('6', 'books.zip', 'books'), ('7', 'news.zip', 'news.csv'), ('9', 'play.zip', 'alllines.txt')):
+        for i, path in enumerate((tmp_path/file, published/plain)): capdec('parse', path, '--dataset_mode', mode, '--out', tmp_path/f'{i}.json', ok=True)
+        assert (tmp_path/'0.json').read_text() == (tmp_path/'1.json').read_text()
+
+def test_lengths_and_output_of_open_text(published, tmp_path):
+    "The lengths count with the official cleanings too; a name that ends in .store makes a store, and goes in again by its data set's number"
+    from capdec.store import EmbeddingStore
+    run = lambda *a, ok=True: capdec('open-text', published/'books', *a, '--out', tmp_path/'o.json', ok=ok)
+    for more, n in (((), 2), (('--official',), 2), (('--official', '--min_words', 7), 1), (('--shakespeare', '--min_words', 1, '--max_words', 5), 0)):
+        r = run(*more, ok=bool(n))
+        if n: assert len(json.loads((tmp_path/'o.json').read_text())) == n
+        else: assert '--min_words, --max_words' in one_line(r)[0]
+    assert '(--min_words, --max_words)' in one_line(run('--min_words', 30, ok=False))[0] and '--share' in one_line(run('--mix', published/'factual.json', '--share', 2, ok=False))[0]
+    capdec('open-text', published/'books', '--out', tmp_path/'b.store', ok=True)
+    assert EmbeddingStore(tmp_path/'b.store').captions() == ['It was a bright cold day in spring.', 'The clocks were striking again.']
+    capdec('parse', tmp_path/'b.store', '--dataset_mode', 6, '--out', tmp_path/'again.json', ok=True)
+    assert len(json.loads((tmp_path/'again.json').read_text())) == 2
+
+def test_wrong_files_and_numbers_name_the_flag(published, tmp_path):
+    (tmp_path/'two.csv').write_text('one,two\nx,y\n'); (tmp_path/'lines.txt').write_text('A man walks his dog.\n'); (tmp_path/'p.json').write_text('[{"image_id": 1, "caption": "a"}]')
+    for args, says in ((('parse', 'lines.txt', '--dataset_mode', 0), '--dataset_mode'), (('parse', 'lines.txt', '--dataset_mode', 5), '--dataset_mode'), (('parse', published/'archive.zip'/'dataset_coco.json', '--dataset_mode', 1), '--dataset_mode'),
+                       (('parse', 'two.csv', '--dataset_mode', 7), '--column'), (('open-text', 'two.csv'), '--column'), (('open-text', 'lines.txt', '--official', '--shakespeare'), '--shakespeare'), (('train', '--data', 'lines.txt', '--val_pt', 'gone.pkl', '--clip_model_type', 'mini', '--device', 'cpu'), '--val_pt'), (('embed', '--data', 'lines.txt', '--clip_model_type', 'vit'), '--clip_model_type'),
+                       (('evaluate', 'p.json'), '--references'), (('data', '--path', 'lines.txt'), '--name')):
+        said = one_line(capdec(*args, cwd=tmp_path, ok=False))
+        assert len(said) == 1 and says in said[0] and '=...' not in said[0], said
 
 def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
     from capdec.store import EmbeddingStore, safe_unpickle

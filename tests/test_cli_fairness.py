@@ -41,7 +41,7 @@ def test_train_learns_the_edited_captions(edited):
     assert told != captions and 'man : woman' in r.stdout and (d/'run'/'captions.json.train.store'/'debias.json').exists()
 
 @pytest.mark.parametrize('args,error', [
-    (('--fix_gender_imbalance_mode', 7), 'use 0 none'), (('--gender_terms', 'age.json'), 'give both'), (('--fix_gender_imbalance_mode', 1, '--gender_terms', 'none.json'), 'none.json'),
+    (('--fix_gender_imbalance_mode', 7), '--fix_gender_imbalance_mode): use 0 none'), (('--gender_terms', 'age.json'), 'give both'), (('--fix_gender_imbalance_mode', 1, '--gender_terms', 'none.json'), 'none.json'),
     (('--fix_gender_imbalance_mode', 1, '--gender_terms', 'captions.json'), 'captions.json')])
 def test_swaps_that_cannot_be_made(edited, args, error):
     d, _ = edited

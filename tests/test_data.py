@@ -344,6 +344,24 @@ def test_parts_of_the_token_file(tmp_path):
     (tmp_path/'Flickr_8k.devImages.txt').write_text('b.jpg\n'); (tmp_path/'Flickr_8k.trainImages.txt').write_text('a.jpg\n'); (tmp_path/'Flickr_8k.testImages.txt').write_text('b.jpg\n')
     assert [o['caption'] for o in read_dataset('flickr8k/val', tmp_path/'Flickr8k.token.txt')] == ['two .']
     assert [r['captions'] for r in verify_source(tmp_path/'Flickr8k.token.txt', 'flickr8k')] == [1, 1, 1]
+    for file in (tmp_path, tmp_path/'Flickr8k.token.txt'): # a part that is asked for is not lost when the file is read without the data set's name
+        assert [[o['caption'] for o in read_captions(file, s)] for s in ('train', 'val', 'test', None)] == [['one .'], ['two .'], ['two .'], ['one .', 'two .']]
+    for o in tmp_path.glob('*Images.txt'): o.unlink()
+    assert [len(list(read_captions(tmp_path/'Flickr8k.token.txt', s))) for s in ('train', 'val', 'restval', None)] == [2, 2, 2, 2] # no list, no parts
+
+def test_data_sets_refuse_what_cannot_be_theirs(tmp_path):
+    (tmp_path/'lines.txt').write_text('A man walks his dog.\nA woman feeds her cat.\n')
+    for name in ('coco', 'flickr30k'): (tmp_path/f'dataset_{name}.json').write_text(_karpathy([f'{name} {i}' for i in range(9)]))
+    for mode, verb in [(m, 'embed') for m in ('0', '0.5', '1', '1.5', 'flickr8k/val', 'coco-captions')] + [(m, 'predict') for m in '01568']:
+        with pytest.raises(ValueError, match='lines.txt: is plain text.*--dataset_mode'): list(read_dataset(mode, tmp_path/'lines.txt', verb))
+    with pytest.raises(ValueError, match='is plain text'): list(read_dataset('8', tmp_path/'lines.txt', images=[1]))
+    for mode, file, own in (('1', 'coco', 'flickr30k'), ('0', 'flickr30k', 'coco'), ('flickr8k', 'coco', 'flickr8k')):
+        with pytest.raises(ValueError, match=rf'is the file of {file}; the data set {own} \(--dataset_mode\) is in dataset_{own}.json'): list(read_dataset(mode, tmp_path/f'dataset_{file}.json'))
+    with pytest.raises(ValueError, match='is the file of flickr30k; the data set coco-balanced'): list(read_dataset('8', tmp_path/'dataset_flickr30k.json', images=[1]))
+    assert len(list(read_dataset('1', tmp_path/'dataset_flickr30k.json'))) == len(list(read_dataset('0', tmp_path/'dataset_coco.json'))) == 6
+    write_captions(read_captions(tmp_path/'dataset_coco.json'), tmp_path/'dataset.json')
+    assert len(list(read_dataset('0', tmp_path/'dataset.json'))) == 6 # the official tools' own list, under any name
+    with pytest.raises(ValueError, match="not in Karpathy's layout"): verify_source(tmp_path/'lines.txt', 'coco')
 
 # --- the real files
 

@@ -104,20 +104,23 @@ def test_no_java_wheel_is_one_line(monkeypatch):
 
 def test_spice_is_skipped_with_a_line_that_helps(monkeypatch):
     monkeypatch.setattr(evaluation, 'SPICE_JARS', ('not-there.jar',))
+    monkeypatch.delenv('CAPDEC_WEIGHTS', raising=False)
     got = evaluate(PRED, REFS, ('rouge', 'spice'))
-    assert list(got.corpus) == ['ROUGE_L'] and any('not-there.jar' in n and 'https://' in n and 'lib' in n for n in got.notes)
+    assert list(got.corpus) == ['ROUGE_L'] and any('not-there.jar' in n and 'https://' in n and n.endswith('spice') for n in got.notes)
     with pytest.raises(ValueError, match='SPICE skipped'): spice(['a'], [['a']])
 
 
 def test_spice_reads_what_its_program_writes(monkeypatch, tmp_path):
     "Its jars are not to be had here: a stand-in program answers in SPICE's own output format, in another order"
     fake = tmp_path/'java'
-    fake.write_text(f'#!{sys.executable}\nimport json,sys\na = sys.argv\nsrc = json.load(open(next(o for o in a if o.endswith("in.json"))))\n'
+    (tmp_path/'spice').mkdir()
+    for o in evaluation.SPICE_JARS: (tmp_path/'spice'/o).touch() # beside the other weights, where a new installation leaves them alone
+    monkeypatch.setenv('CAPDEC_WEIGHTS', str(tmp_path))
+    fake.write_text(f'#!{sys.executable}\nimport json,sys\na = sys.argv\nassert all(f"{tmp_path}/spice/{{o}}" in a[a.index("-cp")+1] for o in {evaluation.SPICE_JARS})\nsrc = json.load(open(next(o for o in a if o.endswith("in.json"))))\n'
         'json.dump([{"image_id": o["image_id"], "scores": {"All": {"f": len(o["test"].split())/10}}} for o in src[::-1]], open(a[a.index("-out")+1], "w"))\n')
     fake.chmod(0o755)
     monkeypatch.setattr(evaluation, 'java_command', lambda: str(fake))
-    monkeypatch.setattr(evaluation, 'spice_missing', lambda: '')
-    assert spice(['a b', 'a b c d'], [['x'], ['y']]) == (pytest.approx(.3), [.2, .4])
+    assert not spice_missing() and spice(['a b', 'a b c d'], [['x'], ['y']]) == (pytest.approx(.3), [.2, .4])
 
 
 # --- odd captions

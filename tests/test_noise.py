@@ -93,3 +93,11 @@ def test_offset_closes_the_gap_on_real_vectors(shared):
     z = np.load(shared/'data'/'clip_vitb32'/'embeddings.npz')
     text, image = normalise(torch.tensor(z['flickr_text_emb'])), normalise(torch.tensor(z['flickr_image_emb']))
     assert (image.mean(0) - (text + modality_offset(image, text)).mean(0)).norm() < 1e-5
+
+def test_weights_of_a_bridge_that_would_run_code_are_refused(tmp_path):
+    from capdec.noise import load_bridge
+    class Evil:
+        def __reduce__(self): return (tmp_path/'ran').touch, ()
+    torch.save({'layers.0.weight': Evil()}, tmp_path/'evil.pt')
+    with pytest.raises(ValueError, match='refused, since loading it could run code$'): load_bridge(tmp_path/'evil.pt')
+    assert not (tmp_path/'ran').exists()

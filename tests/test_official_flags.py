@@ -181,6 +181,13 @@ def test_is_not_rn_and_image_embeddings(lab):
     assert r.model.config.prefix_size == 512
     same(r.seen[0].sort(0)[0], unit(small.image).sort(0)[0]) # the images' vectors; ten rows, one batch
 
+@pytest.mark.parametrize('d,encoder', [(1024, 'RN50'), (768, 'ViT-L/14')])
+def test_widths_that_the_official_code_cannot_train(lab, d, encoder):
+    big = pickle_of(lab.dir/f'{d}.pkl', n=10, d=d)
+    r = trained(lab, f'd{d}', **{'--data': big.path, '--epochs': 1})
+    assert r.model.config.prefix_size == d and r.model.config.encoder == encoder
+    same(r.seen[0].sort(0)[0], unit(big.text).sort(0)[0])
+
 def test_photos_with_captions_train_a_clipcap(coco, lab):
     r = trained(lab, 'clipcap', '--use_image_embedding_as_clipcap', '--image_dir', coco, '--clip_model_type', 'mini', **{'--data': coco/'dataset_coco.json', '--epochs': 1})
     from capdec.store import EmbeddingStore
@@ -328,6 +335,21 @@ def test_golden_checkpoint_through_the_command_line(golden, shared, tmp_path, mo
         assert back.keys() == before.keys() and all(torch.equal(back[k], v) for k, v in before.items())
     r = capdec('convert', tmp_path/'mlp', tmp_path/'x.pt', ok=False)
     assert 'never as a pickle' in one_line(r)[0] and 'torch.save' in one_line(r)[0]
+
+def test_golden_decoder_checkpoint_there_and_back(golden, shared, tmp_path, monkeypatch):
+    "The third mapper is golden by itself; with the language model of another golden file it is a whole checkpoint"
+    from capdec.model import CaptionModel
+    from safetensors.torch import load_file
+    lm, mapper = (torch.load(golden/f'official_{o}.pt', weights_only=True) for o in ('mlp', 'transformer_decoder'))
+    state = {k: v for k, v in lm.items() if k.startswith('gpt.')} | mapper
+    torch.save(state, tmp_path/'d.pt')
+    capdec('convert', tmp_path/'d.pt', tmp_path/'d', '--lm_heads', 4, '--tokenizer', shared/'data'/'gpt2_bpe', '--clip_model_type', 'mini', ok=True)
+    model, z = CaptionModel.from_pretrained(tmp_path/'d'), np.load(golden/'official_transformer_decoder.npz')
+    assert model.config.mapping_type == 'transformer_decoder' and (model.config.prefix_length, model.config.prefix_length_clip, model.config.num_layers) == (6, 5, 2)
+    with torch.no_grad(): torch.testing.assert_close(model.mapper(torch.tensor(z['x'])), torch.tensor(z['y']), atol=1e-5, rtol=1e-5)
+    capdec('convert', tmp_path/'d', tmp_path/'d.safetensors', ok=True)
+    back = load_file(tmp_path/'d.safetensors')
+    assert back.keys() == state.keys() and all(torch.equal(back[k], v) for k, v in state.items())
 
 def test_official_loss_of_training_is_the_golden_one(golden, shared):
     "One batch of the official data set, packed by the trainer, has the official loss"

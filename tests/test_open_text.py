@@ -1,5 +1,5 @@
 "Properties, bad input and streaming of `capdec.open_text`"
-import gzip,json,re,subprocess,sys
+import gzip,json,re,subprocess,sys,zipfile
 from pathlib import Path
 
 import pytest
@@ -124,7 +124,26 @@ def test_folder(tmp_path):
         (tmp_path/name).parent.mkdir(exist_ok=True); (tmp_path/name).write_text(text)
     assert captions(tmp_path) == ['The first file is here.', 'The second file is here.']
     (tmp_path/'none').mkdir()
-    with pytest.raises(FileNotFoundError, match='no .txt files'): captions(tmp_path/'none')
+    with pytest.raises(FileNotFoundError, match='no .txt, .csv or .tsv files in it'): captions(tmp_path/'none')
+    (tmp_path/'none'/'articles.csv').write_text('text\nA dog ran home today.\n')
+    assert captions(tmp_path/'none') == ['A dog ran home today.']
+
+def test_archives_as_they_are_downloaded(tmp_path):
+    "Kaggle packs a play, seven books, or tables of articles into a zip"
+    for name, files in {'play.zip': {'alllines.txt': '"ACT I"\n"So shaken as we are, so wan with care,"\n"Find we a time"\n'}, 'books.zip': {'b/2.txt': 'The second file is here.', 'b/1.txt': 'The first file is here.', '__MACOSX/b/._1.txt': '\0'},
+                        'news.zip': {'archive/n.csv': 'title,article\nx,"A dog ran home today. It was very glad there."\n', 'readme.md': 'Nobody reads this at all.'}, 'none.zip': {'a.json': '[]'}}.items():
+        with zipfile.ZipFile(tmp_path/name, 'w') as z:
+            for k, v in files.items(): z.writestr(k, v)
+    assert captions(tmp_path/'play.zip', shakespeare=True) == ['ACT I', 'So shaken as we are so wan with care', 'Find we a time']
+    assert captions(tmp_path/'books.zip') == ['The first file is here.', 'The second file is here.'] and captions(tmp_path/'books.zip'/'b'/'2.txt') == ['The second file is here.']
+    assert captions(tmp_path/'news.zip') == ['A dog ran home today.', 'It was very glad there.'] and captions(tmp_path/'news.zip', column='title', min_words=1) == ['x']
+    with pytest.raises(FileNotFoundError, match='none.zip: no .txt, .csv or .tsv'): captions(tmp_path/'none.zip')
+    (tmp_path/'bad.zip').write_bytes(b'PK\3\4 and no more')
+    with pytest.raises(ValueError, match='bad.zip: damaged archive'): captions(tmp_path/'bad.zip')
+    (tmp_path/'latin.txt').write_bytes('Die Straße ist heute sehr schön.'.encode('cp1252'))
+    with zipfile.ZipFile(tmp_path/'latin.zip', 'w') as z: z.write(tmp_path/'latin.txt', 'latin.txt')
+    assert captions(tmp_path/'latin.zip', encoding='cp1252') == ['Die Straße ist heute sehr schön.']
+    with pytest.raises(ValueError, match='not utf-8 text.*--encoding cp1252'): captions(tmp_path/'latin.zip')
 
 @pytest.mark.parametrize('name,data,error', [
     ('empty.txt', b'', 'holds no text'), ('blank.txt', b' \n\n\t', 'holds no text'), ('empty.csv', b'', 'holds no text'), ('head.csv', b'text\n', 'holds no text'),
