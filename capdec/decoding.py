@@ -8,7 +8,7 @@ __all__ = ['METHODS', 'Caption', 'beam_search', 'greedy', 'sample', 'generate']
 # %% ../nbs/04a_decoding.ipynb #3026c48f
 import contextlib
 from dataclasses import dataclass,field
-from functools import cache
+from functools import cache,lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +96,13 @@ class _Words:
         return logits.masked_fill((n >= self.most) & ~(stops | unfinished & self.glue), -torch.inf)
 
 # %% ../nbs/04a_decoding.ipynb #8c9e8f39
+@lru_cache(maxsize=4)
+def _spelling(tokenizer, v):
+    "For each of `v` tokens the first that reads the same, case and blanks apart: `A dog` and `a dog` repeat each other"
+    first,names = {},tokenizer.convert_ids_to_tokens(list(range(min(v, len(tokenizer)))))
+    names += [None]*(v - len(names))
+    return torch.tensor([first.setdefault((o or '').lstrip('Ġ▁ ').lower() or i, i) for i,o in enumerate(names)])
+
 class _Rules:
     "What may be said, and when a caption is over"
     def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words=0, max_words=0):
@@ -109,6 +116,7 @@ class _Rules:
         self.max_length,self.min_length,self.ngram,self.temperature = min(max_length, room),min_length,no_repeat_ngram,temperature
         v = model.lm.get_input_embeddings().num_embeddings
         self.model,self.stop_ids = model,torch.tensor([o for o in (model.stop_ids if stop_ids is None else stop_ids) if 0 <= o < v], dtype=torch.long, device=model.device)
+        self.spelling = _spelling(model.tokenizer, v).to(model.device) if no_repeat_ngram else None
         self.words = _Words(model, self.prompt, min_words, max_words) if min_words or max_words else None
 
     def stops(self, tokens): return torch.isin(tokens, self.stop_ids)
@@ -122,9 +130,10 @@ class _Rules:
         if self.ngram:
             said = torch.cat([torch.tensor(self.prompt, dtype=torch.long, device=tokens.device).expand(len(tokens), -1), tokens], 1)
             if said.shape[1] >= self.ngram:
+                said = self.spelling[said]
                 grams = said.unfold(1, self.ngram, 1)                                                       # (rows, t-ngram+1, ngram)
                 again = (grams[..., :-1] == said[:, None, said.shape[1]-self.ngram+1:]).all(-1)              # begins as the sentence ends
-                logits = logits - torch.zeros_like(logits).scatter_add_(1, grams[..., -1], torch.where(again, torch.inf, 0.))
+                logits = logits - torch.zeros_like(logits).scatter_add_(1, grams[..., -1], torch.where(again, torch.inf, 0.))[:, self.spelling]
         return logits,norm
 
     def caption(self, tokens, logprobs):
@@ -147,7 +156,7 @@ def beam_search(
     min_length:int=0, # Tokens at least, the stop included
     min_words:int=0, # Words at least, the prompt's counted
     max_words:int=0, # Words at most, the prompt's counted; 0: no limit
-    no_repeat_ngram:int=0, # No sequence of this many tokens comes twice; 0: off
+    no_repeat_ngram:int=0, # No sequence of this many tokens comes twice, whatever their case; 0: off
     prompt:str='', # What the caption begins with
     temperature:float=1.0, # Divides the logits
     stop_ids:list[int]|None=None, # Tokens that end a caption (default: `model.stop_ids`; official beam search: `[13]`)
@@ -234,7 +243,7 @@ def greedy(
     min_length:int=0, # Tokens at least, the stop included
     min_words:int=0, # Words at least, the prompt's counted
     max_words:int=0, # Words at most, the prompt's counted; 0: no limit
-    no_repeat_ngram:int=0, # No sequence of this many tokens comes twice; 0: off
+    no_repeat_ngram:int=0, # No sequence of this many tokens comes twice, whatever their case; 0: off
     prompt:str='', # What the caption begins with
     temperature:float=1.0, # Divides the logits; changes the scores, not the choice
     stop_ids:list[int]|None=None, # Tokens that end a caption (default: `model.stop_ids`; official greedy: `[13, 764]`)
@@ -263,7 +272,7 @@ def sample(
     min_length:int=0, # Tokens at least, the stop included
     min_words:int=0, # Words at least, the prompt's counted
     max_words:int=0, # Words at most, the prompt's counted; 0: no limit
-    no_repeat_ngram:int=0, # No sequence of this many tokens comes twice; 0: off
+    no_repeat_ngram:int=0, # No sequence of this many tokens comes twice, whatever their case; 0: off
     prompt:str='', # What the caption begins with
     temperature:float=1.0, # Divides the logits: below 1 bolder for the likely, above 1 more varied
     stop_ids:list[int]|None=None, # Tokens that end a caption (default: `model.stop_ids`)
@@ -294,12 +303,13 @@ def generate(
     texts:bool=False, # Return the best text of each instead of `Caption` records
     generator:torch.Generator|None=None, # Randomness of 'sample'
     show:bool=False, # Show a progress bar
-    **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `min_words`, `max_words`, `no_repeat_ngram`, `prompt`, `temperature`, `top_p`, `stop_ids`
+    **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `min_words`, `max_words`, `no_repeat_ngram` (default here: as `config.no_repeat_ngram`), `prompt`, `temperature`, `top_p`, `stop_ids`
 )->list[list[Caption]]|list[str]: # `num_captions` captions for each vector, best first; with `texts` one string each
     "Caption CLIP vectors"
     if method not in METHODS: raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')
     if num_captions < 1: raise ValueError(f'num_captions {num_captions}: at least 1')
     if method == 'greedy' and num_captions > 1: raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
+    kwargs.setdefault('no_repeat_ngram', model.config.no_repeat_ngram)
     if method == 'beam': kwargs['beam_size'] = max(kwargs.get('beam_size', 5), num_captions)
     vectors = torch.as_tensor(vectors)
     uniform = _draws(len(vectors), num_captions, kwargs.get('max_length', 67), generator) if method == 'sample' else None

@@ -134,7 +134,7 @@ def experiment(
     size:str|None=None, # 'full' or 'short' (default: what this machine gets through in about four minutes)
     steps:int|None=None, # Optimiser steps of each run, instead of the size's
     seeds:int=3, # Runs with and without noise
-    variance:float=0.001, # Noise variance; short training favours less noise than the bundled captioner's 0.004
+    variance:float=0.001, # Noise variance; short training favours less noise than the bundled captioner's 0.02
     sentences:list|None=None, # Training text (default: the bundled corpus)
     workers:int|None=None, # Processes (default: one per core, at most one per run)
     show:bool=True, # Progress bar

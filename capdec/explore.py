@@ -34,7 +34,7 @@ def moved(
     return add_noise(x, variance, noise=g)*x.norm(dim=-1, keepdim=True) if variance else x
 
 # %% ../nbs/10_explore.ipynb #d7b55619
-VARIANCES = (0., .00003, .0001, .0003, .001, .002, .004, .008, .016, .03, .06, .25) # Stops of the slider
+VARIANCES = (0., .00003, .0001, .0003, .001, .002, .004, .008, .016, .02, .03, .06, .25) # Stops of the slider
 
 @dataclass(frozen=True)
 class View:

@@ -80,7 +80,7 @@ def neutral_start(
     width:int=128, # Of the language model's states
     layers:int=2, # Of the language model
     vocab:int=1500, # Tokens
-    variance:float=0.004, # Of the noise, per coordinate; the bundled captioner's
+    variance:float=0.004, # Of the noise, per coordinate; as in the bundled captioner's first passes
     show:bool=True, # Progress bar
 )->CaptionModel: # A small captioner that knows no gender
     "Language model and mapper from nothing, on captions without terms of gender"

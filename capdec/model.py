@@ -101,6 +101,7 @@ class CapDecConfig:
     max_tokens:int=67                   # Longer captions are cut (67 is also as far as CapDec's beam search goes)
     add_stop:bool=True                  # Training captions without a full stop get one
     stop:str='.'                        # Characters that end a caption; the first is the one added
+    no_repeat_ngram:int=0               # `generate` lets no sequence of so many tokens come twice unless told otherwise; 0: off, as CapDec
     provenance:dict=field(default_factory=dict) # Free notes: training data, date, scores
 
     def __post_init__(self):
@@ -109,6 +110,7 @@ class CapDecConfig:
         for name in ('prefix_length','prefix_length_clip','prefix_size','num_layers','num_heads','max_tokens'):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1: raise ValueError(f'{name} {value!r}: a whole number of at least 1 was expected')
+        if not isinstance(self.no_repeat_ngram, int) or self.no_repeat_ngram < 0: raise ValueError(f'no_repeat_ngram {self.no_repeat_ngram!r}: 0 (off) or a whole number of tokens')
         if not self.stop: raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
 
 # %% ../nbs/04_model.ipynb #0175eb62

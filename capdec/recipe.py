@@ -8,11 +8,12 @@ __all__ = ['WHEELS', 'half', 'info_nce', 'recall', 'geometry', 'read_pairs', 're
            'feature_crop', 'pooled', 'cone_start', 'move_cone', 'two_directions', 'fit_image', 'bucketed', 'cosine_lr',
            'WordHead', 'text_losses', 'distil', 'teacher_loss', 'class_prototypes', 'class_sentences', 'WeightMean',
            'fit_pair', 'train_mini_encoder', 'pair_statistics', 'clip_statistics', 'score_mini_encoder', 'tidy_caption',
-           'captioner_texts', 'small_lm', 'train_mini_captioner', 'write_corpus', 'every_caption', 'package_captioner',
-           'main']
+           'captioner_texts', 'small_lm', 'train_mini_captioner', 'finish_mini_captioner', 'write_corpus',
+           'every_caption', 'package_captioner', 'main']
 
 # %% ../nbs/12_mini_pair.ipynb #8e53967a
 import gzip,io,json,math,re,subprocess,sys,time,zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -701,12 +702,13 @@ def captioner_texts(
     shared:str|Path, # Folder of the shared material
     min_words:int=4, # Shorter captions are left out
     max_words:int=30, # Longer ones too
+    sources=('flickr8k','flickr30k','coco'), # Which data sets
 )->list[str]: # Captions, each once, in a stable order
     "What the captioner is trained on: no caption of Flickr8k's development and test photos, of no data set's val and test parts"
     out = {}
-    for name,split in (('flickr8k','train'), ('flickr30k','train'), ('coco','restval')):
+    for name in sources:
         for o in _karpathy(shared, name):
-            if o['split'] == split and o.get('flickr8k_split') not in ('val','test'):
+            if o['split'] == ('restval' if name == 'coco' else 'train') and o.get('flickr8k_split') not in ('val','test'):
                 out.update(dict.fromkeys(c for c in map(tidy_caption, _captions(o)) if min_words <= len(c.split()) <= max_words))
     return list(out)
 
@@ -750,6 +752,25 @@ def train_mini_captioner(
     fit_captioner(model, store, TrainConfig(lr=1.5e-3, epochs=math.ceil(epochs)+1, max_steps=steps, noise_variance=variance, **common), out/'captioner', prefix='mini', device='cpu', show=show)
     return model
 
+# %% ../nbs/12_mini_pair.ipynb #5e1f0a02
+def finish_mini_captioner(
+    model:CaptionModel, # As `train_mini_captioner` leaves it; trained in place
+    texts:list[str], # Captions of the last passes
+    encoder, # The mini encoder
+    out:str|Path, # Where the stage is kept; an interrupted run continues
+    variance:float=0.02, # Noise variance
+    epochs:float=2, # Passes
+    bs:int=128, # Captions per step
+    show:bool=True, # Progress bars
+)->CaptionModel: # The same captioner
+    "Last passes with more noise"
+    out,steps = Path(out), max(1, int(len(texts)/bs*epochs))
+    store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], encoder, out/'last.store', show=show)
+    fit_captioner(model, store, TrainConfig(lr=1e-3, epochs=math.ceil(epochs)+1, max_steps=steps, bs=bs, warmup_steps=20, grad_clip=1., noise_variance=variance, log_steps=25),
+        out/'last', prefix='mini', device='cpu', show=show)
+    model.config = replace(model.config, noise_variance=variance, no_repeat_ngram=3)
+    return model
+
 # %% ../nbs/12_mini_pair.ipynb #f3b889e9
 def write_corpus(
     model:CaptionModel, # The captioner
@@ -791,18 +812,15 @@ def every_caption(
 def package_captioner(
     model:CaptionModel, # Trained
     encoder, # The mini encoder
-    texts:list[str], # What it was trained on
+    corpus:list[str], # Its memory, and the demo's training text
     shared:str|Path, # Folder of the shared material
     out:str|Path, # Folder to write `captioner` and `flickr8k_dev_vectors.safetensors` to
     bridge:str='offset', # The captioner's own bridge, chosen on the choose half
-    sentences:int=5200, # Of the corpus
 )->Path: # The folder
     "Write what the package ships of the captioner"
     from safetensors.torch import save_file
     pairs = read_pairs(shared)
-    some = [texts[i] for i in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:20_000]]
     with torch.inference_mode():
-        corpus = write_corpus(model, normalise(encoder.encode_text(some)), every_caption(shared), sentences)
         photos = pairs['train'][:1500]
         offset = -modality_offset(encoder.encode_image([o for o,_ in photos]), encoder.encode_text([c for _,cs in photos for c in cs]))
         dev = encoder.encode_image([o for o,_ in pairs['report']])
@@ -832,4 +850,9 @@ def main(
         print(json.dumps(scores, indent=1))
     texts = captioner_texts(shared)
     model = train_mini_captioner(texts, encoder, Path(out)/'captioner')
-    print(package_captioner(model, encoder, texts, shared, Path(out)/'package'))
+    some = [texts[i] for i in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:20_000]]
+    with torch.inference_mode(): corpus = write_corpus(model, normalise(encoder.encode_text(some)), every_caption(shared), 5200)
+    own = len(captioner_texts(shared, sources=('flickr8k',)))
+    last = torch.randperm(len(texts)-own, generator=torch.Generator().manual_seed(0))[:140_000] + own
+    finish_mini_captioner(model, texts[:own] + [texts[i] for i in last.tolist()], encoder, Path(out)/'captioner')
+    print(package_captioner(model, encoder, corpus, shared, Path(out)/'package'))

@@ -129,8 +129,19 @@ def test_no_repeats(method, n):
     x,kw = torch.randn(5, 12),dict(max_length=25, stop_ids=[])
     free = [grams(o.tokens) for c in generate(model, x, 'greedy', **kw) for o in c]
     assert any(len(set(o)) < len(o) for o in free)          # this model does repeat itself
-    caps = [grams(TOK('a dog')['input_ids'] + o.tokens) for c in generate(model, x, method, no_repeat_ngram=n, prompt='a dog', **kw) for o in c]
+    spelled = lambda t: [o.lstrip('Ġ').lower() for o in TOK.convert_ids_to_tokens(t)]      # 'Ġa' after a blank, 'a' at the beginning: the same to a reader
+    caps = [grams(spelled(TOK('a dog')['input_ids'] + o.tokens)) for c in generate(model, x, method, no_repeat_ngram=n, prompt='a dog', **kw) for o in c]
     assert all(len(set(o)) == len(o) for o in caps)
+
+def test_no_repeats_by_default():
+    "The captioner's own setting holds unless the caller has another"
+    model = tiny(sharp=8.)
+    x,kw = torch.randn(5, 12),dict(method='greedy', max_length=25, stop_ids=[], texts=True)
+    free,never = generate(model, x, **kw),generate(model, x, no_repeat_ngram=2, **kw)
+    assert free != never
+    model.config = dataclasses.replace(model.config, no_repeat_ngram=2)
+    assert generate(model, x, **kw) == never and generate(model, x, no_repeat_ngram=0, **kw) == free
+    with pytest.raises(ValueError, match=r'no_repeat_ngram -1: 0 \(off\)'): dataclasses.replace(model.config, no_repeat_ngram=-1)
 
 def test_prompt():
     "A prompt is what the model has already said: a forced first part of the caption"
