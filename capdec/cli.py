@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.script import Param,bool_arg
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
-def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
+def _records(data, split, dataset_mode='', images='', factual='', verb='embed', report=None, seed=0):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
     from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images
     if not data: raise ValueError('--data: name the file of captions')
@@ -23,8 +23,8 @@ def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
         name = named(dataset_mode, verb)[0]
         if SOURCES[name].layout == 'raw' and _is_running_text(data):
             from capdec.open_text import read_open_text
-            return read_open_text(data, shakespeare=name == 'shakespeare')
-        return read_dataset(dataset_mode, data, verb, images or None, factual or None)
+            return read_open_text(data, shakespeare=name == 'shakespeare', report=report)
+        return read_dataset(dataset_mode, data, verb, images or None, factual or None, seed)
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
     records = read_captions(data, None if split == 'all' else split)
     return select_images(records, images) if images else records
@@ -67,10 +67,14 @@ def parse(
     images_list:str='', # File that lists the images to keep, one a line
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
     metrics:bool=False, # Write the layout that evaluation tools read: {images, annotations}
+    seed:int=0, # Of FlickrStyle10K's random 6/7 - 1/7 split
 ):
     "Bring captions of any origin into CapDec's format"
-    n = _write(_records(data, split, dataset_mode, images_list, factual), out, data, metrics)
+    from capdec.open_text import CorpusReport
+    report = CorpusReport()
+    n = _write(_records(data, split, dataset_mode, images_list, factual, report=report, seed=seed), out, data, metrics)
     _said(out, f'{n:,} captions')
+    return 1 if report.failed else 0 # some of several files could not be read
 
 # %% ../nbs/11_cli.ipynb #308338c0
 def open_text(
@@ -167,15 +171,17 @@ def embed(
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
-    texts = None # vectors of the captions beside those of their images: an official pickle holds both
+    texts = corpus = None # vectors of the captions beside those of their images: an official pickle holds both
     if data.endswith(('.pkl','.pickle')): store = _import(data, out, None, clip_model_type)
     elif pickle and _vector_store(data): store = _vector_store(data)
     else:
         from capdec.embedding import embed_captions,embed_images,load_encoder
+        from capdec.open_text import CorpusReport
         encoder = load_encoder(clip_model_type, device or None)
         if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
         else:
-            records,meta = _records(data, split, dataset_mode, images_list, factual), _source(data)
+            corpus = CorpusReport()
+            records,meta = _records(data, split, dataset_mode, images_list, factual, report=corpus), _source(data)
             records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
             if image_dir:
                 store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
@@ -187,7 +193,7 @@ def embed(
         export_official(store, pickle, texts); _said(pickle, 'official pickle')
     _skipped(store.meta.get('failed', []))
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
-    return 1 if store.meta.get('failed') else 0
+    return 1 if store.meta.get('failed') or corpus and corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #e1591d43
 PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Official values of `data`: where the vectors are expected, captions per step

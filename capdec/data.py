@@ -533,6 +533,7 @@ def sniff(
         try: o = json.loads(first)
         except ValueError: o = None # an object that goes on over several lines
         if o is not None and not {'images','annotations','predictions'} & set(o) and any(str(k).lower() in CAPTION_COLUMNS for k in o): return 'jsonl'
+    path = Path(*filter(None, _locate(path, ANY))) # the file that is meant in a folder or archive
     name = str(path).lower().removesuffix('.gz')
     if first.lstrip()[:1] in ('{','['):
         try: return _json_shape(path, ANY)
@@ -729,6 +730,7 @@ def read_dataset(
     else:
         layout = sniff(path)
         _check_source(path, name, src, layout)
+        if name == 'coco' and layout == 'coco' and part: warnings.warn(f"{path}: COCO's own file, all of it is read; which captions are {part} by Karpathy's split is in {src.files}")
         if src.layout != 'karpathy': records = read_captions(path, None if src.layout == 'ids' else part)
         else: records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path, part) if layout == 'tokens' else read_captions(path, part)
     return records if images is None else select_images(records, images)

@@ -145,7 +145,8 @@ def _evaluating(model):
     model.eval()
     try:
         with torch.inference_mode(): yield
-    finally: model.train(was)
+    finally:
+        if was: model.train()
 
 # %% ../nbs/04a_decoding.ipynb #60da4406
 def beam_search(

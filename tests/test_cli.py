@@ -569,6 +569,30 @@ def test_wrong_files_and_numbers_name_the_flag(published, tmp_path):
         said = one_line(capdec(*args, cwd=tmp_path, ok=False))
         assert len(said) == 1 and says in said[0] and '=...' not in said[0], said
 
+def test_some_of_several_files_cannot_be_read(published, tmp_path):
+    "The others are not lost, and the exit code tells"
+    (tmp_path/'books').mkdir(); (tmp_path/'books'/'a.txt').write_text('It was a bright cold day.\n'); (tmp_path/'books'/'b.txt').write_bytes(bytes(range(128, 256)))
+    for args in (('parse', tmp_path/'books', '--out', tmp_path/'c.json'), ('embed', '--data', tmp_path/'books', '--out', tmp_path/'c.store', '--clip_model_type', 'mini', '--device', 'cpu')):
+        r = capdec(*args, '--dataset_mode', 6)
+        assert r.returncode == 1 and 'b.txt: not utf-8 text' in r.stderr and 'Traceback' not in r.stderr and (tmp_path/args[-1 if args[0] == 'parse' else 4]).exists()
+    assert len(json.loads((tmp_path/'c.json').read_text())) == 1
+    (tmp_path/'two').mkdir(); (tmp_path/'two'/'a.txt').write_text('A dog.\n'); (tmp_path/'two'/'b.json').write_bytes(b'PK\3\4 no more') # the JSON file is meant
+    assert 'b.json: not JSON of captions' in one_line(capdec('parse', tmp_path/'two', '--out', tmp_path/'d.json', ok=False))[0]
+
+def test_seed_of_the_style_split(published, tmp_path):
+    names = {}
+    for seed in (0, 1, 2):
+        for part in ('train', 'test'):
+            capdec('parse', published/'FlickrStyle_v0.9.zip', '--dataset_mode', f'humorous/{part}', '--seed', seed, '--out', tmp_path/'o.json', ok=True)
+            names[seed, part] = {o['image_id'] for o in json.loads((tmp_path/'o.json').read_text())}
+        assert not names[seed, 'train'] & names[seed, 'test'] and len(names[seed, 'train'] | names[seed, 'test']) == 7
+    assert len({frozenset(names[s, 'test']) for s in (0, 1, 2)}) > 1
+
+def test_cocos_own_file_knows_no_karpathy_split(tmp_path):
+    (tmp_path/'captions_val2014.json').write_text(json.dumps(dict(images=[dict(id=1, file_name='a.jpg')], annotations=[dict(image_id=1, id=1, caption='A dog.')])))
+    r = capdec('parse', 'captions_val2014.json', '--dataset_mode', 0.5, '--out', 'o.json', cwd=tmp_path, ok=True)
+    assert "COCO's own file, all of it is read" in r.stderr and 'dataset_coco.json' in r.stderr
+
 def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
     from capdec.store import EmbeddingStore, safe_unpickle
     capdec('parse', published/'archive.zip', '--dataset_mode', 'coco/all', '--out', tmp_path/'c.store', ok=True)

@@ -5,7 +5,7 @@ pass tells whether that was enough. Settings and bridges are chosen on the first
 the figures to quote are those of the other 500 ('report'); five references, beam 5. Beside the curve stand a captioner of equal
 size trained on the photos themselves (ClipCap), the nearest training caption, and the variance that the paper's rule
 estimates from captions. Needs ../shared. Runs so far are kept in the results file, an interrupted one continues.
-Usage: python tools/noise_study.py [--epochs 5] [--threads 2] [--only 0:0 0.016:0 clipcap:0]
+Usage: python tools/noise_study.py [--epochs 3] [--threads 2] [--only 0:0 0.016:0 clipcap:0]
 """
 import argparse, sys, time
 from pathlib import Path
@@ -18,7 +18,7 @@ ORDER = [(v, 0) for v in (0., .016, .004, .06, .001, .25)] + [('clipcap', 0)] + 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--epochs', type=int, default=5); p.add_argument('--threads', type=int, default=2)
+    p.add_argument('--epochs', type=int, default=3); p.add_argument('--threads', type=int, default=2)
     p.add_argument('--only', nargs='+', help='runs VARIANCE:SEED or clipcap:SEED instead of all'); p.add_argument('--out', default=ROOT/'_out'/'noise_study')
     p.add_argument('--results', default=ROOT/'nbs'/'data'/'noise_study.json')
     a = p.parse_args()
