@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.script import Param,bool_arg
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
-def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
+def _records(data, split, dataset_mode='', images='', factual='', verb='embed', report=None):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
     from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images
     if not data: raise ValueError('--data: name the file of captions')
@@ -23,7 +23,7 @@ def _records(data, split, dataset_mode='', images='', factual='', verb='embed'):
         name = named(dataset_mode, verb)[0]
         if SOURCES[name].layout == 'raw' and _is_running_text(data):
             from capdec.open_text import read_open_text
-            return read_open_text(data, shakespeare=name == 'shakespeare')
+            return read_open_text(data, shakespeare=name == 'shakespeare', report=report)
         return read_dataset(dataset_mode, data, verb, images or None, factual or None)
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
     records = read_captions(data, None if split == 'all' else split)
@@ -69,8 +69,11 @@ def parse(
     metrics:bool=False, # Write the layout that evaluation tools read: {images, annotations}
 ):
     "Bring captions of any origin into CapDec's format"
-    n = _write(_records(data, split, dataset_mode, images_list, factual), out, data, metrics)
+    from capdec.open_text import CorpusReport
+    report = CorpusReport()
+    n = _write(_records(data, split, dataset_mode, images_list, factual, report=report), out, data, metrics)
     _said(out, f'{n:,} captions')
+    return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #308338c0
 def open_text(
@@ -160,6 +163,7 @@ def embed(
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
     from capdec.core import find_images
+    from capdec.open_text import CorpusReport
     _check_batch(batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
@@ -167,6 +171,7 @@ def embed(
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
+    corpus = CorpusReport() # of running text: which files could not be read
     texts = None # vectors of the captions beside those of their images: an official pickle holds both
     if data.endswith(('.pkl','.pickle')): store = _import(data, out, None, clip_model_type)
     elif pickle and _vector_store(data): store = _vector_store(data)
@@ -175,7 +180,7 @@ def embed(
         encoder = load_encoder(clip_model_type, device or None)
         if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
         else:
-            records,meta = _records(data, split, dataset_mode, images_list, factual), _source(data)
+            records,meta = _records(data, split, dataset_mode, images_list, factual, report=corpus), _source(data)
             records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
             if image_dir:
                 store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
@@ -187,7 +192,7 @@ def embed(
         export_official(store, pickle, texts); _said(pickle, 'official pickle')
     _skipped(store.meta.get('failed', []))
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
-    return 1 if store.meta.get('failed') else 0
+    return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #e1591d43
 PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Official values of `data`: where the vectors are expected, captions per step

@@ -547,6 +547,19 @@ def test_books_and_plays_as_kaggle_packs_them(published, tmp_path):
         for i, path in enumerate((tmp_path/file, published/plain)): capdec('parse', path, '--dataset_mode', mode, '--out', tmp_path/f'{i}.json', ok=True)
         assert (tmp_path/'0.json').read_text() == (tmp_path/'1.json').read_text()
 
+def test_a_bad_book_does_not_lose_the_others(tmp_path):
+    "What can be read is kept, what cannot is told, and the exit code says so"
+    from capdec.store import EmbeddingStore
+    (tmp_path/'books').mkdir(); (tmp_path/'books'/'a.txt').write_text('A dog ran over the hill.'); (tmp_path/'books'/'b.txt').write_bytes(b'Das Caf\xe9 ist heute zu.')
+    for mode in ('harry-potter', '7', 'shakespeare'):
+        r = capdec('parse', tmp_path/'books', '--dataset_mode', mode, '--out', tmp_path/'c.json')
+        assert r.returncode == 1 and len(json.loads((tmp_path/'c.json').read_text())) == 1 and len(one_line(r)) == 1 and 'b.txt' in r.stderr
+    for _ in range(2): # also when the store is there already
+        r = capdec('embed', '--data', tmp_path/'books', '--dataset_mode', 'news', '--clip_model_type', 'mini', '--device', 'cpu', '--out', tmp_path/'c.store')
+        assert r.returncode == 1 and EmbeddingStore(tmp_path/'c.store').captions() == ['A dog ran over the hill.'] and 'b.txt' in r.stderr
+    (tmp_path/'books'/'b.txt').write_text('The cat sat on a mat.')
+    capdec('parse', tmp_path/'books', '--dataset_mode', 7, '--out', tmp_path/'c.json', ok=True)
+
 def test_lengths_and_output_of_open_text(published, tmp_path):
     "The lengths count with the official cleanings too; a name that ends in .store makes a store, and goes in again by its data set's number"
     from capdec.store import EmbeddingStore
