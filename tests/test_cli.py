@@ -560,6 +560,25 @@ def test_a_bad_book_does_not_lose_the_others(tmp_path):
     (tmp_path/'books'/'b.txt').write_text('The cat sat on a mat.')
     capdec('parse', tmp_path/'books', '--dataset_mode', 7, '--out', tmp_path/'c.json', ok=True)
 
+def test_seed_of_the_style_split(published, tmp_path):
+    "Another seed draws another test part, the same for every verb; train and test share no photo"
+    from capdec.store import EmbeddingStore
+    def names(part, seed=None, mode='humorous', more=()):
+        capdec('parse', published/'FlickrStyle_v0.9.zip', '--dataset_mode', f'{mode}/{part}', *(() if seed is None else ('--split_seed', seed)), *more, '--out', tmp_path/'c.json', ok=True)
+        return {o['filename'] for o in json.loads((tmp_path/'c.json').read_text())}
+    test = [names('test', s) for s in range(6)]
+    assert names('test') == test[0] and len(set(map(frozenset, test))) > 1
+    seed = next(s for s, o in enumerate(test) if o != test[0])
+    for s in (0, seed):
+        for mode, more in (('humorous', ()), ('romantic', ()), ('factual', ('--factual', published/'factual.json'))):
+            train = names('train', s, mode, more)
+            assert len(train) == 6 and not train & test[s] and names('test', s, mode, more) == test[s]
+    capdec('embed', '--data', published/'FlickrStyle_v0.9.zip', '--dataset_mode', 2, '--split_seed', seed, '--clip_model_type', 'mini', '--device', 'cpu', '--out', tmp_path/'s.store', ok=True)
+    assert not set(EmbeddingStore(tmp_path/'s.store').column('filename')) & test[seed]
+    capdec('predict', '--data', published/'FlickrStyle_v0.9.zip', '--dataset_mode', 2, '--split_seed', seed, '--text_autoencoder', '--beam', 'false', '--device', 'cpu', '--out', tmp_path/'p.json', ok=True)
+    assert {o['image_id'] for o in json.loads((tmp_path/'p.json').read_text())} == {int(o.split('_')[0]) for o in test[seed]}
+    for mode in ((), ('--dataset_mode', 'coco')): assert '--split_seed: belongs' in one_line(capdec('parse', published/'archive.zip', *mode, '--split_seed', 1, ok=False))[0]
+
 def test_lengths_and_output_of_open_text(published, tmp_path):
     "The lengths count with the official cleanings too; a name that ends in .store makes a store, and goes in again by its data set's number"
     from capdec.store import EmbeddingStore
