@@ -15,16 +15,17 @@ from pathlib import Path
 from fastcore.script import Param,bool_arg
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
-def _records(data, split, dataset_mode='', images='', factual='', verb='embed', report=None, seed=0):
+def _records(data, split, dataset_mode='', images='', factual='', verb='embed', split_seed=0, report=None):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
     from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images
     if not data: raise ValueError('--data: name the file of captions')
-    if dataset_mode:
-        name = named(dataset_mode, verb)[0]
+    name = named(dataset_mode, verb)[0] if dataset_mode else ''
+    if split_seed and (not name or SOURCES[name].layout != 'flickrstyle'): raise ValueError('--split_seed: belongs to --dataset_mode humorous, romantic or factual; the other data sets come with their parts')
+    if name:
         if SOURCES[name].layout == 'raw' and _is_running_text(data):
             from capdec.open_text import read_open_text
             return read_open_text(data, shakespeare=name == 'shakespeare', report=report)
-        return read_dataset(dataset_mode, data, verb, images or None, factual or None, seed)
+        return read_dataset(dataset_mode, data, verb, images or None, factual or None, split_seed)
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
     records = read_captions(data, None if split == 'all' else split)
     return select_images(records, images) if images else records
@@ -66,15 +67,15 @@ def parse(
     dataset_mode:str='', # Name or official number of the data set, such as coco, flickr30k/val, humorous/test, 2
     images_list:str='', # File that lists the images to keep, one a line
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
+    split_seed:int=0, # Of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
     metrics:bool=False, # Write the layout that evaluation tools read: {images, annotations}
-    seed:int=0, # Of FlickrStyle10K's random 6/7 - 1/7 split
 ):
     "Bring captions of any origin into CapDec's format"
     from capdec.open_text import CorpusReport
     report = CorpusReport()
-    n = _write(_records(data, split, dataset_mode, images_list, factual, report=report, seed=seed), out, data, metrics)
+    n = _write(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=report), out, data, metrics)
     _said(out, f'{n:,} captions')
-    return 1 if report.failed else 0 # some of several files could not be read
+    return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #308338c0
 def open_text(
@@ -156,6 +157,7 @@ def embed(
     split:str='train', # Of Karpathy's files
     images_list:str='', # File that lists the images whose captions to keep (dataset_mode coco-balanced, 8)
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
+    split_seed:int=0, # Of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
     fix_gender_imbalance_mode:int=0, # 0 as it is, 1 swap gender terms of both, 2 of men only, 3 of women only (each with probability 0.5)
     gender_terms:str='', # JSON file of term pairs to swap instead of the built-in ones: any attribute, see capdec.fairness.load_terms
     batch_size:int=256, # Captions per forward pass (photos: an eighth)
@@ -164,6 +166,7 @@ def embed(
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
     from capdec.core import find_images
+    from capdec.open_text import CorpusReport
     _check_batch(batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
@@ -171,17 +174,16 @@ def embed(
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
-    texts = corpus = None # vectors of the captions beside those of their images: an official pickle holds both
+    corpus = CorpusReport() # of running text: which files could not be read
+    texts = None # vectors of the captions beside those of their images: an official pickle holds both
     if data.endswith(('.pkl','.pickle')): store = _import(data, out, None, clip_model_type)
     elif pickle and _vector_store(data): store = _vector_store(data)
     else:
         from capdec.embedding import embed_captions,embed_images,load_encoder
-        from capdec.open_text import CorpusReport
         encoder = load_encoder(clip_model_type, device or None)
         if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
         else:
-            corpus = CorpusReport()
-            records,meta = _records(data, split, dataset_mode, images_list, factual, report=corpus), _source(data)
+            records,meta = _records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus), _source(data)
             records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
             if image_dir:
                 store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
@@ -193,7 +195,7 @@ def embed(
         export_official(store, pickle, texts); _said(pickle, 'official pickle')
     _skipped(store.meta.get('failed', []))
     _said(out, f'{len(store):,} vectors of {store.dim} numbers')
-    return 1 if store.meta.get('failed') or corpus and corpus.failed else 0
+    return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #e1591d43
 PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Official values of `data`: where the vectors are expected, captions per step
@@ -475,6 +477,7 @@ def predict(
     dataset_mode:str='', # Name or official number of the data set in `data` (numbers of predictions_runner.py; 5 captions the captions)
     images_list:str='', # File that lists the images to caption (dataset_mode snowboard, 7)
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
+    split_seed:int=0, # Of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
     beam:Param('Beam search; --beam false for greedy', bool_arg, nargs='?', const=True)=True,
     beam_size:int=5, # Beams
     is_rn:Param('Vectors of 640 numbers, false: of 512 (checked when given; the width is read off the checkpoint)', bool_arg, nargs='?', const=True)=None,
@@ -612,7 +615,7 @@ def _predict(a):
     c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['dont_normalize_prefix'], encoder=not embeddings or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
     _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})
     if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
-    records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict') if data else None
+    records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict', a['split_seed']) if data else None
     if a['ablation_dist']: return _print_distances(c, records, embeddings)
     if a['ablation_image_dist']: return _print_image_distance(c, records, embeddings, a['image_dir'])
     c,text = _cross(c, a), a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')
