@@ -212,6 +212,13 @@ def test_official_numbers_are_those_of_the_verb(coco):
     assert ids('8', images=coco/'ids.txt') == [391895] and ids('7', images=coco/'ids.txt', verb='predict') == [391895]
     with pytest.raises(ValueError, match='--dataset_mode.*number'): ids('5')
 
+def test_name_of_a_data_set_alone_leaves_the_part_to_split(coco):
+    "`--dataset_mode coco` with `--split val` has once read the test captions too"
+    from capdec.cli import _records
+    ids = lambda split, mode: list(dict.fromkeys(r['image_id'] for r in _records(coco/'dataset_coco.json', split, mode)))
+    assert ids('train', 'coco') == COCO_NAMES['train'] and ids('val', 'coco') == COCO_NAMES['val'] and len(ids('all', 'coco')) == sum(map(len, COCO_NAMES.values()))
+    assert ids('val', 'coco/train') == ids('val', '0') == COCO_NAMES['train'] # a part that is named is meant
+
 def test_lists_of_images_and_factual_are_flags_of_three_verbs(coco, tmp_path):
     for list_flag in ('--images_list', '--images'): # parse had the shorter name
         capdec('parse', coco/'dataset_coco.json', '--dataset_mode', 8, list_flag, coco/'ids.txt', '--out', tmp_path/'p.json', ok=True)
