@@ -25,6 +25,7 @@ def _records(data, split, dataset_mode='', images='', factual='', verb='embed', 
         if SOURCES[name].layout == 'raw' and _is_running_text(data):
             from capdec.open_text import read_open_text
             return read_open_text(data, shakespeare=name == 'shakespeare', report=report)
+        if dataset_mode == name and SOURCES[name].layout == 'karpathy': dataset_mode = f'{name}/{split}' # the name alone: --split says which part
         return read_dataset(dataset_mode, data, verb, images or None, factual or None, split_seed)
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
     records = read_captions(data, None if split == 'all' else split)

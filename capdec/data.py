@@ -705,7 +705,26 @@ def _check_source(path, name, src, layout):
     if layout == 'text': raise ValueError(f'{path}: is plain text; {name} is captions of photos ({src.files}). Leave the data set (--dataset_mode) out to read the lines as they are')
     own,file = 'dataset_coco.json' if src.layout == 'ids' else src.files, PurePosixPath(path).name.removesuffix('.gz')
     other = next((k for k,o in SOURCES.items() if o.layout == 'karpathy' and o.files == file != own), None)
+    if _coco_own(path) and own != 'dataset_coco.json' and name != 'coco-captions': other = 'coco-captions'
     if other: raise ValueError(f'{path}: is the file of {other}; the data set {name} (--dataset_mode) is in {own}')
+
+def _coco_own(path):
+    "Which of COCO's own annotation files this is, such as train2014; else `None`"
+    where,member = _locate(path, ANY)
+    m = re.fullmatch(r'captions_((?:train|val)20\d\d)\.json', PurePosixPath(member or where.name).name.removesuffix('.gz'))
+    return m and m[1]
+
+def _says_parts(path, layout):
+    "Does a file say which of its captions belong to which part, or is it one that was made for a part?"
+    if layout != 'table': return not _coco_own(path)
+    with open_text(path, ANY) as f: return 'split' in re.findall(r'\w+', f.readline().lower())
+
+def _warn_of_parts(path, name, part, layout):
+    "Karpathy's parts cannot be told in COCO's own files, nor in Kaggle's tables of Flickr: what a user would not expect is said"
+    if not part or _says_parts(path, layout): return
+    images = SOURCES[name].counts.get(part, (0,))[0]
+    has = f'train2014 and {SOURCES[name].counts["restval"][0]:,} images of val2014' if (name,part) == ('coco','train') else f'{images:,} images of val2014' if name == 'coco' else f'{images:,} images'
+    warnings.warn(f"{path}: does not say which captions are Karpathy's {part}, so all of them are read; that part (--dataset_mode {name}/{part}) is {has}, listed in {SOURCES[name].files}", stacklevel=3)
 
 def read_dataset(
     mode:str|int|float, # Name or official number, see `dataset_mode`
@@ -730,7 +749,7 @@ def read_dataset(
     else:
         layout = sniff(path)
         _check_source(path, name, src, layout)
-        if name == 'coco' and layout == 'coco' and part: warnings.warn(f"{path}: COCO's own file, all of it is read; which captions are {part} by Karpathy's split is in {src.files}")
+        if src.layout == 'karpathy': _warn_of_parts(path, name, part, layout)
         if src.layout != 'karpathy': records = read_captions(path, None if src.layout == 'ids' else part)
         else: records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path, part) if layout == 'tokens' else read_captions(path, part)
     return records if images is None else select_images(records, images)

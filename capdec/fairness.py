@@ -87,11 +87,13 @@ GENDER = TermTable(
         workman/workwoman/worker spokesman/spokeswoman/speaker congressman/congresswoman/politician chairman/chairwoman/chairperson
         doorman/doorwoman/doorkeeper stuntman/stuntwoman/stunt_performer caveman/cavewoman/cave_dweller batsman/batswoman/batter airman/airwoman/aviator
         cowboy/cowgirl/ranch_hand schoolboy/schoolgirl/pupil ballboy/ballgirl/ball_child groomsman/bridesmaid/attendant
-        househusband/housewife/homemaker stepson/stepdaughter/stepchild stepbrother/stepsister/stepsibling
         dude/gal/person bloke/gal/person fella/gal/person bridegroom/bride/newlywed dad/mum/parent daddy/mummy/parent granddad/grandma/grandparent
-        grandpa/granny/grandparent guy/chick/person'''),
-    words=_pairs("sir/madam/person sir/ma'am/person mr/ms/mx mr/mrs/mx masculine/feminine/adult manly/womanly/adult boyish/girlish/childish") +
-        [tuple(f'{o}{s}-in-law' for o in p) + (f'relative{s}',) for p in _pairs('father/mother son/daughter brother/sister') for s in ('','s')],
+        grandpa/granny/grandparent guy/chick/person househusband/housewife/homemaker stepson/stepdaughter/stepchild stepbrother/stepsister/stepsibling
+        stepdad/stepmom/stepparent stepdad/stepmum/stepparent godfather/godmother/godparent godson/goddaughter/godchild tribesman/tribeswoman/tribesperson
+        clergyman/clergywoman/cleric newsman/newswoman/reporter weatherman/weatherwoman/forecaster nobleman/noblewoman/noble
+        father-in-law/mother-in-law/in-law son-in-law/daughter-in-law/in-law brother-in-law/sister-in-law/in-law'''),
+    words=_pairs('''sir/madam/person sir/ma'am/person mr/ms/mx mr/mrs/mx masculine/feminine/adult manly/womanly/adult boyish/girlish/childish
+        fathers-in-law/mothers-in-law/in-laws sons-in-law/daughters-in-law/in-laws brothers-in-law/sisters-in-law/in-laws'''),
     groups=('man','woman'), pronouns=True,
     keep=['king size','king sized','queen size','queen sized','king bed','queen bed','king crab','burger king','dairy queen','cowboy hat','cowboy hats','cowboy boots',
         'man made','no man\'s land','man hole','lady bug','lady bugs','ladies and gentlemen','boy scout','boy scouts','girl scout','girl scouts','daddy long legs',

@@ -212,6 +212,13 @@ def test_official_numbers_are_those_of_the_verb(coco):
     assert ids('8', images=coco/'ids.txt') == [391895] and ids('7', images=coco/'ids.txt', verb='predict') == [391895]
     with pytest.raises(ValueError, match='--dataset_mode.*number'): ids('5')
 
+def test_name_of_a_data_set_alone_leaves_the_part_to_split(coco):
+    "`--dataset_mode coco` with `--split val` has once read the test captions too"
+    from capdec.cli import _records
+    ids = lambda split, mode: list(dict.fromkeys(r['image_id'] for r in _records(coco/'dataset_coco.json', split, mode)))
+    assert ids('train', 'coco') == COCO_NAMES['train'] and ids('val', 'coco') == COCO_NAMES['val'] and len(ids('all', 'coco')) == sum(map(len, COCO_NAMES.values()))
+    assert ids('val', 'coco/train') == ids('val', '0') == COCO_NAMES['train'] # a part that is named is meant
+
 def test_lists_of_images_and_factual_are_flags_of_three_verbs(coco, tmp_path):
     for list_flag in ('--images_list', '--images'): # parse had the shorter name
         capdec('parse', coco/'dataset_coco.json', '--dataset_mode', 8, list_flag, coco/'ids.txt', '--out', tmp_path/'p.json', ok=True)
@@ -604,11 +611,6 @@ def test_wrong_files_and_numbers_name_the_flag(published, tmp_path):
 def test_the_json_file_of_a_folder_is_meant(tmp_path):
     (tmp_path/'a.txt').write_text('A dog.\n'); (tmp_path/'b.json').write_bytes(b'PK\3\4 no more')
     assert 'b.json: not JSON of captions' in one_line(capdec('parse', tmp_path, '--out', tmp_path/'out'/'d.json', ok=False))[0]
-
-def test_cocos_own_file_knows_no_karpathy_split(tmp_path):
-    (tmp_path/'captions_val2014.json').write_text(json.dumps(dict(images=[dict(id=1, file_name='a.jpg')], annotations=[dict(image_id=1, id=1, caption='A dog.')])))
-    r = capdec('parse', 'captions_val2014.json', '--dataset_mode', 0.5, '--out', 'o.json', cwd=tmp_path, ok=True)
-    assert "COCO's own file, all of it is read" in r.stderr and 'dataset_coco.json' in r.stderr
 
 def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
     from capdec.store import EmbeddingStore, safe_unpickle

@@ -455,6 +455,23 @@ def test_cocos_annotations_hold_a_file_for_each_split(tmp_path, zipped):
     with pytest.raises(ValueError, match='2 files in it fit'): list(read_captions(at, None))
 
 
+def test_karpathys_parts_that_a_file_does_not_know(tmp_path):
+    "COCO's own files and tables without a column split are read whole, with one warning; files made for a part without"
+    own = lambda n: json.dumps(dict(images=[dict(id=i, file_name=f'{i}.jpg') for i in range(n)], annotations=[dict(image_id=i, id=i, caption='a') for i in range(n)]))
+    for n in ('captions_train2014.json', 'captions_val2014.json', 'mine.json'): (tmp_path/n).write_text(own(3))
+    with zipfile.ZipFile(tmp_path/'ann.zip', 'w') as z: z.writestr('annotations/captions_train2014.json', own(3)); z.writestr('annotations/instances_train2014.json', '{}')
+    (tmp_path/'results.csv').write_text('image_name| comment_number| comment\n1.jpg| 0| a dog .\n2.jpg| 1| a cat .\n'); (tmp_path/'split.csv').write_text('filename,caption,split\n1.jpg,a,train\n2.jpg,b,test\n')
+    for mode, verb, file, n, says in ((0, 'embed', 'captions_train2014.json', 3, "Karpathy's train.*all of them.*train2014 and 30,504 images of val2014.*dataset_coco.json"), (0, 'embed', 'ann.zip', 3, 'train2014 and'), ('coco/train', 'embed', 'captions_val2014.json', 3, 'train2014 and'),
+                                     (0, 'predict', 'captions_val2014.json', 3, r"Karpathy's val.*\(--dataset_mode coco/val\) is 5,000 images of val2014"), (1, 'embed', 'results.csv', 2, '29,000 images.*dataset_flickr30k.json')):
+        with pytest.warns(UserWarning, match=says) as told: assert len(list(read_dataset(mode, tmp_path/file, verb))) == n
+        assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for mode, file, n in (('coco/all', 'captions_val2014.json', 3), ('coco-captions/train2014', 'captions_train2014.json', 3), (0, 'mine.json', 3), ('flickr30k/test', 'split.csv', 1)): assert len(list(read_dataset(mode, tmp_path/file))) == n
+        assert len(list(read_dataset(8, tmp_path/'captions_val2014.json', images=[1]))) == 1
+    with pytest.raises(ValueError, match='is the file of coco-captions; the data set flickr30k'): read_dataset(1, tmp_path/'captions_train2014.json')
+
+
 def test_a_styles_own_folder(tmp_path):
     for folder, text in (('humor','funny_train.txt'), ('romance','romantic_train.txt')):
         (tmp_path/folder).mkdir()

@@ -40,7 +40,7 @@ def test_no_other_word_changes(words, only):
     new = swap_terms(caption, only=only)
     pieces = [caption[a:b] for a,b in zip([0] + [e for _,e in kept], [s for s,_ in kept] + [len(caption)])]
     pieces[1:] = [re.sub(r"^['’]s?(?!\w)", '', o) for o in pieces[1:]]   # a possessive's ending goes with its term: the men's, the ladies'
-    assert re.fullmatch(r"([\w'’]+(?:-(?i:in-law)[\w'’]*)?)".join(map(re.escape, pieces)), new)   # only the terms differ
+    assert re.fullmatch(r"([\w'’-]+)".join(map(re.escape, pieces)), new)   # only the terms differ
     assert len(kept) == 0 or new != caption
 
 @settings(max_examples=200, deadline=None)
@@ -63,12 +63,14 @@ def test_counts_change_sides(words):
     assert count(swap_terms(caption)) == count(caption)[::-1]
 
 @pytest.mark.parametrize('caption,swapped', [
-    ("Her daughters-in-law visit the housewife's son-in-law.", "His sons-in-law visit the househusband's daughter-in-law."), ("Housewives and a Stepson.", "Househusbands and a Stepdaughter."),
     ('A man -> a dog', 'A woman -> a dog'), ('MAN', 'WOMAN'), ('A MAN AND HIS DOG', 'A WOMAN AND HER DOG'), ('Men.', 'Women.'), ("The men's room", "The women's room"), ("The boys' dog", "The girls' dog"),
     ('The actress’ dress', 'The actor’s dress'), ("She's here, he'll come.", "He's here, she'll come."), ('himself and herself', 'herself and himself'),
     ('a 10-year-old boy', 'a 10-year-old girl'), ('a man-made lake', 'a man-made lake'), ('Mr. Lee and Mrs. Ray', 'Ms. Lee and Mr. Ray'), ('dudes', 'gals'), ('two\ngirls\tplay', 'two\nboys\tplay'),
     ('his or her bike', 'his or her bike'), ('a king size bed', 'a king size bed'), ('Her hat. Look at her!', 'His hat. Look at him!'), ('The hat is hers.', 'The hat is his.'), ('The hat is his.', 'The hat is hers.'),
     ("The groomsmen's shoes", "The bridesmaids' shoes"), ("The bridesmaids' shoes", "The groomsmen's shoes"), ('He sits beside her next to a car; her next shot', 'She sits beside him next to a car; his next shot'),
+    ('A housewife', 'A househusband'), ("The housewives' dog", "The househusbands' dog"), ("HOUSEHUSBAND'S", "HOUSEWIFE'S"), ('a man and his daughter-in-law', 'a woman and her son-in-law'), ("My sister-in-law's dress", "My brother-in-law's dress"),
+    ("Two sons-in-law and the mothers-in-law's hats", "Two daughters-in-law and the fathers-in-law's hats"), ('mother-in-laws', 'father-in-laws'), ('Her mother in law', 'His father in law'), ("the goddaughters' stepmom's", "the godsons' stepdad's"),
+    ('the ballerina, a hostess, a maid, a baseman', 'the ballerina, a hostess, a maid, a baseman'), # no true pairs
     ('', ''), ('👩 woman 👩', '👩 man 👩'), ('womanly human woman', 'manly human man')])
 def test_examples(caption, swapped): assert swap_terms(caption) == swapped
 
@@ -143,6 +145,10 @@ def test_own_table(tmp_path):
     assert neutralise('An ancient hat, a New hat, an OLD man', t) == 'A used hat, a Used hat, a GROWN man'
     for bad in ([], {}, 3, 'man', [{'caption': 'a'}], [{'a': 1, 'b': 2}], [['a','b','c','d']], [['a','b','']], {'words': [['a','b']], 'keep': [3]}, {'words': [['a','b']], 'groups': [1,2]}, {'words': [['a','b']], 'groups': 3}, [['a']], [['a','a']], [['a','b'], ['b','c']], ['ab'], [['a',3]], [['-a','b']], {'pairs': []}, {'words': 'ab'}, {'words': [['a','b']], 'groups': ['x']}, {'words': [['a','b']], 'groups': ['x','x']}):
         with pytest.raises(ValueError, match='t.json'): table(bad)
+
+def test_neutral_words_of_relatives():
+    assert neutralise("A housewife's mother-in-law and two sons-in-law") == "A homemaker's in-law and two in-laws" and neutralise('a stepbrother') == 'a stepsibling'
+    assert neutralise('a daughter-in-law') == 'an in-law' and gender_of(['the daughters-in-law']) == 'woman'
 
 def test_neutral_word_is_missing():
     with pytest.raises(ValueError, match="'old': has no neutral word"): neutralise('an old hat', TermTable([('old','young')]))
