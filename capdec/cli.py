@@ -598,7 +598,7 @@ def _report(out, n, failed):
     if failed: write_json(report, [dict(file=path, error=why) for path,why in failed])
     else: report.unlink(missing_ok=True)
     _skipped(failed)
-    _said(out, f'{n:,} captions' + (f', {len(failed)} images failed, see {report}' if failed else ''))
+    _said(out, f'{n:,} captions' + (f', {len(failed):,} image{"s"*(len(failed)>1)} failed, see {report}' if failed else ''))
     return int(bool(failed))
 
 # %% ../nbs/11_cli.ipynb #3c5a7d2b

@@ -297,12 +297,35 @@ def test_predictions_continue_with_the_same_batches(lab, predicted, monkeypatch)
     monkeypatch.setattr(decoding, 'generate', real)
     assert predicted('--batch_size', 4, out=lab.dir/'part.json').captions == whole and not part.exists()
 
+def test_predictions_are_not_held_in_memory(tmp_path):
+    "200,000 images: what grows are the pages of the mapped store, not lists (600,000 rows: 70 MB)"
+    import subprocess
+    import sys
+    code = """if True:
+        import sys
+        from types import SimpleNamespace
+        import torch
+        import capdec.captioner, capdec.decoding as decoding
+        from capdec.cli import _caption_store
+        from capdec.store import EmbeddingStore
+        n, peak = 200_000, lambda: next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
+        with EmbeddingStore.create('v.store', 16, {'kind': 'image'}) as s:
+            for i in range(0, n, 8000): s.append([dict(image_id=f'photo_{j:08}.jpg', caption='a', id=j, filename=None) for j in range(i, i+8000)], torch.zeros(8000, 16))
+        decoding.generate = lambda model, x, **k: ['a dog runs over the green hill.']*len(x)
+        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(config=SimpleNamespace(normalize_prefix=True)))
+        store, before = EmbeddingStore('v.store'), peak()
+        assert _caption_store(c, store, dict(beam=True, beam_size=5, official=False, batch_size=200, out='p.json'), dict(a=1)) == n
+        print(peak() - before)"""
+    r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert len(json.loads((tmp_path/'p.json').read_text())) == 200_000 and float(r.stdout) < 60, r.stdout
+
 def test_failed_images_are_listed(coco, tmp_path):
     from PIL import Image
     for i in range(3): Image.new('RGB', (40, 30), (80*i, 90, 20)).save(tmp_path/f'{i}.jpg')
     (tmp_path/'bad.jpg').write_text('no photo')
     r = capdec('predict', '--images', tmp_path, '--out', tmp_path/'p.json', '--device', 'cpu', '--beam', 'false')
     assert r.returncode == 1 and len(json.loads((tmp_path/'p.json').read_text())) == 3
+    assert '1 image failed' in r.stdout
     report = json.loads((tmp_path/'p.failed.json').read_text())
     assert len(report) == 1 and report[0]['file'].endswith('bad.jpg') and 'not an image' in report[0]['error']
 
