@@ -157,7 +157,7 @@ Captioner.embed = embed
 
 # %% ../nbs/09_captioner.ipynb #f96f6d12
 def __call__(self:Captioner,
-    images, # A photo (path, address, bytes, PIL image, array, tensor), a folder, or several photos (list, or array `(n, ...)`)
+    images, # A photo (path, address, bytes, open file, PIL image, array, tensor), a folder, a pattern ('holiday/*.jpg'), or several photos (list, or array `(n, ...)`)
     num_captions:int=1, # Captions per photo; more than one gives a list for each photo
     scores:bool=False, # Return `decoding.Caption` objects (text, score, tokens) instead of texts
     batch_size:int=32, # Photos per batch
@@ -165,7 +165,8 @@ def __call__(self:Captioner,
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method ('beam', 'greedy', 'sample'), ...
 ): # A caption for one photo, a list for several; each a list of captions when `num_captions > 1`
     "Caption photos"
-    folder = isinstance(images, (str,Path)) and not is_url(images) and Path(images).expanduser().is_dir()
+    path = Path(images).expanduser() if isinstance(images, (str,Path)) and not is_url(images) else None
+    folder = path and (path.is_dir() or set('*?[') & set(str(path)) and not path.exists())
     one = not (folder or isinstance(images, (list,tuple)) or getattr(images, 'ndim', 3) == 4)
     images = [images] if one else find_images(images) if folder else list(images)
     show = len(images) > 32 if show is None else show

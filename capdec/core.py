@@ -138,8 +138,10 @@ MAX_PIXELS = 200_000_000 # Larger images are refused: Pillow would need gigabyte
 def _to_pil(src):
     if isinstance(src, Image.Image): return src, 'image'
     if isinstance(src, (bytes, bytearray)): return Image.open(io.BytesIO(src)), 'bytes'
+    if hasattr(src, 'read'): return Image.open(src), str(getattr(src, 'name', 'file')) # before `detach`, which files have too
     if hasattr(src, 'detach'): src = src.detach().cpu().numpy() # a tensor
     if isinstance(src, np.ndarray): return _array_to_pil(src), 'array'
+    if not isinstance(src, (str,os.PathLike)): raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, a PIL image, an array or a tensor')
     path = Path(src)
     if is_url(src): return Image.open(io.BytesIO(read_url(src))), str(src)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
@@ -163,7 +165,7 @@ def _array_to_pil(a):
 
 # %% ../nbs/00_core.ipynb #1b0cee77
 def open_image(
-    src:object, # Path, address (http://, https://), bytes, PIL image, NumPy array or tensor (`(h, w)`, `(h, w, c)` or `(c, h, w)`; floats in 0..1, integers in 0..255)
+    src:object, # Path, address (http://, https://), bytes, open binary file, PIL image, NumPy array or tensor (`(h, w)`, `(h, w, c)` or `(c, h, w)`; floats in 0..1, integers in 0..255)
 )->Image.Image: # RGB, 8 bits, upright
     "Open anything that is an image as upright RGB: EXIF rotation applied, transparency on white, 16 bits scaled, CMYK and palettes converted"
     try:

@@ -1,4 +1,5 @@
 "The captioner: what it loads and saves, and files by the thousand."
+import io
 import shutil
 
 import numpy as np
@@ -74,8 +75,12 @@ def test_journal_of_names_that_are_not_utf8(tmp_path):
 def test_every_kind_of_input_is_the_same_photo(mini, tmp_path):
     from skimage import data
     a = data.coffee(); im = Image.fromarray(a); im.save(tmp_path/'cup.png')
-    kinds = [tmp_path/'cup.png', str(tmp_path/'cup.png'), im, a, torch.tensor(a), torch.tensor(a).permute(2, 0, 1)/255, (tmp_path/'cup.png').read_bytes()]
-    assert len(set(mini(kinds, beam_size=1))) == 1
+    raw = (tmp_path/'cup.png').read_bytes()
+    with open(tmp_path/'cup.png', 'rb') as f:
+        kinds = [tmp_path/'cup.png', str(tmp_path/'cup.png'), im, a, torch.tensor(a), torch.tensor(a).permute(2, 0, 1)/255, raw, io.BytesIO(raw), f]
+        assert len(set(mini(kinds, beam_size=1))) == 1
+    assert mini(f'{tmp_path}/*.png', beam_size=1) == mini([a], beam_size=1)
+    with pytest.raises(FileNotFoundError, match='no file matches this pattern'): mini(f'{tmp_path}/*.jpg')
     assert mini(tmp_path, beam_size=1) == [mini(a, beam_size=1)] == mini(torch.tensor(a)[None], beam_size=1)
 
 @pytest.fixture
@@ -109,6 +114,10 @@ def test_photos_from_the_web(mini, web, tmp_path):
     assert results[0].path == f'{web}/a b.png' and results[0].captions
     with pytest.raises(ValueError, match='larger than 1,000,000 bytes'): read_url(f'{web}/endless', limit=1_000_000)
     with pytest.raises(ValueError, match='not there after 0.3 seconds'): read_url(f'{web}/slow', timeout=.3)
+
+@pytest.mark.parametrize('what', [None, 3, {'a.jpg'}, dict(a=1), (o for o in ['a.jpg'])], ids=lambda o: type(o).__name__)
+def test_what_is_no_photo_is_told_what_is(mini, what):
+    with pytest.raises(ValueError, match=f'{type(what).__name__}: not an image; use a path'): mini(what)
 
 def test_no_network(mini):
     with pytest.raises(ValueError, match='http://nowhere.invalid/a.jpg: cannot be fetched .*pass a file'): mini('http://nowhere.invalid/a.jpg')

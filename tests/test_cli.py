@@ -86,7 +86,7 @@ def test_missing_photo_beside_a_good_one(album, tmp_path):
 
 @pytest.mark.parametrize('args,says', [
     (['caption', '{empty}'], 'no images in this folder'), (['caption', '{album}', '--out', 'c.doc'], '.csv'),
-    (['caption', '{album}', '--model', '{empty}'], 'config.json'), (['caption', '{album}', '--device', 'cuda'], 'CUDA'), (['caption', '{album}', '--bridge', 'rope'], 'none, offset, memory'),
+    (['caption', '{album}', '--model', '{empty}'], 'config.json'), (['caption', '{album}', '--device', 'cuda'], 'CUDA'), (['caption', '{album}', '--bridge', 'rope'], 'none, offset, memory'), (['caption', '{album}', '--device', 'cpu', '--beam_size', '0'], 'beam_size 0: at least 1'),
     (['train', '--data', '{empty_json}'], 'no captions'), (['train', '--data', '{shape_json}'], 'shape.json'), (['train', '--data', 'missing.json'], 'no such file'), (['train'], '--data'),
     (['parse', '{broken_json}'], 'line 1'), (['parse', '{latin}'], 'UTF-8'), (['embed'], '--data'), (['embed', '--data', '{text}', '--clip_model_type', 'RN51'], 'RN51'),
     (['predict', '--checkpoint', '{half}', '--images', '{album}', '--out', 'p.json'], 'cut short'), (['predict', '--images', '{album}'], '--out'),

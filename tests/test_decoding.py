@@ -206,7 +206,7 @@ def test_half_precision():
 def test_bad_input():
     model = tiny()
     x = torch.randn(2, 12)
-    for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'), (dict(beam_size=0, num_captions=0), 'at least 1'), (dict(max_length=0), 'max_length 0'),
+    for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'), (dict(beam_size=0), 'beam_size 0'), (dict(max_length=0), 'max_length 0'),
             (dict(min_length=9, max_length=5), 'min_length 9'), (dict(temperature=0), 'temperature 0'), (dict(no_repeat_ngram=-1), 'no_repeat_ngram -1'),
             (dict(method='greedy', num_captions=2), 'greedy search finds one'), (dict(method='sample', top_p=1.5), 'top_p 1.5')]:
         with pytest.raises(ValueError, match=message): generate(model, x, **kw)
