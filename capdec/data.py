@@ -545,6 +545,7 @@ def sniff(
     if _dialect(first) and heading & {*IMAGE_COLUMNS,*ID_COLUMNS} or name.endswith(('.csv','.tsv')) or '\t' in first and _is_image(first.split('\t')[0]): return 'table'
     return 'text'
 
+# %% ../nbs/01_data_parsing.ipynb #5e1f0102
 def _part_file(path, split):
     "Which file is meant where an archive or folder holds one for each split, as COCO's captions_train2014.json and captions_val2014.json"
     path = Path(path)
@@ -726,6 +727,7 @@ def _warn_of_parts(path, name, part, layout):
     has = f'train2014 and {SOURCES[name].counts["restval"][0]:,} images of val2014' if (name,part) == ('coco','train') else f'{images:,} images of val2014' if name == 'coco' else f'{images:,} images'
     warnings.warn(f"{path}: does not say which captions are Karpathy's {part}, so all of them are read; that part (--dataset_mode {name}/{part}) is {has}, listed in {SOURCES[name].files}", stacklevel=3)
 
+# %% ../nbs/01_data_parsing.ipynb #5e1f0104
 def read_dataset(
     mode:str|int|float, # Name or official number, see `dataset_mode`
     path:str|Path, # The source's file, as downloaded

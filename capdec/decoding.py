@@ -311,9 +311,7 @@ def generate(
     if num_captions < 1: raise ValueError(f'num_captions {num_captions}: at least 1')
     if method == 'greedy' and num_captions > 1: raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
     kwargs.setdefault('no_repeat_ngram', model.config.no_repeat_ngram)
-    if method == 'beam':
-        if (n := kwargs.get('beam_size', 5)) < 1: raise ValueError(f'beam_size {n}: at least 1')
-        kwargs['beam_size'] = max(n, num_captions)
+    if method == 'beam' and 0 < kwargs.setdefault('beam_size', 5) < num_captions: kwargs['beam_size'] = num_captions # below 1 is refused by the search
     vectors = torch.as_tensor(vectors)
     uniform = _draws(len(vectors), num_captions, kwargs.get('max_length', 67), generator) if method == 'sample' else None
     size = batch_size or (8 if model.device.type == 'cpu' else 64)
