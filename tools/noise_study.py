@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent/'shared'
-LEVELS = (0., .001, .004, .016, .06, .25)
 ORDER = [(v, 0) for v in (0., .016, .004, .06, .001, .25)] + [('clipcap', 0)] + [(v, s) for s in (1, 2) for v in (0., .016, .25)]
 
 def main():
