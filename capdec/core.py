@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'write_json', 'read_json', 'escape_name',
-           'unescape_name', 'file_sha256', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device',
+           'unescape_name', 'file_sha256', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'derived',
            'package_file', 'demo_photos', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
-import contextlib,errno,glob,hashlib,io,json,os,re,tempfile,warnings
+import contextlib,errno,glob,hashlib,io,json,os,re,tempfile,warnings,weakref
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +233,22 @@ def pick_device(
     if dev.type == 'cuda' and (dev.index or 0) >= torch.cuda.device_count(): raise ValueError(f'device {device!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0')
     if dev.type == 'mps' and not torch.backends.mps.is_available(): raise ValueError(f'device {device!r}: torch sees no Apple GPU here; use cpu')
     return dev
+
+# %% ../nbs/00_core.ipynb #2f1cd506
+_kept = weakref.WeakKeyDictionary()
+
+def derived(
+    module, # A `torch.nn.Module`
+    build, # `build(module)` makes something of its weights; a function or class with a name, it is the key
+): # What `build` returned
+    "Something made of a module's weights (on the CPU), kept, and made again when the weights are others or have changed"
+    import torch
+    weights = [*module.parameters(), *module.buffers()]
+    where = [(o.data_ptr(), o.numel(), 0 if o.is_inference() else o._version) for o in weights]
+    with torch.no_grad(): some = torch.cat([o.as_strided((min(4, o.numel()),), (max(1, o.numel()//4),)) for o in weights]) # fused optimisers do not count up `_version`
+    old_where,old_some,made = _kept.setdefault(module, {}).get(build, (None, None, None))
+    if old_where != where or not torch.equal(old_some, some): _kept[module][build] = where,some,(made := build(module))
+    return made
 
 # %% ../nbs/00_core.ipynb #7bc8a495
 def package_file(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import progress
+from .core import derived,progress
 from .model import CaptionModel
 
 # %% ../nbs/04a_decoding.ipynb #cb2ed1a8
@@ -27,6 +27,43 @@ class Caption:
     token_logprobs:list[float]=field(default_factory=list)      # Log-probability of each token, at the temperature asked for
 
     def __str__(self): return self.text
+
+# %% ../nbs/04a_decoding.ipynb #ab7a959e
+def _product(layer):
+    "What a linear layer does to `(..., n_in)`, its weights packed in 16 bits where that is quicker and loses nothing"
+    from transformers.pytorch_utils import Conv1D
+    if type(layer) not in (torch.nn.Linear, Conv1D): return layer                       # an adapter, a quantised layer: it knows best
+    w,b = layer.weight.T if isinstance(layer, Conv1D) else layer.weight,layer.bias      # (n_out, n_in), (n_out,)
+    if w.device.type == 'cpu' and w.dtype == torch.float32 and 'fbgemm' in torch.backends.quantized.supported_engines and torch.equal(w, w.half().float()):
+        packed = torch.ops.quantized.linear_prepack_fp16(w.detach().contiguous(), None if b is None else b.detach())
+        return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
+    return lambda x: F.linear(x, w, b)
+
+def _is_plain_gpt2(lm):
+    from transformers import GPT2LMHeadModel
+    c = lm.config
+    return type(lm) is GPT2LMHeadModel and not (c.add_cross_attention or c.reorder_and_upcast_attn or hasattr(lm, 'hf_device_map'))
+
+class _Gpt2:
+    "GPT-2 with a cache: the library's numbers without its bookkeeping around every word"
+    def __init__(self, lm):
+        body = lm.transformer
+        self.places,self.heads = body.wpe.weight,body.config.n_head
+        self.blocks = [(o.ln_1, _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj), o.ln_2, _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
+        self.norm,self.out = body.ln_f,_product(lm.lm_head)
+
+    def __call__(self, x, cache):
+        "`(b, n, h)`, several positions only when nothing has been read yet -> logits of the last position `(b, v)`"
+        b,n,_ = x.shape
+        seen = cache.get_seq_length()
+        x = x + self.places[seen:seen+n]
+        for i,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in enumerate(self.blocks):
+            q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (b, heads, n, h/heads)
+            k,v = cache.update(k, v, i)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1, scale=scale)
+            x = x + proj(y.transpose(1, 2).reshape(b, n, -1))
+            x = x + narrow(act(widen(norm2(x))))
+        return self.out(self.norm(x[:, -1]))
 
 # %% ../nbs/04a_decoding.ipynb #0e7acaa0
 @cache
@@ -58,11 +95,13 @@ class _Reader:
     def __init__(self, model, prefix, prompt):
         from transformers.cache_utils import DynamicCache
         self.model,self.cache,words = model,DynamicCache(),model.lm.get_input_embeddings()
+        self.gpt2 = None if not _is_plain_gpt2(model.lm) else derived(model.lm, _Gpt2) if model.device.type == 'cpu' else _Gpt2(model.lm)
         x = prefix.to(words.weight.device, words.weight.dtype)
         if prompt: x = torch.cat([x, words(torch.tensor(prompt, device=x.device)).expand(len(x), -1, -1)], 1)
         self.logits = self._read(x)                                                     # (b, v)
 
     def _read(self, x):
+        if self.gpt2: return self.gpt2(x, self.cache).float()
         out = self.model.lm.base_model(inputs_embeds=x, past_key_values=self.cache, use_cache=True)
         return self.model.head(out.last_hidden_state[:, -1]).float()
 
@@ -122,9 +161,9 @@ class _Rules:
     def stops(self, tokens): return torch.isin(tokens, self.stop_ids)
 
     def __call__(self, logits, tokens):
-        "Log-probabilities before (their norm) and after the rules, given what each row has said: `(rows, v)`, `(rows, t)`"
+        "Log-probabilities after the rules, given what each row has said: `(rows, v)`, `(rows, t)`"
         if self.temperature != 1: logits = logits/self.temperature
-        norm = logits.logsumexp(-1, keepdim=True)
+        logits = logits.log_softmax(-1)                                                 # before the rules: they take away choices and leave the odds of the others
         if tokens.shape[1] < self.min_length: logits = logits.index_fill(1, self.stop_ids, -torch.inf)
         if self.words: logits = self.words(logits, tokens, self.stop_ids)
         if self.ngram:
@@ -134,7 +173,7 @@ class _Rules:
                 grams = said.unfold(1, self.ngram, 1)                                                       # (rows, t-ngram+1, ngram)
                 again = (grams[..., :-1] == said[:, None, said.shape[1]-self.ngram+1:]).all(-1)              # begins as the sentence ends
                 logits = logits - torch.zeros_like(logits).scatter_add_(1, grams[..., -1], torch.where(again, torch.inf, 0.))[:, self.spelling]
-        return logits,norm
+        return logits
 
     def caption(self, tokens, logprobs):
         return Caption(self.model.tokenizer.decode(self.prompt + tokens, skip_special_tokens=True).strip(), sum(logprobs)/len(logprobs), tokens, logprobs)
@@ -175,9 +214,8 @@ def beam_search(
         tokens,logprobs = torch.zeros(b, 1, 0, dtype=torch.long, device=dev),torch.zeros(b, 1, 0, device=dev)
         total,length,finished = torch.zeros(b, 1, device=dev),torch.zeros(b, 1, device=dev),torch.zeros(b, 1, dtype=torch.bool, device=dev)
         for t in range(rules.max_length):
-            allowed,norm = rules(logits, tokens.flatten(0, 1))                          # (b*beams, v); at the first step there is one beam
-            lp,ids = allowed.topk(beam_size)
-            lp,ids = (lp - norm).view(len(photos), -1, beam_size),ids.view(len(photos), -1, beam_size)       # (b, beams, beam_size)
+            lp,ids = rules(logits, tokens.flatten(0, 1)).topk(beam_size)                # (b*beams, v); at the first step there is one beam
+            lp,ids = (o.view(len(photos), -1, beam_size) for o in (lp, ids))            # (b, beams, beam_size)
             frozen = torch.full_like(lp, -torch.inf); frozen[..., 0] = 0                # a finished beam has one continuation: itself
             lp = lp.where(~finished[..., None], frozen)
             length = length + ~finished
@@ -222,9 +260,9 @@ def _walk(model, prefix, num, rules, choose):
         paths = torch.arange(rows, device=dev)
         tokens,logprobs = torch.zeros(rows, 0, dtype=torch.long, device=dev),torch.zeros(rows, 0, device=dev)
         for t in range(rules.max_length):
-            allowed,norm = rules(logits, tokens)
+            allowed = rules(logits, tokens)
             ids = choose(allowed, paths, t)                                             # (rows,)
-            tokens,logprobs = torch.cat([tokens, ids[:, None]], 1),torch.cat([logprobs, allowed.gather(1, ids[:, None]) - norm], 1)
+            tokens,logprobs = torch.cat([tokens, ids[:, None]], 1),torch.cat([logprobs, allowed.gather(1, ids[:, None])], 1)
             last = t == rules.max_length-1
             finished = rules.stops(ids).tolist()
             done = [i for i,o in enumerate(finished) if o or last]

@@ -6,6 +6,7 @@
 __all__ = ['pad_tokens', 'MiniConfig', 'Block', 'Head', 'TextTower', 'ImageTower', 'to_pixels', 'MiniEncoder']
 
 # %% ../nbs/01b_mini_encoder.ipynb #6414873d
+import copy
 from dataclasses import dataclass,asdict,fields
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
 
-from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,write_json
+from .core import atomic_path,derived,open_image,package_file,pick_device,progress,read_json,write_json
 
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
 def pad_tokens(
@@ -130,6 +131,21 @@ class ImageTower(nn.Module):
     )->Tensor: # Vectors `(b, d)`
         return self.head(self.body(pixels))
 
+# %% ../nbs/01b_mini_encoder.ipynb #41e4bed6
+def _merged(tower):
+    "A copy of the image tower, for inference only, whose batch normalisations are part of the convolutions"
+    from timm.models.efficientnet import EfficientNet
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+    tower = copy.deepcopy(tower).eval().requires_grad_(False)
+    if not isinstance(tower.body, EfficientNet): return tower                           # only here each normalisation stands behind its convolution
+    for module in list(tower.body.modules()):
+        layers = list(module.named_children())
+        for (conv_name,conv),(name,norm) in zip(layers, layers[1:]):
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)): continue
+            setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
+            setattr(module, name, norm.act)
+    return tower.to(memory_format=torch.channels_last)
+
 # %% ../nbs/01b_mini_encoder.ipynb #6fafdf83
 def to_pixels(
     image, # Anything `open_image` takes
@@ -198,8 +214,11 @@ def encode_prepared(self:MiniEncoder,
     prepared:list, # Results of `prepare`
 )->Tensor: # Vectors `(b, d)`, float32, not normalised
     "The image tower, one batch"
-    was = self.training; self.eval()
     x = torch.stack(prepared).to(self.device).contiguous(memory_format=torch.channels_last) # (b, 3, side, side)
+    if x.device.type == 'cpu':
+        tower = derived(self.image, _merged)
+        return torch.cat([tower(o) for o in x.split(8)]).float()                        # eight photos fit a processor's cache
+    was = self.training; self.eval()
     v = self.image(x).float()
     self.train(was)
     return v

@@ -233,3 +233,43 @@ def test_words_that_cannot_be():
 def test_no_bounds_on_words_change_nothing():
     model, x = tiny(), torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
     assert generate(model, x, max_words=50, max_length=12, texts=True) == generate(model, x, max_length=12, texts=True)
+
+def half(model):
+    "The same captioner in float32, every weight of which fits into 16 bits: on x86 they are packed"
+    model = model.half().float()
+    assert all(torch.equal(o, o.half().float()) for o in model.parameters())
+    return model
+
+@pytest.mark.parametrize('config', [{}, dict(scale_attn_by_inverse_layer_idx=True), dict(scale_attn_weights=False), dict(activation_function='relu'), dict(tie_word_embeddings=False)])
+@pytest.mark.parametrize('packed', [False, True])
+def test_gpt2_read_directly_equals_the_library(config, packed, monkeypatch):
+    from transformers import GPT2Config,GPT2LMHeadModel
+    import capdec.decoding
+    torch.manual_seed(1)
+    net = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOK), n_embd=16, n_layer=3, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0, **config))
+    model = CaptionModel(CapDecConfig('mlp', 3, 3, 12), net, TOK).eval()
+    for o in model.parameters(): o.data.mul_(5)
+    if packed: model = half(model)
+    x = torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
+    ours = {m: generate(model, x, m, prompt='a brown', max_length=15) for m in ('beam','greedy')}
+    monkeypatch.setattr(capdec.decoding, '_is_plain_gpt2', lambda lm: False)
+    for m,found in ours.items():
+        theirs = generate(model, x, m, prompt='a brown', max_length=15)
+        assert [[c.tokens for c in o] for o in found] == [[c.tokens for c in o] for o in theirs]
+        assert np.allclose([c.score for o in found for c in o], [c.score for o in theirs for c in o], atol=1e-4)
+
+def test_captions_follow_the_weights():
+    "What decoding keeps of a language model is made again after a step of training and when a state is loaded"
+    model = half(tiny())
+    x = torch.randn(3, 12, generator=torch.Generator().manual_seed(2))
+    before,state = generate(model, x, max_length=8),{k: v.clone() for k,v in model.state_dict().items()}
+    model.train()
+    opt = torch.optim.AdamW(model.parameters(), lr=.1, fused=True)
+    model(x, *model.tokenize(['a red bus.']*3)).backward(); opt.step()
+    after = generate(model, x, max_length=8)
+    assert [o[0].score for o in after] != [o[0].score for o in before]
+    twin = tiny().float(); twin.load_state_dict(model.state_dict())                   # never captioned before, so nothing old can be kept
+    assert [o[0].tokens for o in after] == [o[0].tokens for o in generate(twin, x, max_length=8)]
+    model.load_state_dict(state)
+    again = generate(model, x, max_length=8)
+    assert [o[0].tokens for o in again] == [o[0].tokens for o in before] and np.allclose([o[0].score for o in again], [o[0].score for o in before], atol=1e-6)
