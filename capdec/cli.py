@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'OFFSETS', 'VERBS', 'EXAMPLES', 'parse', 'open_text', 'emb
            'offset', 'bridger', 'evaluate', 'caption', 'data', 'demo', 'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
-import os,sys,warnings
+import contextlib,os,sys,warnings
 from collections import Counter
 from itertools import takewhile
 from pathlib import Path
@@ -140,6 +140,24 @@ def _edited(records, mode, gender_terms, seed, meta):
     if gender_terms: meta.update(gender_terms=file_sha256(gender_terms))
     return debias(records, mode, seed, terms=load_terms(gender_terms) if gender_terms else GENDER, report=report),report
 
+def _processes(device):
+    "This process among those that `accelerate launch` or torchrun have started; they wait for each other for a day, since the first one may have a data set to embed"
+    from datetime import timedelta
+    from accelerate import PartialState
+    from capdec.core import pick_device
+    return PartialState(cpu=pick_device(device or None).type == 'cpu', timeout=timedelta(days=1))
+
+@contextlib.contextmanager
+def _team(clip_model_type, device):
+    "The encoder; where several processes were started, that of all of them for the first, and `None` for the others when their work is done"
+    from capdec.embedding import Team,load_encoder
+    if int(os.environ.get('WORLD_SIZE', '1')) == 1: yield load_encoder(clip_model_type, device or None); return
+    run = _processes(device)
+    team = Team(load_encoder(clip_model_type, str(run.device)), run)
+    if not run.is_main_process: team.serve(); yield None; return
+    try: yield team
+    finally: team.dismiss()
+
 def _say_edited(report, out):
     "Print what was exchanged, and keep the counts of every term beside the vectors"
     if report is None or os.environ.get('RANK', '0') != '0': return # of several processes one writes
@@ -177,20 +195,22 @@ def embed(
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
     corpus = CorpusReport() # of running text: which files could not be read
     texts = None # vectors of the captions beside those of their images: an official pickle holds both
-    if data.endswith(('.pkl','.pickle')): store = _import(data, out, None, clip_model_type)
-    elif pickle and _vector_store(data): store = _vector_store(data)
+    convert = data.endswith(('.pkl','.pickle')) or bool(pickle and _vector_store(data))
+    if convert and os.environ.get('RANK', '0') != '0': return 0 # of several processes one converts
+    if convert: store = _vector_store(data) if Path(data).is_dir() else _import(data, out, None, clip_model_type)
     else:
-        from capdec.embedding import embed_captions,embed_images,load_encoder
-        encoder = load_encoder(clip_model_type, device or None)
-        if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
-        else:
-            records,meta = _records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus), _source(data)
-            records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
-            if image_dir:
-                store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
-                if pickle: texts = embed_captions(store.rows(), encoder, out.with_suffix('.texts.store'), batch_size=batch_size, meta=meta)
-            else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
-            _say_edited(report, out)
+        from capdec.embedding import embed_captions,embed_images
+        with _team(clip_model_type, device) as encoder:
+            if encoder is None: return 0 # of several processes: the first has no more work for this one
+            if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
+            else:
+                records,meta = _records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus), _source(data)
+                records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
+                if image_dir:
+                    store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
+                    if pickle: texts = embed_captions(store.rows(), encoder, out.with_suffix('.texts.store'), batch_size=batch_size, meta=meta)
+                else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
+                _say_edited(report, out)
     if pickle:
         from capdec.store import export_official
         export_official(store, pickle, texts); _said(pickle, 'official pickle')
@@ -266,13 +286,6 @@ def _train_config(args):
         if not Path(data).exists(): raise FileNotFoundError(f'--data {name}: stands for the store {data} in the working folder, which is not there; make it with `capdec embed --data dataset_{Path(data).stem}.json --out {data}`')
         if bs == TrainConfig.bs: bs = usual
     return data, TrainConfig(**{f.name: args[f.name] for f in fields(TrainConfig) if f.name in args} | dict(bs=bs))
-
-def _processes(device):
-    "This process among those that `accelerate launch` or torchrun have started; they wait for each other for a day, since the first one may have a data set to embed"
-    from datetime import timedelta
-    from accelerate import PartialState
-    from capdec.core import pick_device
-    return PartialState(cpu=pick_device(device or None).type == 'cpu', timeout=timedelta(days=1))
 
 def _keep_bridge(name, out_dir, prefix):
     "A captioner that was trained on keeps the bridge of the one it started from"
@@ -812,7 +825,7 @@ def _write_captions(out, results, num_captions):
             w = csv.writer(f); w.writerow(['file',*names,'error'])
             for o in results: w.writerow([o['key'], *(o['captions'] + ['']*num_captions)[:num_captions], o['error'] or ''])
         elif out.endswith('.jsonl'): f.writelines(json.dumps(r, ensure_ascii=False) + '\n' for r in rows)
-        else: json.dump(rows, f, ensure_ascii=False, indent=1)
+        else: f.write(json.dumps(rows, ensure_ascii=False, indent=1) + '\n')
 
 def _sidecars(paths):
     "Where the captions of each photo go: a.txt for a.jpg; a.jpg.txt where a.png is there too (named or not), or a photo has the name a.txt"
@@ -934,7 +947,7 @@ def caption(
         journal.close(remove=True)
     was = 0 if journal else len(paths)-len(todo)
     if out or sidecar or exif:
-        _said(out or exif or 'beside the photos', f'{len(paths)-failed-was:,} photos captioned' + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
+        _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o), f'{len(paths)-failed-was:,} photos captioned' + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
     return 1 if failed else 0
 
 # %% ../nbs/11_cli.ipynb #e3999af4

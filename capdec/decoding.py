@@ -9,6 +9,7 @@ __all__ = ['METHODS', 'Caption', 'beam_search', 'greedy', 'sample', 'generate']
 import contextlib
 from dataclasses import dataclass,field
 from functools import cache,lru_cache
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
@@ -337,7 +338,7 @@ def generate(
     vectors:Tensor, # CLIP vectors `(n, d)`
     method:str='beam', # 'beam' (CapDec's search), 'greedy' or 'sample'
     num_captions:int=1, # Captions for each vector: the best beams, or so many samples
-    batch_size:int|None=None, # Vectors at a time (default: 8 on a CPU, 64 elsewhere)
+    batch_size:int|None=None, # Vectors at a time (default: 32 on a CPU, 64 elsewhere)
     normalize:bool|None=None, # Bring vectors to unit length first (default: as `config.normalize_prefix`; False after a modality offset or a bridge)
     texts:bool=False, # Return the best text of each instead of `Caption` records
     generator:torch.Generator|None=None, # Randomness of 'sample'
@@ -348,11 +349,13 @@ def generate(
     if method not in METHODS: raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')
     if num_captions < 1: raise ValueError(f'num_captions {num_captions}: at least 1')
     if method == 'greedy' and num_captions > 1: raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
+    options = [k for k in signature(dict(beam=beam_search, greedy=greedy, sample=sample)[method]).parameters if k not in ('model','prefix','num','generator','uniform')]
+    if unknown := [k for k in kwargs if k not in options]: raise TypeError(f'{unknown[0]}: not an option here; method {method!r} takes {", ".join(options)}')
     kwargs.setdefault('no_repeat_ngram', model.config.no_repeat_ngram)
     if method == 'beam' and 0 < kwargs.setdefault('beam_size', 5) < num_captions: kwargs['beam_size'] = num_captions # below 1 is refused by the search
     vectors = torch.as_tensor(vectors)
     uniform = _draws(len(vectors), num_captions, kwargs.get('max_length', 67), generator) if method == 'sample' else None
-    size = batch_size or (8 if model.device.type == 'cpu' else 64)
+    size = batch_size or (32 if model.device.type == 'cpu' else 64)
     out = []
     with progress(None, 'captioning', total=len(vectors), unit='photo', show=show) as bar, _evaluating(model):
         for i in range(0, len(vectors), size):

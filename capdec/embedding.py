@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'CLIP_MODELS', 'Encoder', 'read_ahead', 'chunks', 'text_batch', 'TwoTowers', 'ClipTokenizer', 'prefix_tree',
-           'OpenAIClip', 'HFEncoder', 'load_encoder', 'embed_captions', 'embed_images']
+           'OpenAIClip', 'HFEncoder', 'load_encoder', 'embed_captions', 'embed_images', 'Team']
 
 # %% ../nbs/02_embedding.ipynb #e8e56fa0
 import itertools,os,warnings
@@ -436,6 +436,7 @@ def _or_reason(f):
 # %% ../nbs/02_embedding.ipynb #5250c5ee
 def _encode_files(paths, encoder, batch_size, bar):
     "Vectors of the files that can be read `{path: (d,)}`, and the reasons for the others `{path: reason}`"
+    if hasattr(encoder, 'encode_files'): return encoder.encode_files(paths, batch_size, bar)
     prepare,encode = (encoder.prepare,encoder.encode_prepared) if hasattr(encoder, 'prepare') else (open_image,lambda ims: encoder.encode_image(ims, batch_size=batch_size, show=False))
     good,failed,out = [],{},[]
     def readable():
@@ -491,3 +492,60 @@ def embed_images(
         if not store.finished: store.finish(dict(failed=failed))
     if failed: warnings.warn(f'images that could not be read and were left out: {len(failed):,}; the store lists them in meta["failed"]; the first: {failed[0][1]}')
     return store
+
+# %% ../nbs/02_embedding.ipynb #5fc29245
+class Team:
+    "The encoder of several processes: the first one has the work done and keeps the results, the others `serve`"
+    def __init__(self,
+        encoder:Encoder, # This process's own
+        state, # `accelerate.PartialState`: which process of how many this is
+    ):
+        self.encoder,self.state,self.busy = encoder,state,False
+
+    def __getattr__(self, name):
+        if name in ('encoder','state'): raise AttributeError(name) # while it is copied
+        return getattr(self.encoder, name)
+
+    def _call(self, job):
+        from accelerate.utils import broadcast_object_list
+        return broadcast_object_list([job])[0]
+
+    def _share(self, job, items, batch_size):
+        "Do this process's part of a job; everybody's parts, in order"
+        from accelerate.utils import gather_object
+        n,r = self.state.num_processes,self.state.process_index
+        mine = items[len(items)*r//n : len(items)*(r+1)//n]
+        if job == 'files': part = _encode_files(mine, self.encoder, batch_size, progress(total=len(mine), show=False))
+        else: part = self.encoder.encode_text(mine, batch_size=batch_size, show=False).float().cpu() if mine else torch.zeros(0, self.dim)
+        return gather_object([part])
+
+    def _together(self, *job):
+        self.busy = True
+        self._call(job)
+        parts,self.busy = self._share(*job),False
+        return parts
+
+    def encode_stream(self,
+        texts, # Iterable of lists of captions
+        batch_size:int|None=None, # Captions per forward pass
+    ): # Iterator of vectors `(n, d)`, one tensor for each list
+        "Vectors of many captions, each list shared out among the processes"
+        for o in texts: yield torch.cat(self._together('texts', o, batch_size or text_batch(self)))
+
+    def encode_files(self,
+        paths:list, # Image files
+        batch_size:int, # Images per forward pass
+        bar, # Progress bar
+    )->tuple[dict,dict]: # Vectors of the files that can be read `{path: (d,)}`, and the reasons for the others `{path: reason}`
+        "Vectors of image files, which the processes read themselves"
+        parts = self._together('files', list(paths), batch_size)
+        bar.update(len(paths))
+        return *({k: v for o in parts for k,v in o[i].items()} for i in (0,1)),
+
+    def serve(self):
+        "Work for the first process until it has no more to do"
+        while (job := self._call(None)) is not None: self._share(*job)
+
+    def dismiss(self):
+        "Let the others go; after an error within a job they cannot hear it, and whoever started them ends them"
+        if not self.busy: self._call(None)

@@ -331,7 +331,8 @@ def head(self:CaptionModel,
 )->Tensor: # Logits `(..., v)`
     "The language model's output layer, with the scaling that some families add"
     logits,c = self.lm.get_output_embeddings()(hidden),self.lm.config
-    logits = logits*(getattr(c, 'logit_scale', None) or 1)/(getattr(c, 'logits_scaling', None) or 1)    # Cohere; Granite
+    scale = (getattr(c, 'logit_scale', None) or 1)/(getattr(c, 'logits_scaling', None) or 1)            # Cohere; Granite
+    if scale != 1: logits = logits*scale                                                                # each pass over the logits costs time
     cap = getattr(c, 'final_logit_softcapping', None)                                                   # Gemma
     return torch.tanh(logits/cap)*cap if cap else logits
 

@@ -73,6 +73,11 @@ def test_exif_copies(trip, tmp_path):
     r = capdec('caption', trip, '--exif', tmp_path/'out', *FAST) # what failed is tried again, the copies are left alone
     assert said(r).startswith('0 photos captioned, 3 were there already') and len(one_line(r)) == 2
 
+def test_says_every_place(trip, tmp_path):
+    r = capdec('caption', trip/'a.jpg', '--exif', tmp_path/'out', '--sidecar', '--out', tmp_path/'c.json', *FAST, ok=True)
+    assert said(r) == f'1 photos captioned: {tmp_path/"c.json"} and {tmp_path/"out"} and beside the photos'
+    assert (tmp_path/'c.json').read_text().endswith(']\n')
+
 def test_exif_folder_within_the_album(trip):
     for _ in range(2): capdec('caption', trip, '--exif', trip/'captioned', *FAST, ok=True)
     assert sorted(str(p.relative_to(trip)) for p in trip.rglob('*.*')) == ['a.jpg', 'a.png', 'captioned/a.jpg', 'captioned/a.png', 'captioned/day 2/b.jpg', 'day 2/b.jpg']

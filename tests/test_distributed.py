@@ -1,4 +1,4 @@
-"Two processes train as one, through the command line: the same curve, every row once, one writer."
+"Two processes train and embed as one, through the command line: the same curve and vectors, every row once, one writer."
 import json
 import os
 import subprocess
@@ -26,6 +26,25 @@ training.TrainData.batch, os.replace = noted_batch, noted_replace
 sys.exit(main(sys.argv[1:]))
 '''
 
+WATCHED_EMBEDDING = '''
+"The capdec command, with a note of everything that is encoded and of every file that gets its name"
+import os, sys
+from capdec.cli import main
+from capdec.mini import MiniEncoder
+rank, replace, text, image = os.environ['RANK'], os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared
+def note(what): print(rank, what, file=open({log!r} + rank, 'a'))
+def noted_replace(a, b): note('wrote'); return replace(a, b)
+def noted_text(self, texts, *args, **kw): note(f'texts {{len(texts)}}'); return text(self, texts, *args, **kw)
+def noted_image(self, prepared): note(f'images {{len(prepared)}}'); return image(self, prepared)
+os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared = noted_replace, noted_text, noted_image
+sys.exit(main(sys.argv[1:]))
+'''
+
+def launch(*args):
+    "Two processes on this machine; --multi_gpu is how accelerate is told to start several, without a GPU they talk over gloo"
+    return subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--main_process_port', '0', *map(str, args)],
+        env=dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''), capture_output=True, text=True, timeout=600)
+
 def test_two_processes_train_as_one(tmp_path):
     tok = train_tokenizer(CAPTIONS, 300)
     torch.manual_seed(0)
@@ -35,10 +54,7 @@ def test_two_processes_train_as_one(tmp_path):
     flags = [str(o) for o in ('train', '--data', tmp_path/'all.txt', '--val_pt', tmp_path/'val.txt', '--clip_model_type', 'mini', '--lm', tmp_path/'lm', '--mapping_type', 'mlp', '--prefix_length', 3, '--epochs', 2, '--bs', 20,
         '--lr', 1e-3, '--warmup_steps', 2, '--noise_variance', .02, '--log_steps', 1, '--checkpoint_steps', 3, '--mixed_precision', 'no', '--device', 'cpu')]
     (tmp_path/'watched.py').write_text(WATCHED.format(log=f'{tmp_path}/log'))
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    # --multi_gpu is how accelerate is told to start several processes; without a GPU they talk over gloo
-    r = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--main_process_port', '0', tmp_path/'watched.py', *flags, '--out_dir', tmp_path/'two'],
-        env=env, capture_output=True, text=True, timeout=600)
+    r = launch(tmp_path/'watched.py', *flags, '--out_dir', tmp_path/'two')
     assert r.returncode == 0, r.stderr[-3000:]
     capdec(*flags, '--out_dir', tmp_path/'one', ok=True)
     one, two = (json.loads((tmp_path/o/'loss.json').read_text()) for o in ('one', 'two'))
@@ -54,3 +70,28 @@ def test_two_processes_train_as_one(tmp_path):
     assert sorted(i for log in logs for l in log if l.split()[1:3] == ['rows', '30'] for i in map(int, l.split()[3:])) == sorted(list(range(30))*2) # validation is shared
     assert not [l for l in logs[1] if 'wrote' in l] and [l for l in logs[0] if 'wrote' in l]
     assert r.stdout.count('captioner:') == 1 # and one that says so
+
+def test_two_processes_embed_as_one(tmp_path):
+    from PIL import Image
+    from capdec.store import EmbeddingStore
+    texts, album = tmp_path/'all.txt', tmp_path/'album'
+    texts.write_text('\n'.join(CAPTIONS) + '\n'); album.mkdir()
+    for i in range(5): Image.new('RGB', (60, 40), (40*i, 200-30*i, 90)).save(album/f'{i}.png')
+    (album/'3.png').write_text('not a photo')
+    (tmp_path/'watched.py').write_text(WATCHED_EMBEDDING.format(log=f'{tmp_path}/log'))
+    flags = lambda what, path: [str(o) for o in ('embed', what, path, '--clip_model_type', 'mini', '--device', 'cpu')]
+    for what, path, code in (('--data', texts, 0), ('--images', album, 1)):
+        r = launch(tmp_path/'watched.py', *flags(what, path), '--out', tmp_path/'two.store'/what[2:])
+        assert (r.returncode != 0) == code, r.stderr[-3000:]
+        assert r.stdout.count('.store') == 1 # one says so
+        one = capdec(*flags(what, path), '--out', str(tmp_path/'one.store'/what[2:]))
+        assert one.returncode == code
+    logs = [(tmp_path/f'log{rank}').read_text().split('\n') for rank in (0, 1)]
+    assert [sum(int(l.split()[2]) for log in logs for l in log if what in l) for what in ('texts', 'images')] == [96, 4] # each once
+    assert all(any(what in l for l in log) for log in logs for what in ('texts', 'images')) # and both work
+    assert not [l for l in logs[1] if 'wrote' in l] and [l for l in logs[0] if 'wrote' in l]
+    for what in ('data', 'images'):
+        one, two = (EmbeddingStore(tmp_path/o/what) for o in ('one.store', 'two.store'))
+        assert list(one.rows()) == list(two.rows()) and len(one) == (96 if what == 'data' else 4)
+        assert torch.allclose(one.vectors(), two.vectors(), atol=2e-3) # a digit of float16
+        assert one.meta.get('failed') == two.meta.get('failed')
