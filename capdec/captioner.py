@@ -167,7 +167,6 @@ def _open(image):
 
 def _opened(images, batch_size):
     "Lists of `(image, opened image or reason)`; threads open the next list while this one is worked on"
-    if batch_size < 1: raise ValueError(f'batch_size {batch_size}: at least 1')
     images = iter(images)
     with ThreadPoolExecutor(2) as pool:
         take = lambda: [(o, pool.submit(_open, o)) for o in islice(images, batch_size)]
@@ -176,6 +175,19 @@ def _opened(images, batch_size):
             following = take()
             yield [(o, f.result()) for o,f in batch]
             batch = following
+
+def _vectors(self, photos, batch_size, show):
+    "What the mapper gets for the photos that can be read `(m, d)`, and why the others cannot `{place: error}`"
+    vectors,reasons = [torch.empty(0, self.encoder.dim, device=self.device)],{}
+    with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
+        for i,batch in enumerate(_opened(photos, batch_size)):
+            reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
+            if good := [im for _,im in batch if not isinstance(im, Exception)]: vectors.append(self.embed(good, batch_size))
+            bar.update(len(batch))
+    first = next(iter(reasons.values()), None)
+    if first and len(reasons) == len(photos): raise first
+    if first: warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
+    return torch.cat(vectors),reasons
 
 def _several(images):
     "The photos that are named, folders and patterns taken apart; `None` where it is a single one"
@@ -193,22 +205,18 @@ def __call__(self:Captioner,
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method ('beam', 'greedy', 'sample'), ...
 ): # A caption for one photo, a list for several (`None` for one that cannot be read); each a list of captions when `num_captions > 1`
     "Caption photos; one that cannot be read is an error, among several a warning"
+    if batch_size < 1: raise ValueError(f'batch_size {batch_size}: at least 1')
     many = _several(images)
-    photos = [images] if many is None else many
-    show = len(photos) > 32 if show is None else show
-    vectors,reasons = [torch.empty(0, self.encoder.dim, device=self.device)],{}
-    with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
-        for i,batch in enumerate(_opened(photos, batch_size)):
-            reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
-            if good := [im for _,im in batch if not isinstance(im, Exception)]: vectors.append(self.embed(good, batch_size))
-            bar.update(len(batch))
-    if reasons and len(reasons) == len(photos): raise next(iter(reasons.values()))
-    if reasons: warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {next(iter(reasons.values()))}')
-    found = generate(self.model, torch.cat(vectors), num_captions=num_captions, normalize=False, show=show, **decode) # (photos, num_captions)
+    show = len(many or []) > 32 if show is None else show
+    if many is not None: x,reasons = _vectors(self, many, batch_size, show)
+    elif isinstance(im := _open(images), Exception): raise im
+    else: x = self.embed([im])
+    found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode) # (photos, num_captions)
     if not scores: found = [[c.text for c in o] for o in found]
-    found = iter([o[0] for o in found] if num_captions == 1 else found)
-    out = [None if i in reasons else next(found) for i in range(len(photos))]
-    return out[0] if many is None else out
+    if num_captions == 1: found = [o[0] for o in found]
+    if many is None: return found[0]
+    found = iter(found)
+    return [None if i in reasons else next(found) for i in range(len(many))]
 
 Captioner.__call__ = __call__
 
@@ -396,6 +404,7 @@ def caption_files(self:Captioner,
     **kwargs, # For `decoding.generate`
 ): # Iterator of `Result(path, captions, error)`, in order
     "Caption files one batch at a time in constant memory; a file that cannot be read becomes a result with an `error`"
+    if batch_size < 1: raise ValueError(f'batch_size {batch_size}: at least 1')
     for batch in _opened(paths, batch_size):
         good = [im for _,im in batch if not isinstance(im, Exception)]
         texts = iter(self(good, num_captions, batch_size=batch_size, show=False, **kwargs))

@@ -37,8 +37,13 @@ def _product(layer):
     w,b = layer.weight.T if isinstance(layer, Conv1D) else layer.weight,layer.bias      # (n_out, n_in), (n_out,)
     if w.device.type == 'cpu' and w.dtype == torch.float32 and 'fbgemm' in torch.backends.quantized.supported_engines and torch.equal(w, w.half().float()):
         packed = torch.ops.quantized.linear_prepack_fp16(w.detach().contiguous(), None if b is None else b.detach())
-        return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
+        return lambda x: torch.ops.quantized.linear_dynamic_fp16.default(x, packed)
     return lambda x: F.linear(x, w, b)
+
+def _norm(layer):
+    if type(layer) is not torch.nn.LayerNorm: return layer
+    shape,w,b,eps = layer.normalized_shape,layer.weight,layer.bias,layer.eps
+    return lambda x: torch.layer_norm(x, shape, w, b, eps)
 
 def _is_plain_gpt2(lm):
     from transformers import GPT2LMHeadModel
@@ -50,8 +55,8 @@ class _Gpt2:
     def __init__(self, lm):
         body = lm.transformer
         self.places,self.heads = body.wpe.weight,body.config.n_head
-        self.blocks = [(o.ln_1, _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj), o.ln_2, _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
-        self.norm,self.out = body.ln_f,_product(lm.lm_head)
+        self.blocks = [(_norm(o.ln_1), _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj), _norm(o.ln_2), _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
+        self.norm,self.out = _norm(body.ln_f),_product(lm.lm_head)
 
     def __call__(self, x, cache):
         "`(b, n, h)`, several positions only when nothing has been read yet -> logits of the last position `(b, v)`"
@@ -60,7 +65,7 @@ class _Gpt2:
         x = x + self.places[seen:seen+n]
         for i,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in enumerate(self.blocks):
             q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (b, heads, n, h/heads)
-            k,v = cache.update(k, v, i)
+            k,v = cache.layers[i].update(k, v) if seen else cache.update(k, v, i)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1, scale=scale)
             x = x + proj(y.transpose(1, 2).reshape(b, n, -1))
             x = x + narrow(act(widen(norm2(x))))
@@ -75,12 +80,14 @@ def _layer_class():
         def __init__(self, layer, beams):
             super().__init__()
             self.start = self.filled = layer.keys.shape[-2]
-            self.keys,self.values = layer.keys.repeat_interleave(beams, 0),layer.values.repeat_interleave(beams, 0)    # (b*beams, heads, start, h/heads)
+            self._keep(torch.stack([layer.keys, layer.values]).repeat_interleave(beams, 1))    # (2, b*beams, heads, start, h/heads)
             self.dtype,self.device,self.is_initialized = self.keys.dtype,self.keys.device,True
+
+        def _keep(self, both): self.both,self.keys,self.values = both,both[0],both[1]
 
         def update(self, keys, values, *args, **kwargs):
             n = self.filled + keys.shape[-2]
-            if n > self.keys.shape[-2]: self.keys,self.values = (F.pad(o, (0, 0, 0, n + 15 - o.shape[-2])) for o in (self.keys, self.values)) # room for 16 tokens more
+            if n > self.keys.shape[-2]: self._keep(F.pad(self.both, (0, 0, 0, n + 15 - self.keys.shape[-2]))) # room for 16 tokens more
             self.keys[:, :, self.filled:n],self.values[:, :, self.filled:n] = keys,values
             self.filled = n
             return self.keys[:, :, :n],self.values[:, :, :n]
@@ -88,7 +95,10 @@ def _layer_class():
         def get_seq_length(self, *args): return self.filled
 
         def reorder(self, rows):
-            for o in (self.keys, self.values): o[:, :, self.start:self.filled] = o[:, :, self.start:self.filled].index_select(0, rows)
+            said = self.both[:, :, :, self.start:self.filled]
+            said.copy_(said.index_select(1, rows))
+
+        def select(self, rows): self._keep(self.both.index_select(1, rows))
     return PrefixLayer
 
 class _Reader:
@@ -108,9 +118,12 @@ class _Reader:
 
     def branch(self, beams): self.cache.layers = [_layer_class()(o, beams) for o in self.cache.layers]
     def reorder(self, rows):
+        if rows.device.type == 'cpu' and torch.equal(rows, torch.arange(len(rows))): return  # every beam continues itself
         for o in self.cache.layers: o.reorder(rows)
     def keep(self, rows):
-        for o in self.cache.layers: o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
+        for o in self.cache.layers:
+            if hasattr(o, 'select'): o.select(rows)
+            else: o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows) # before there were beams
     def read(self, tokens): return self._read(self.model.lm.get_input_embeddings()(tokens)[:, None])     # (rows,) -> (rows, v)
 
 # %% ../nbs/04a_decoding.ipynb #c45d3ef6
@@ -173,6 +186,7 @@ class _Rules:
                 said = self.spelling[said]
                 grams = said.unfold(1, self.ngram, 1)                                                       # (rows, t-ngram+1, ngram)
                 again = (grams[..., :-1] == said[:, None, said.shape[1]-self.ngram+1:]).all(-1)              # begins as the sentence ends
+                if again.device.type == 'cpu' and not again.any(): return logits                            # a GPU would have to be waited for
                 logits = logits - torch.zeros_like(logits).scatter_add_(1, grams[..., -1], torch.where(again, torch.inf, 0.))[:, self.spelling]
         return logits
 

@@ -369,7 +369,7 @@ def load_encoder(
     path = Path(name)
     if str(name) == 'mini' or (path/'config.json').exists() and 'model_type' not in read_json(path/'config.json'):
         from capdec.mini import MiniEncoder
-        return MiniEncoder.load(*([] if str(name) == 'mini' else [path]), device=device)
+        return MiniEncoder.load(None if str(name) == 'mini' else path, device, merge=True)
     if path.is_dir(): return HFEncoder(path, device, dtype, download_root)
     if name in CLIP_MODELS or path.is_file() or path.suffix == '.pt': return OpenAIClip(name, device, dtype, download_root)
     if str(name).count('/') == 1: return HFEncoder(str(name), device, dtype, download_root)

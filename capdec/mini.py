@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
 
-from .core import atomic_path,derived,open_image,package_file,pick_device,progress,read_json,write_json
+from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,write_json
 
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
 def pad_tokens(
@@ -133,7 +133,7 @@ class ImageTower(nn.Module):
 
 # %% ../nbs/01b_mini_encoder.ipynb #41e4bed6
 def _merged(tower):
-    "A copy of the image tower, for inference only, whose batch normalisations are part of the convolutions"
+    "A copy of the image tower whose batch normalisations are part of the convolutions"
     from timm.models.efficientnet import EfficientNet
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     tower = copy.deepcopy(tower).eval().requires_grad_(False)
@@ -144,7 +144,7 @@ def _merged(tower):
             if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)): continue
             setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
             setattr(module, name, norm.act)
-    return tower.to(memory_format=torch.channels_last)
+    return tower
 
 # %% ../nbs/01b_mini_encoder.ipynb #6fafdf83
 def to_pixels(
@@ -165,7 +165,7 @@ class MiniEncoder(nn.Module):
         tokenizer, # A `tokenizers.Tokenizer`
     ):
         super().__init__()
-        self.config,self.tokenizer = config,tokenizer
+        self.config,self.tokenizer,self.merged = config,tokenizer,False
         self.image,self.text = ImageTower(config), TextTower(config)
         tokenizer.no_padding(); tokenizer.enable_truncation(config.max_tokens)
 
@@ -193,11 +193,12 @@ class MiniEncoder(nn.Module):
         ids = self.tokenize(list(texts))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = torch.empty(len(ids), self.dim, device=self.device)
-        was = self.training; self.eval()
+        was = self.training
+        if was: self.eval()
         for i in progress(range(0, len(ids), batch_size), 'encoding sentences', unit='batch', show=show and len(ids) > batch_size):
             rows = order[i:i+batch_size]
             out[rows] = self.text(*pad_tokens([ids[r] for r in rows], self.device)).float()
-        self.train(was)
+        if was: self.train()
         return out
 
 # %% ../nbs/01b_mini_encoder.ipynb #1001b3ad
@@ -215,12 +216,10 @@ def encode_prepared(self:MiniEncoder,
 )->Tensor: # Vectors `(b, d)`, float32, not normalised
     "The image tower, one batch"
     x = torch.stack(prepared).to(self.device).contiguous(memory_format=torch.channels_last) # (b, 3, side, side)
-    if x.device.type == 'cpu':
-        tower = derived(self.image, _merged)
-        return torch.cat([tower(o) for o in x.split(8)]).float()                        # eight photos fit a processor's cache
-    was = self.training; self.eval()
-    v = self.image(x).float()
-    self.train(was)
+    was = self.training
+    if was: self.eval()                                                                 # walking through all layers takes milliseconds
+    v = torch.cat([self.image(o) for o in x.split(8 if x.device.type == 'cpu' else len(x))]).float() # eight photos fit a processor's cache
+    if was: self.train()
     return v
 
 @patch
@@ -245,6 +244,7 @@ def save(self:MiniEncoder,
     "Write `config.json`, `model.safetensors` (float16) and `tokenizer.json`"
     from safetensors.torch import save_file
     folder = Path(folder)
+    if self.merged: raise ValueError(f'{folder}: this encoder was merged for inference; MiniEncoder.load without merge=True gives one that can be saved')
     state = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k,v in self.state_dict().items()}
     with atomic_path(folder/'model.safetensors') as p: save_file(state, p)
     with atomic_path(folder/'tokenizer.json') as p: self.tokenizer.save(str(p), pretty=False)
@@ -258,6 +258,7 @@ _files = ('config.json','model.safetensors','tokenizer.json')
 def load(cls:MiniEncoder,
     folder:str|Path|None=None, # Folder written by `save`; `None` for the pair that comes with the package
     device:str|None=None, # 'cpu', 'cuda', ...; `None` for the best there is
+    merge:bool=False, # Make the batch normalisations part of the convolutions: quicker, for inference only, see `capdec.embedding.load_encoder`
 )->MiniEncoder: # Ready to encode
     "Read a folder back; needs no network"
     from safetensors.torch import load_file
@@ -271,4 +272,6 @@ def load(cls:MiniEncoder,
     self = cls(MiniConfig(**saved), Tokenizer.from_file(str(folder/'tokenizer.json')))
     try: self.load_state_dict(load_file(folder/'model.safetensors'))
     except Exception as e: raise ValueError(f'{folder/"model.safetensors"}: damaged, or of another size than config.json says ({str(e).splitlines()[0]})') from None
-    return self.float().eval().to(pick_device(device), memory_format=torch.channels_last)
+    self.float().eval()
+    if merge: self.image,self.merged = _merged(self.image),True
+    return self.to(pick_device(device), memory_format=torch.channels_last)

@@ -369,7 +369,7 @@ def train(
     if out_dir and resume and (run.out/'state.safetensors').exists(): run.load()
     if not out_dir: run.out = None
     elif acc.is_main_process: write_json(run.out/'train_config.json', asdict(config))
-    if run.step < run.total <= config.warmup_steps and acc.is_main_process: warnings.warn(f'{run.total:,} steps in all, and {config.warmup_steps:,} of warm-up: the learning rate never reaches its peak; lower warmup_steps (--warmup_steps)')
+    if run.step < run.total < config.warmup_steps and acc.is_main_process: warnings.warn(f'{run.total:,} steps in all, and {config.warmup_steps:,} of warm-up: the learning rate never reaches its peak; lower warmup_steps (--warmup_steps)')
     net = acc.prepare_model(model) if acc.num_processes > 1 else model
     bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
     done = run.step >= run.total or bool(config.patience) and run.bad >= config.patience
