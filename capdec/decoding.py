@@ -80,14 +80,12 @@ def _layer_class():
         def __init__(self, layer, beams):
             super().__init__()
             self.start = self.filled = layer.keys.shape[-2]
-            self._keep(torch.stack([layer.keys, layer.values]).repeat_interleave(beams, 1))    # (2, b*beams, heads, start, h/heads)
+            self.keys,self.values = layer.keys.repeat_interleave(beams, 0),layer.values.repeat_interleave(beams, 0)    # (b*beams, heads, start, h/heads)
             self.dtype,self.device,self.is_initialized = self.keys.dtype,self.keys.device,True
-
-        def _keep(self, both): self.both,self.keys,self.values = both,both[0],both[1]
 
         def update(self, keys, values, *args, **kwargs):
             n = self.filled + keys.shape[-2]
-            if n > self.keys.shape[-2]: self._keep(F.pad(self.both, (0, 0, 0, n + 15 - self.keys.shape[-2]))) # room for 16 tokens more
+            if n > self.keys.shape[-2]: self.keys,self.values = (F.pad(o, (0, 0, 0, n + 15 - o.shape[-2])) for o in (self.keys, self.values)) # room for 16 tokens more
             self.keys[:, :, self.filled:n],self.values[:, :, self.filled:n] = keys,values
             self.filled = n
             return self.keys[:, :, :n],self.values[:, :, :n]
@@ -95,10 +93,7 @@ def _layer_class():
         def get_seq_length(self, *args): return self.filled
 
         def reorder(self, rows):
-            said = self.both[:, :, :, self.start:self.filled]
-            said.copy_(said.index_select(1, rows))
-
-        def select(self, rows): self._keep(self.both.index_select(1, rows))
+            for o in (self.keys, self.values): o[:, :, self.start:self.filled] = o[:, :, self.start:self.filled].index_select(0, rows)
     return PrefixLayer
 
 class _Reader:
@@ -121,9 +116,7 @@ class _Reader:
         if rows.device.type == 'cpu' and torch.equal(rows, torch.arange(len(rows))): return  # every beam continues itself
         for o in self.cache.layers: o.reorder(rows)
     def keep(self, rows):
-        for o in self.cache.layers:
-            if hasattr(o, 'select'): o.select(rows)
-            else: o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows) # before there were beams
+        for o in self.cache.layers: o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
     def read(self, tokens): return self._read(self.model.lm.get_input_embeddings()(tokens)[:, None])     # (rows,) -> (rows, v)
 
 # %% ../nbs/04a_decoding.ipynb #c45d3ef6
