@@ -313,6 +313,14 @@ def _one_step(run, net, rows):
 def _finite(loss, run):
     if not math.isfinite(loss): raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({run.config.lr}) or set grad_clip')
 
+def _note_loss(run):
+    "The mean loss since the last point of the curve, now a point itself"
+    loss = (run.sum/run.count).item()
+    _finite(loss, run)
+    run.history['steps'].append([run.step, loss])
+    run.sum.zero_(); run.count = 0
+    return loss
+
 def _end_epoch(run, epoch, save_every, prefix, last):
     "Validate, save the model, draw the curve; says whether to stop early"
     c,main = run.config, run.acc.is_main_process
@@ -380,11 +388,7 @@ def train(
             with torch.autocast(acc.device.type, torch.bfloat16, enabled=amp == 'bf16'): _one_step(run, net, rows)
             if run.batch_no % config.accumulate: continue
             if run.step % config.log_steps == 0 or run.step >= run.total: # the only places where the device is waited for
-                loss = (run.sum/run.count).item()
-                _finite(loss, run)
-                run.history['steps'].append([run.step, loss])
-                run.sum.zero_(); run.count = 0
-                bar.set_postfix(loss=f'{loss:.3f}', epoch=epoch, refresh=False)
+                bar.set_postfix(loss=f'{(loss := _note_loss(run)):.3f}', epoch=epoch, refresh=False)
                 if callback: callback(run.step, loss)
             bar.update()
             if run.step >= run.total: break

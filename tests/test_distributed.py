@@ -14,29 +14,18 @@ WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street qu
 CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]
 
 WATCHED = '''
-"The capdec command, with a note of every row that is read for training and of every file that gets its name"
+"The capdec command, with a note of every row that is read for training, of what is encoded, and of every file that gets its name"
 import os, sys
 from capdec import training
 from capdec.cli import main
-rank, batch, replace = os.environ['RANK'], training.TrainData.batch, os.replace
+from capdec.mini import MiniEncoder
+rank, batch, replace, text, image = os.environ['RANK'], training.TrainData.batch, os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared
 def note(what): print(rank, what, file=open({log!r} + rank, 'a'))
 def noted_batch(self, rows): note(f'rows {{len(self)}} ' + ' '.join(map(str, rows.tolist()))); return batch(self, rows)
 def noted_replace(a, b): note(f'wrote {{b}}'); return replace(a, b)
-training.TrainData.batch, os.replace = noted_batch, noted_replace
-sys.exit(main(sys.argv[1:]))
-'''
-
-WATCHED_EMBEDDING = '''
-"The capdec command, with a note of everything that is encoded and of every file that gets its name"
-import os, sys
-from capdec.cli import main
-from capdec.mini import MiniEncoder
-rank, replace, text, image = os.environ['RANK'], os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared
-def note(what): print(rank, what, file=open({log!r} + rank, 'a'))
-def noted_replace(a, b): note('wrote'); return replace(a, b)
 def noted_text(self, texts, *args, **kw): note(f'texts {{len(texts)}}'); return text(self, texts, *args, **kw)
 def noted_image(self, prepared): note(f'images {{len(prepared)}}'); return image(self, prepared)
-os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared = noted_replace, noted_text, noted_image
+training.TrainData.batch, os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared = noted_batch, noted_replace, noted_text, noted_image
 sys.exit(main(sys.argv[1:]))
 '''
 
@@ -78,7 +67,7 @@ def test_two_processes_embed_as_one(tmp_path):
     texts.write_text('\n'.join(CAPTIONS) + '\n'); album.mkdir()
     for i in range(5): Image.new('RGB', (60, 40), (40*i, 200-30*i, 90)).save(album/f'{i}.png')
     (album/'3.png').write_text('not a photo')
-    (tmp_path/'watched.py').write_text(WATCHED_EMBEDDING.format(log=f'{tmp_path}/log'))
+    (tmp_path/'watched.py').write_text(WATCHED.format(log=f'{tmp_path}/log'))
     flags = lambda what, path: [str(o) for o in ('embed', what, path, '--clip_model_type', 'mini', '--device', 'cpu')]
     for what, path, code in (('--data', texts, 0), ('--images', album, 1)):
         r = launch(tmp_path/'watched.py', *flags(what, path), '--out', tmp_path/'two.store'/what[2:])
@@ -87,8 +76,8 @@ def test_two_processes_embed_as_one(tmp_path):
         one = capdec(*flags(what, path), '--out', str(tmp_path/'one.store'/what[2:]))
         assert one.returncode == code
     logs = [(tmp_path/f'log{rank}').read_text().split('\n') for rank in (0, 1)]
-    assert [sum(int(l.split()[2]) for log in logs for l in log if what in l) for what in ('texts', 'images')] == [96, 4] # each once
-    assert all(any(what in l for l in log) for log in logs for what in ('texts', 'images')) # and both work
+    assert [sum(int(l.split()[2]) for log in logs for l in log if l.split()[1:2] == [what]) for what in ('texts', 'images')] == [96, 4] # each once
+    assert all(any(l.split()[1:2] == [what] for l in log) for log in logs for what in ('texts', 'images')) # and both work
     assert not [l for l in logs[1] if 'wrote' in l] and [l for l in logs[0] if 'wrote' in l]
     for what in ('data', 'images'):
         one, two = (EmbeddingStore(tmp_path/o/what) for o in ('one.store', 'two.store'))
