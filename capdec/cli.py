@@ -222,7 +222,7 @@ def embed(
 PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Official values of `data`: where the vectors are expected, captions per step
 OFFSETS = ('offset.safetensors','offset.npz','CLIP_embeddings_centers_info.pkl','others/CLIP_embeddings_centers_info.pkl') # Where a bare --add_modality_offset looks; the last is the official place
 
-def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0), image_dir=''):
+def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0), image_dir='', encoder=None):
     "A store to train on, made first when `data` is a file of captions or an official pickle"
     from capdec.core import file_sha256
     if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data and --val_pt take a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
@@ -236,14 +236,16 @@ def _training_data(data, out_dir, clip_model_type, device, image=False, split='t
     if str(data).endswith(('.pkl','.pickle')): return _import(data, Path(out_dir)/f'{Path(data).stem}.{kind}.{file_sha256(data)[:8]}.store', kind, clip_model_type)
     if image and not image_dir: raise ValueError(f'{data}: --use_image_embedding_as_clipcap needs vectors of images: an official pickle, a store of images with captions, or --image_dir with the photos')
     from capdec.embedding import embed_captions,embed_images,load_encoder
-    meta = _source(data)
-    out,encoder = Path(out_dir)/f'{Path(data).name}.{split}{".image" if image else ""}.store', load_encoder(clip_model_type, device or None)
+    out,meta = Path(out_dir)/f'{Path(data).name}.{split}{".image" if image else ""}.store', _source(data)
+    encoder = encoder or load_encoder(clip_model_type, device or None)
     if os.environ.get('RANK', '0') == '0': print(f'embedding the {"photos" if image else "captions"} of {data} with {clip_model_type}', file=sys.stderr)
     if image: return embed_images(_records(data, split), encoder, out, root=image_dir, meta=meta)
     records,report = _edited(_records(data, split), *edit, meta)
     store = embed_captions(records, encoder, out, meta=meta)
     _say_edited(report, out)
     return store
+
+def _to_be_embedded(data): return bool(data) and Path(data).exists() and not data.endswith(('.pkl','.pickle')) and _vector_store(data) is None
 
 def _offset(flag, *folders):
     "The modality offset that `--add_modality_offset` means: of a file, or, when the flag stands alone, of the one that is found"
@@ -347,9 +349,13 @@ def _train(a):
     from capdec.core import write_json
     from capdec.training import train as fit
     (data,config),out = _train_config(a), Path(a['out_dir'])
-    with (run := _processes(a['device'])).main_process_first(): # the others find finished stores
-        load = lambda path, **kw: _training_data(path, out, a['clip_model_type'], a['device'], a['use_image_embedding_as_clipcap'], image_dir=a['image_dir'], **kw)
-        store,val = load(data, edit=(a['fix_gender_imbalance_mode'], a['gender_terms'], a['seed'])), load(a['val_pt'], split='val') if a['val_pt'] else None
+    def load(encoder=None):
+        one = lambda path, **kw: _training_data(path, out, a['clip_model_type'], a['device'], a['use_image_embedding_as_clipcap'], image_dir=a['image_dir'], encoder=encoder, **kw)
+        return one(data, edit=(a['fix_gender_imbalance_mode'], a['gender_terms'], a['seed'])), one(a['val_pt'], split='val') if a['val_pt'] else None
+    run,stores = _processes(a['device']), None
+    if run.num_processes > 1 and any(map(_to_be_embedded, (data, a['val_pt']))):
+        with _team(a['clip_model_type'], a['device']) as encoder: stores = encoder and load(encoder) # all embed, the first one writes
+    with run.main_process_first(): store,val = stores or load() # the others find finished stores
     if a['is_not_rn'] and store.dim != 512: raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
     offset = _offset(a['add_modality_offset'], Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(a['seed'])

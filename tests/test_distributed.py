@@ -56,6 +56,8 @@ def test_two_processes_train_as_one(tmp_path):
     rows = [[list(map(int, l.split()[3:])) for l in log if l.split()[1:3] == ['rows', '96']][1:] for log in logs] # the first look is the fingerprint's
     for epoch in (0, 1): assert sorted(i for log in rows for batch in log[5*epoch:5*epoch+5] for i in batch) == list(range(96)) # no row lost or read twice
     assert all(len(log) == 10 for log in rows)
+    encoded = [[n for l in log if l.split()[1:2] == ['texts'] and (n := int(l.split()[2])) > 1] for log in logs] # one alone: the look whether a finished store is this encoder's
+    assert sum(map(sum, encoded)) == 96 + 30 and all(encoded) # the captions are embedded by both, each once
     assert sorted(i for log in logs for l in log if l.split()[1:3] == ['rows', '30'] for i in map(int, l.split()[3:])) == sorted(list(range(30))*2) # validation is shared
     assert not [l for l in logs[1] if 'wrote' in l] and [l for l in logs[0] if 'wrote' in l]
     assert r.stdout.count('captioner:') == 1 # and one that says so
