@@ -116,18 +116,27 @@ def _with_files(records, data):
         if not r.get('filename'): raise ValueError(f'{data}: image {r["image_id"]} has no file name, which --image_dir needs')
         yield r
 
-def _import(data, out, kind, clip_model_type):
+def _import(data, out, kind, clip_model_type, official=None):
     "The store of an official embeddings pickle; begun or complete, it is continued or checked"
     from capdec.model import ENCODER_OF_WIDTH
     from capdec.store import import_official,read_official_pickle
-    if clip_model_type == 'RN50x4':
-        official = read_official_pickle(data)
-        v = official[kind] if kind else official['image'] if official['text'] is None else official['text']
-        if v is not None: clip_model_type = ENCODER_OF_WIDTH.get(v.shape[1])
-        del official,v
-    return import_official(data, out, kind, clip_model_type)
+    official = official or read_official_pickle(data)
+    v = official[kind] if kind else official['image'] if official['text'] is None else official['text']
+    if clip_model_type == 'RN50x4' and v is not None: clip_model_type = ENCODER_OF_WIDTH.get(v.shape[1])
+    return import_official(data, out, kind, clip_model_type, data=official)
 
 # %% ../nbs/11_cli.ipynb #6b0e5a10
+def _converted(data, out, kind, clip_model_type, both):
+    "The store of a pickle or the store that `data` is; and, where both kinds are wanted and there, a store of the photos' vectors"
+    if Path(data).is_dir(): return _vector_store(data),None
+    from capdec.store import read_official_pickle
+    official = read_official_pickle(data)
+    store = _import(data, out, kind or None, clip_model_type, official)
+    if official['text'] is not None and official['image'] is not None and not kind:
+        if both: return store,_import(data, Path(out).with_suffix('.images.store'), 'image', clip_model_type, official)
+        print(f'capdec: {data}: holds vectors of captions and of photos; the store gets those of the captions (--kind image: the others)', file=sys.stderr)
+    return store,None
+
 def _edited(records, mode, gender_terms, seed, meta):
     "De-biased captions, and the report that fills while they are read; `meta` says in the store how they were edited"
     if not mode:
@@ -177,6 +186,7 @@ def embed(
     images_list:str='', # File that lists the images whose captions to keep (dataset_mode coco-balanced, 8)
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
     split_seed:int=0, # Of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
+    kind:str='', # Of an official pickle that holds both: text or image vectors (default: text; into another pickle both go)
     fix_gender_imbalance_mode:int=0, # 0 as it is, 1 swap gender terms of both, 2 of men only, 3 of women only (each with probability 0.5)
     gender_terms:str='', # JSON file of term pairs to swap instead of the built-in ones: any attribute, see capdec.fairness.load_terms
     batch_size:int=256, # Captions per forward pass (photos: an eighth)
@@ -191,13 +201,14 @@ def embed(
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
     if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
+    if kind and not (kind in ('text','image') and data.endswith(('.pkl','.pickle'))): raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
     pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
     corpus = CorpusReport() # of running text: which files could not be read
     texts = None # vectors of the captions beside those of their images: an official pickle holds both
     convert = data.endswith(('.pkl','.pickle')) or bool(pickle and _vector_store(data))
     if convert and os.environ.get('RANK', '0') != '0': return 0 # of several processes one converts
-    if convert: store = _vector_store(data) if Path(data).is_dir() else _import(data, out, None, clip_model_type)
+    if convert: store,texts = _converted(data, out, kind, clip_model_type, bool(pickle))
     else:
         from capdec.embedding import embed_captions,embed_images
         with _team(clip_model_type, device) as encoder:
@@ -268,6 +279,7 @@ def _model_for_training(pretrain_weights, lm, store, **config):
         model = load_checkpoint(_model_folder(pretrain_weights) if pretrain_weights == 'mini' else pretrain_weights)
         usual = {f.name: f.default for f in fields(CapDecConfig)}
         _check_shape(model.config, **{k: v for k,v in config.items() if k != 'only_prefix' and v != usual[k]})
+        if os.environ.get('RANK', '0') == '0': print(f'going on from {pretrain_weights}: mapper {model.config.mapping_type}, {model.config.prefix_length} prefix vectors', file=sys.stderr)
         model.config = replace(model.config, encoder=store.meta.get('encoder') or model.config.encoder, **trained) # what it is trained on from now on
         return model.freeze_lm(config['only_prefix'])
     cfg = CapDecConfig(prefix_size=store.dim, encoder=store.meta.get('encoder'), **trained, **{k: v for k,v in config.items() if k != 'only_prefix'})
@@ -534,6 +546,8 @@ def _predictions_file(a):
 def _cross(c, a):
     "Set the captioner's way across the gap to what the flags say"
     from capdec.captioner import Bridge,Captioner
+    if a['add_modality_offset'] and (other := next((f'--{k}' for k in ('modality_bridger','bridge') if a.get(k) not in (None,'','offset')), '')):
+        raise ValueError(f'--add_modality_offset and {other}: are two ways across the gap; give one of them')
     offset = _offset(a['add_modality_offset'], Path(a['checkpoint']).parent)
     if offset is not None: c = Captioner(c.model, c.encoder, Bridge('offset', -offset))
     if a['modality_bridger']: c.bridge = _bridger(a['modality_bridger'], a['checkpoint'], c.model.config.prefix_size).to(c.device)

@@ -518,7 +518,7 @@ def _json_rows(path, pattern, part=None):
         else: raise ValueError(f'{where}: expected an object with a caption, found {type(o).__name__}')
 
 # %% ../nbs/01_data_parsing.ipynb #6b12f206
-ANY = '*captions*.json|dataset_*.json|*.json|*.json.gz|' + TABLES + '|*.token|*.token.txt|*.txt|*.gz'
+ANY = '*captions*.json|dataset_*.json|*.json|*.json.gz|' + TABLES + '|Flickr8k.token.txt|results*.token|*.token|*.token.txt|*.txt|*.gz'
 
 def sniff(
     path:str|Path, # Any caption file
@@ -556,7 +556,8 @@ def _part_file(path, split):
 
 def _not_flickrstyle(path):
     "FlickrStyle10K read as plain text would lose the names of its images"
-    if Path(path).is_dir() and (found := [o for o in _members(Path(path)) for s in STYLES.values() if o.endswith(s.split('/')[1])]):
+    path = Path(path)
+    if (path.is_dir() or path.is_file() and zipfile.is_zipfile(path)) and (found := [o for o in _members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]):
         raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous or romantic (--dataset_mode), or name the text file to read it without its images')
 
 def read_captions(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'corpus', 'held_out_vectors', 'ranks', 'fitting_size', 'small_model', 'train_one', 'recovered',
-           'gain_interval', 'experiment', 'recorded', 'contact_sheet', 'write_page', 'run_demo']
+           'gain_interval', 'experiment', 'recorded', 'recorded_study', 'contact_sheet', 'write_page', 'run_demo']
 
 # %% ../nbs/10a_demo.ipynb #3f518a26
 import base64,html,io,math,os,queue,textwrap,time
@@ -45,9 +45,9 @@ def ranks(
     return (sim > sim.diagonal()[:,None]).sum(1)
 
 # %% ../nbs/10a_demo.ipynb #903fea55
-SIZES = dict( # Of the experiment: layers of the language model, word vectors frozen or not, sentences per step, steps of the warm-up and in all
-    full=dict(layers=4, freeze_words=False, bs=64, warmup=50, steps=270),
-    short=dict(layers=2, freeze_words=True, bs=32, warmup=20, steps=300))
+SIZES = dict( # Of the experiment: layers of the language model, word vectors frozen or not, sentences per step, steps of the warm-up and in all; parts of the corpus, of which each seed reads one; noise variance
+    full=dict(layers=4, freeze_words=False, bs=64, warmup=50, steps=270, parts=1, variance=.001),
+    short=dict(layers=2, freeze_words=True, bs=32, warmup=20, steps=320, parts=3, variance=.002))
 
 def fitting_size()->str: # 'full' or 'short'
     "The version of the experiment that this machine gets through in about four minutes on two cores"
@@ -134,7 +134,7 @@ def experiment(
     size:str|None=None, # 'full' or 'short' (default: what this machine gets through in about four minutes)
     steps:int|None=None, # Optimiser steps of each run, instead of the size's
     seeds:int=3, # Runs with and without noise
-    variance:float=0.001, # Noise variance; short training favours less noise than the bundled captioner's 0.02
+    variance:float|None=None, # Noise variance, instead of the size's; short training favours less noise than the bundled captioner's 0.02
     sentences:list|None=None, # Training text (default: the bundled corpus)
     workers:int|None=None, # Processes (default: one per core, at most one per run)
     show:bool=True, # Progress bar
@@ -144,13 +144,14 @@ def experiment(
     from concurrent.futures import BrokenExecutor,ProcessPoolExecutor
     size = size or fitting_size()
     sizes = SIZES[size] | (dict(steps=steps) if steps else {})
-    steps = sizes['steps']
+    steps,parts,usual = sizes['steps'], sizes.pop('parts'), sizes.pop('variance')
+    variance = usual if variance is None else variance
     captioner,images = Captioner.from_pretrained('mini', device='cpu'), held_out_vectors()
     encoder,vectors = captioner.encoder, captioner.bridge.memory # the corpus is embedded already
     if sentences is None: sentences = corpus()
     else:
         with torch.inference_mode(): vectors = normalise(encoder.encode_text(sentences, show=show)).clone()
-    jobs = [(v, s, sizes, sentences, vectors, images) for s in range(seeds) for v in (0., variance)]
+    jobs = [(v, s, sizes, sentences[s%parts::parts], vectors[s%parts::parts].clone(), images) for s in range(seeds) for v in (0., variance)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     ctx = mp.get_context('spawn')
     told = ctx.Queue()
@@ -171,12 +172,24 @@ def experiment(
     for r in runs: r['ranks'] = ranks(r['captions'], images, encoder).tolist()
     hit = lambda noisy: np.array([np.array(r['ranks']) < 1 for r in runs if (r['variance'] > 0) == noisy])
     gain,low,high = gain_interval(hit(True), hit(False))
-    return dict(size=size, layers=sizes['layers'], runs=runs, variance=variance, steps=steps, sentences=len(sentences), photos=len(images), clean=hit(False).mean(), noisy=hit(True).mean(), gain=gain, low=low, high=high)
+    return dict(size=size, layers=sizes['layers'], runs=runs, variance=variance, steps=steps, sentences=len(jobs[0][3]), corpus=len(sentences), photos=len(images), clean=hit(False).mean(), noisy=hit(True).mean(), gain=gain, low=low, high=high)
 
 # %% ../nbs/10a_demo.ipynb #3ffa133b
 def recorded()->dict: # 'full' and 'short': machine, command, runs, gain and its interval
     "What the experiment gave when it was last run in each version"
     return read_json(package_file('data','demo_experiments.json'))
+
+def recorded_study()->dict: # CIDEr without noise `clean` and with the best noise `noisy`, its `variance`, number of `captions` and of `epochs`
+    "What the noise is worth once the training is long: from the sweep of lesson 22, means over seeds"
+    runs = [r for r in read_json(package_file('data','noise_study.json'))['runs'] if r['variance'] != 'clipcap' and r['epochs'] == 3]
+    cider = lambda v, half: float(np.mean([r[f'{half}, none']['CIDEr'] for r in runs if r['variance'] == v]))
+    best = max({r['variance'] for r in runs}, key=lambda v: cider(v, 'choose'))
+    return dict(clean=cider(0., 'report'), noisy=cider(best, 'report'), variance=best, captions=runs[0]['captions'], epochs=runs[0]['epochs'])
+
+def _study_line():
+    s = recorded_study()
+    return (f"Longer training, recorded: after {s['epochs']} passes over {s['captions']:,} captions that people wrote, scored against people's captions of 500 unseen photos, "
+        f"CIDEr is {s['clean']:.1f} without noise and {s['noisy']:.1f} with variance {s['variance']:g}.")
 
 # %% ../nbs/10a_demo.ipynb #0480570f
 def contact_sheet(
@@ -213,13 +226,16 @@ def _img(im, size=560):
 def _recorded_html():
     rows = ''.join(f"<tr><td>{k}</td><td>{e['steps']}</td><td>{e['machine']}</td><td>{100*e['gain']:+.1f}</td><td>{100*e['low']:+.1f} to {100*e['high']:+.1f}</td></tr>" for k,e in recorded().items())
     return f"""<p>What the noise is worth depends on how much is trained. What the two versions of this experiment gave when they were last recorded:</p>
-<table><tr><th>version</th><th>steps</th><th>machine</th><th>gain in points</th><th>95 % interval</th></tr>{rows}</table>"""
+<table><tr><th>version</th><th>steps</th><th>machine</th><th>gain in points</th><th>95 % interval</th></tr>{rows}</table>
+<p>{_study_line()}</p>"""
+
+def _of_corpus(e): return 'sentences' if e['sentences'] == e['corpus'] else f"of the corpus's {e['corpus']:,} sentences (every seed on a part of its own)"
 
 def _experiment_html(e):
     rows = ''.join(f"<tr><td>{'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise'}</td><td>{r['seed']}</td><td>{r['words']:.0%}</td><td>{r['inverted']:.0%}</td>"
         f"<td>{np.mean(np.array(r['ranks'])<1):.1%}</td><td>{r['seconds']:.0f} s</td></tr>" for r in e['runs'])
     return f'''<h2>What the noise is worth: {e['size']} version</h2>
-<p>{len(e['runs'])} captioners were trained here and now, each for {e['steps']} steps on {e['sentences']:,} sentences and no image, with a fresh mapper on {e['layers']} layers of the bundled language model (which learned its English from captions, by text-only training with noise; the sentences were sampled from it).
+<p>{len(e['runs'])} captioners were trained here and now, each for {e['steps']} steps on {e['sentences']:,} {_of_corpus(e)} and no image, with a fresh mapper on {e['layers']} layers of the bundled language model (which learned its English from captions, by text-only training with noise; the sentences were sampled from it).
 Then each captioned {e['photos']} photos of Flickr8k's development set, known to it only as image vectors that nothing was trained on. A caption counts when the encoder,
 reading it, ranks the right photo first of {e['photos']} (by chance {1/e['photos']:.1%}). The encoder that judges is the one the captioner uses.</p>
 <table><tr><th></th><th>seed</th><th>words of training sentences recovered from clean text vectors</th><th>sentences recovered exactly</th><th>photos found</th><th>time</th></tr>{rows}</table>
@@ -268,6 +284,7 @@ def run_demo(
         for r in e['runs']: print(f"  {'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise':12} seed {r['seed']}: recovers {r['words']:.0%} of its training sentences' words from text vectors ({r['inverted']:.0%} of the sentences exactly), "
             f"finds {np.mean(np.array(r['ranks'])<1):.1%} of the photos")
         print(f"\nWith noise {e['noisy']:.1%} of {e['photos']} unseen photos are found by their captions, without {e['clean']:.1%}: {100*e['gain']:+.1f} points (95 % interval {100*e['low']:+.1f} to {100*e['high']:+.1f}).")
+        print(_study_line())
         write_json(Path(out)/'experiment.json', e)
     page,sheet = write_page(out, items, e)
     print(f'\npage:          {page}\ncontact sheet: {sheet}')

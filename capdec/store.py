@@ -415,23 +415,23 @@ def read_official_pickle(
     "Read CapDec's embeddings file without running it"
     data = safe_unpickle(path)
     if not isinstance(data, dict) or not isinstance(data.get('captions'), list): raise ValueError(f'{path}: not an embeddings file of CapDec (no list of captions)')
-    entries = data['captions']
-    for i,e in enumerate(entries):
+    records,rows = data.pop('captions'), []
+    for i,e in enumerate(records): # in place: a second list of as many dictionaries would weigh more than the vectors
         if not isinstance(e, dict) or not isinstance(e.get('caption'), str) or 'image_id' not in e: raise ValueError(f'{path}: entry {i} is not a caption record')
-    records = [{'image_id': e['image_id'], 'caption': e['caption'], 'id': e.get('id', i), 'filename': e.get('filename')} for i,e in enumerate(entries)]
+        rows.append(e.get('clip_embedding'))
+        records[i] = {'image_id': e['image_id'], 'caption': e['caption'], 'id': e.get('id', i), 'filename': e.get('filename')}
     out = {'captions': records}
-    for kind,key in (('text','clip_embedding_text_dave'), ('image','clip_embedding')): out[kind] = _official_vectors(path, data.get(key), entries, kind)
+    for kind,key in (('text','clip_embedding_text_dave'), ('image','clip_embedding')): out[kind] = _official_vectors(path, data.pop(key, None), rows, kind)
     if out['text'] is None and out['image'] is None: raise ValueError(f'{path}: holds neither text nor image vectors')
     return out
 
-def _official_vectors(path, v, entries, kind):
+def _official_vectors(path, v, rows, kind):
     "One row per entry, or None when there are none"
     if not hasattr(v, 'detach') or v.numel() == 0: return None    # the official code writes 0 or an empty tensor
     if v.ndim != 2: raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
-    if len(v) == len(entries): return v
-    rows = [e.get('clip_embedding') for e in entries]             # several captions share an image's vector
-    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows): return v[rows]
-    raise ValueError(f'{path}: {len(entries)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
+    if len(v) == len(rows): return v
+    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows): return v[rows] # several captions share an image's vector
+    raise ValueError(f'{path}: {len(rows)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
 
 # %% ../nbs/01a_store.ipynb #160e133b
 def import_official(
@@ -440,9 +440,10 @@ def import_official(
     kind:str|None=None, # 'text' or 'image' vectors; `None`: text where there is, else image. One store holds one kind: call twice to keep both
     encoder:str|None=None, # Name of the CLIP that made the vectors, which the pickle does not say
     shard_rows:int=8192, # Rows per shard
+    data:dict|None=None, # What `read_official_pickle` made of it, where it has been read already
 )->EmbeddingStore: # The finished store
     "Turn CapDec's embeddings pickle into an embedding store"
-    data = read_official_pickle(path)
+    data = data or read_official_pickle(path)
     kind = kind or ('image' if data['text'] is None else 'text')
     if kind not in ('text','image'): raise ValueError(f'kind {kind!r}: use text or image')
     v = data[kind]

@@ -281,6 +281,20 @@ def test_pickles_of_one_name_do_not_collide(tmp_path):
     from capdec.store import EmbeddingStore
     assert EmbeddingStore(tmp_path/'s').meta['encoder'] == 'ViT-B/32'
 
+def test_a_pickle_with_both_kinds_keeps_both(tmp_path):
+    import torch
+    from capdec.store import EmbeddingStore, export_official, import_official, read_official_pickle
+    t, i = (import_official(official(tmp_path/f'{k}.pkl', image=k == 'i', seed=s), tmp_path/k) for s, k in enumerate('ti'))
+    both = export_official(t, tmp_path/'both.pkl', i)
+    r = capdec('embed', '--data', both, '--out', tmp_path/'again.pkl', ok=True)
+    one, two = read_official_pickle(both), read_official_pickle(tmp_path/'again.pkl')
+    assert all(torch.equal(one[k], two[k]) for k in ('text', 'image')) and one['captions'] == two['captions'] and 'holds vectors of captions and of photos' not in r.stderr
+    r = capdec('embed', '--data', both, '--out', tmp_path/'t.store', ok=True)
+    assert 'holds vectors of captions and of photos' in r.stderr and EmbeddingStore(tmp_path/'t.store').meta['kind'] == 'text'
+    assert 'holds vectors' not in capdec('embed', '--data', both, '--kind', 'image', '--out', tmp_path/'i.store', ok=True).stderr
+    assert torch.equal(EmbeddingStore(tmp_path/'i.store').vectors(), i.vectors())
+    assert '--kind sound' in capdec('embed', '--data', both, '--kind', 'sound', '--out', tmp_path/'x.store').stderr and not (tmp_path/'x.store').exists()
+
 def test_caption_files_make_a_store_for_each_split(coco, tmp_path):
     r = capdec('train', '--data', coco/'dataset_coco.json', '--val_pt', coco/'dataset_coco.json', '--out_dir', tmp_path, '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp',
         '--prefix_length', 2, '--epochs', 1, '--bs', 4, '--warmup_steps', 1, '--device', 'cpu', ok=True)

@@ -346,6 +346,13 @@ def test_parts_of_the_token_file(tmp_path):
     assert [r['captions'] for r in verify_source(tmp_path/'Flickr8k.token.txt', 'flickr8k')] == [1, 1, 1]
     for file in (tmp_path, tmp_path/'Flickr8k.token.txt'): # a part that is asked for is not lost when the file is read without the data set's name
         assert [[o['caption'] for o in read_captions(file, s)] for s in ('train', 'val', 'test', None)] == [['one .'], ['two .'], ['two .'], ['one .', 'two .']]
+    (tmp_path/'Flickr8k.lemma.token.txt').write_text('a.jpg#0\tone .\nb.jpg#0\tno .\n'); (tmp_path/'readme.txt').write_text('read me'); (tmp_path/'ExpertAnnotations.txt').write_text('a.jpg b.jpg#0 1')
+    with zipfile.ZipFile(tmp_path/'Flickr8k_text.zip', 'w') as z: # as it is published, the lemmas beside the captions
+        for o in tmp_path.glob('*.txt'): z.write(o, o.name)
+    for o in (tmp_path/'Flickr8k_text.zip', tmp_path):
+        assert [c['caption'] for c in read_captions(o, 'val')] == [c['caption'] for c in read_dataset('flickr8k/val', o)] == ['two .']
+        assert [r['captions'] for r in verify_source(o, 'flickr8k')] == [1, 1, 1]
+    (tmp_path/'Flickr8k.lemma.token.txt').unlink(); (tmp_path/'Flickr8k_text.zip').unlink()
     for o in tmp_path.glob('*Images.txt'): o.unlink()
     assert [len(list(read_captions(tmp_path/'Flickr8k.token.txt', s))) for s in ('train', 'val', 'restval', None)] == [2, 2, 2, 2] # no list, no parts
 
@@ -480,4 +487,6 @@ def test_a_styles_own_folder(tmp_path):
     for where in (tmp_path, tmp_path/'humor'):
         assert [(o['caption'], o['filename']) for o in read_flickrstyle(where, 'humorous')] == [('a humor dog .','1_a.jpg'), ('a humor cat .','2_b.jpg')]
         with pytest.raises(ValueError, match='is FlickrStyle10K'): list(read_captions(where)) # as plain text the names would be lost
+    with zipfile.ZipFile(tmp_path/'published.zip', 'w') as z: z.write(tmp_path/'humor'/'funny_train.txt', 'FlickrStyle_v0.9/humor/funny_train.txt')
+    with pytest.raises(ValueError, match='is FlickrStyle10K'): list(read_captions(tmp_path/'published.zip'))
     assert [o['filename'] for o in read_captions(tmp_path/'humor'/'funny_train.txt')] == [None, None]

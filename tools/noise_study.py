@@ -20,7 +20,7 @@ def main():
     p.add_argument('--epochs', type=int, default=3); p.add_argument('--threads', type=int, default=2)
     p.add_argument('--captions', type=int, default=3, help='captions of each photo to train on, the first ones')
     p.add_argument('--only', nargs='+', help='runs VARIANCE:SEED or clipcap:SEED instead of all'); p.add_argument('--out', default=ROOT/'_out'/'noise_study')
-    p.add_argument('--results', default=ROOT/'nbs'/'data'/'noise_study.json')
+    p.add_argument('--results', default=ROOT/'capdec'/'data'/'noise_study.json')
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     from capdec.bench import _machine
