@@ -46,10 +46,14 @@ def _source(data):
 
 def _write(records, out, data, metrics=False):
     "Captions into a file, or into shards where its name ends in .store: how many"
+    _not_the_input(out, data)
     from capdec.data import write_captions,write_metrics_layout
     if Path(out).suffix != '.store' or metrics: return (write_metrics_layout if metrics else write_captions)(records, out)
     from capdec.store import store_captions
     return store_captions(records, out, _source(data))
+
+def _not_the_input(out, *inputs):
+    if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs): raise ValueError(f'--out {out}: is the file that is read; name another one')
 
 def _said(path, what): print(f'{what}: {path}')
 
@@ -372,8 +376,10 @@ def _train(a):
     offset = _offset(a['add_modality_offset'], Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(a['seed'])
     model = _model_for_training(a['pretrain_weights'], a['lm'], store, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
-    if run.is_main_process: write_json(out/'train_commandline_args.txt', a)
+    say = lambda: write_json(out/'train_commandline_args.txt', a) if run.is_main_process else None
+    if not (out/'state.safetensors').exists(): say() # what a finished or interrupted run was told stays, should this one be refused
     history = fit(model, store, config, out, val, offset, a['prefix'], a['save_every'], not a['restart'], a['device'] or None)
+    say()
     if not run.is_main_process: return 0
     if a['pretrain_weights'] and not (a['use_image_embedding_as_clipcap'] or a['add_modality_offset']): _keep_bridge(a['pretrain_weights'], out, a['prefix'])
     if history['epochs']: print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
@@ -818,6 +824,7 @@ def evaluate(
     from capdec.evaluation import evaluate as score,style_measures,text_stats
     if bool(style) != bool(factual): raise ValueError('--style and --factual: the style is told from plain captions, so give both')
     if gallery and not images: raise ValueError('--gallery: needs --images, the photos')
+    for o in (out, gallery): _not_the_input(o, predictions, references)
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
     for path in filter(None, (training, style, factual)): next(text(path), None)   # a missing file is told before anything is scored
     scores = score(predictions, references or None, metrics.split(','), None if split == 'all' else split)
@@ -1011,8 +1018,8 @@ EXAMPLES = {
     'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider --gallery worst_and_best.png\ncapdec evaluate predictions.json --references humorous.json --style humorous.json --factual dataset_flickr8k.json.gz --out scores.json',
     'convert': 'capdec convert coco_prefix-009.pt captioner/\ncapdec convert capdec-coco-0.015 captioner/\ncapdec convert checkpoints/coco_prefix_latest official.safetensors',
     'noise': 'capdec noise coco.store\ncapdec noise dataset_flickr8k.json --clip_model_type ViT-B/32',
-    'offset': 'capdec offset photos.store coco.store --out offset.safetensors\ncapdec offset oscar_split_RN50x4_train_with_text_embeddings.pkl --rows 20000',
-    'bridger': 'capdec bridger photos.store coco.store --out bridger.safetensors',
+    'offset': 'capdec offset photos.store --texts coco.store --out offset.safetensors\ncapdec offset oscar_split_RN50x4_train_with_text_embeddings.pkl --rows 20000',
+    'bridger': 'capdec bridger photos.store --texts coco.store --out bridger.safetensors',
     'data': 'capdec data\ncapdec data --name flickr30k --path dataset_flickr30k.json',
 }
 

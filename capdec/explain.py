@@ -9,12 +9,13 @@ __all__ = ['word_probabilities', 'prefix_tokens', 'chance_cosine', 'likely_words
 import io,math
 from collections import Counter
 from dataclasses import asdict,dataclass
+from pathlib import Path
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from .captioner import Captioner
+from .captioner import Captioner,_sentences
 from .core import open_image
 from .decoding import Caption,generate
 from .evaluation import caption_words
@@ -95,7 +96,7 @@ class Explanation:
 def explain(self:Captioner,
     image, # Whatever `open_image` takes
     n:int=5, # Nearest sentences
-    sentences:list|None=None, # Corpus to search (default: the captioner's memory; the bundled captioner has the bundled corpus)
+    sentences:list|str|Path|None=None, # Corpus to search, a list or a file of captions (default: the captioner's memory; the bundled captioner has the bundled corpus)
     **kwargs, # For `decoding.generate`: beam_size, prompt, min_words, ...
 )->Explanation: # Plain data (`.data()`) and a picture (`.plot()`)
     "What the caption of a photo goes by"
@@ -103,7 +104,9 @@ def explain(self:Captioner,
     with torch.inference_mode(): seen = normalise(self.encoder.encode_image([im], show=False).float()).to(self.device)
     x = self.bridge(seen) if self.model.config.normalize_prefix else self.embed([im])
     best = generate(self.model, x, normalize=False, **kwargs)[0][0]
-    if sentences: corpus,memory = list(sentences), normalise(self.encoder.encode_text(list(sentences), show=False).float()).cpu()
+    if sentences:
+        corpus = _sentences(sentences)
+        memory = normalise(self.encoder.encode_text(corpus, show=False).float()).cpu()
     else: corpus,memory = self.bridge.sentences or [], self.bridge.memory
     cos,rows = (seen.cpu()@memory.T)[0].topk(min(n, len(corpus))) if corpus else (torch.empty(0), torch.empty(0, dtype=torch.long))
     embeddings = self.model.lm.get_input_embeddings()

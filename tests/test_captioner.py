@@ -207,3 +207,9 @@ def test_push_to_hub_and_back(mini, tmp_path, monkeypatch):
 
 def test_push_without_a_network(mini): # HF_HUB_OFFLINE is set for all tests
     with pytest.raises(ValueError, match='me/poet: could not be uploaded'): Captioner(mini.model, mini.encoder).push_to_hub('me/poet', token='hf_none')
+
+def test_explain_reads_a_file_of_sentences(mini, tmp_path):
+    import capdec.explain
+    (tmp_path/'s.txt').write_text('A dog on a beach.\nA red car in a street.\n')
+    photo = np.full((32, 32, 3), 200, 'uint8')
+    assert [s for s, _ in mini.explain(photo, sentences=tmp_path/'s.txt').nearest] == [s for s, _ in mini.explain(photo, sentences=(tmp_path/'s.txt').read_text().splitlines()).nearest]

@@ -175,6 +175,22 @@ def test_every_verb_has_help_with_examples():
         assert 'examples:' in out and f'capdec {v}' in out.split('examples:')[1]
     assert capdec('paint').returncode == 2 and capdec('caption', '--colour').returncode == 2
 
+def test_examples_of_the_help_are_understood():
+    import shlex
+    from capdec.cli import EXAMPLES, _parser
+    for verb, text in EXAMPLES.items():
+        for line in text.replace('\\\n', ' ').splitlines():
+            words = shlex.split(line.split('#')[0])
+            if words[:2] == ['capdec', verb]: _parser(verb).parse_args(words[2:])
+
+def test_the_input_is_not_overwritten(tmp_path):
+    (tmp_path/'a.txt').write_text('A dog runs on grass.\nA cat sits on a mat.\n')
+    for verb in ('parse', 'open-text'):
+        assert 'is the file that is read' in one_line(capdec(verb, tmp_path/'a.txt', '--out', tmp_path/'a.txt', ok=False))[0]
+    (tmp_path/'p.json').write_text(json.dumps([dict(image_id=1, caption='a dog')])); (tmp_path/'r.json').write_text(json.dumps([dict(image_id=1, caption='a dog runs', id=1)]))
+    for o in ('p.json', 'r.json'): assert 'is the file that is read' in one_line(capdec('evaluate', tmp_path/'p.json', '--references', tmp_path/'r.json', '--out', tmp_path/o, ok=False))[0]
+    assert (tmp_path/'a.txt').read_text().startswith('A dog') and len(json.loads((tmp_path/'p.json').read_text())) == 1
+
 def test_official_flags_of_train_are_understood():
     from capdec.cli import _parser
     a = _parser('train').parse_args('--data x.pkl --val_pt y.pkl --pretrain_weights w.pt --out_dir o --add_modality_offset c.npz --prefix p --noise_variance 0.016 --uniform_noise --dont_norm '
@@ -693,6 +709,12 @@ def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
         said = one_line(capdec(*args, ok=False))
         assert len(said) == 1 and 'cannot be written (No space left on device)' in said[0] and str(small_disk) in said[0], said
         assert (small_disk/'c.json').read_text() == 'old' and not list(small_disk.rglob('*.tmp')) and not (small_disk/'c.store').exists()
+
+def test_full_disk_in_training(small_disk, tmp_path):
+    (tmp_path/'some.txt').write_text('\n'.join(f'A dog {i}.' for i in range(20)))
+    capdec('embed', '--data', tmp_path/'some.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out', tmp_path/'v.store', ok=True)
+    said = one_line(capdec('train', '--data', tmp_path/'v.store', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2, '--epochs', 1, '--device', 'cpu', '--warmup_steps', 0, '--out_dir', small_disk/'run', ok=False))
+    assert 'cannot be written (No space left on device)' in said[-1] and str(small_disk) in said[-1], said
 
 @pytest.mark.parametrize('content', ['', '{', '[1, 2', '[{"image_id": 1, "caption": "a d', '{"images": [{"split": "train"}]}', '[[[[[[', '{"annotations": [{"image_id": 1}]}', '["a", 3]', 'PK\3\4', '[{"caption": null}]', '"x"', '[{"image_id": {}, "caption": "a"}]',
     '{"a.jpg": ["a"], "b": 3}', '[' + '1'*6000])
