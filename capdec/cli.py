@@ -376,10 +376,11 @@ def _train(a):
     offset = _offset(a['add_modality_offset'], Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(a['seed'])
     model = _model_for_training(a['pretrain_weights'], a['lm'], store, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
-    say = lambda: write_json(out/'train_commandline_args.txt', a) if run.is_main_process else None
-    if not (out/'state.safetensors').exists(): say() # what a finished or interrupted run was told stays, should this one be refused
+    def note():
+        if run.is_main_process: write_json(out/'train_commandline_args.txt', a)
+    if not (out/'state.safetensors').exists(): note() # what a finished or interrupted run was told stays, should this one be refused
     history = fit(model, store, config, out, val, offset, a['prefix'], a['save_every'], not a['restart'], a['device'] or None)
-    say()
+    note()
     if not run.is_main_process: return 0
     if a['pretrain_weights'] and not (a['use_image_embedding_as_clipcap'] or a['add_modality_offset']): _keep_bridge(a['pretrain_weights'], out, a['prefix'])
     if history['epochs']: print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
@@ -651,6 +652,7 @@ def _predict(a):
     if sum(map(bool, (a['images'], data, embeddings))) != 1: raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store or an official pickle)')
     if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
     a['out'] = _predictions_file(a)
+    _not_the_input(a['out'], data, embeddings)
     kind = a['clip_model_type']
     c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['dont_normalize_prefix'], encoder=not embeddings or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
     _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})

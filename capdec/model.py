@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor,nn
 
-from .core import pick_device,read_json,write_json
+from .core import _FULL,_writing,pick_device,read_json,write_json
 
 # %% ../nbs/04_model.ipynb #25ac219a
 EOS = '<|endoftext|>'
@@ -398,16 +398,16 @@ def save(self:CaptionModel,
     "Save as a folder that `from_pretrained` opens; an existing captioner there is replaced file by file, weights last"
     from safetensors.torch import save_file
     from capdec import __version__
-    from capdec.core import _FULL,_writing
     folder = Path(folder)
     if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder}: is a file, a folder was expected')
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
     try:
-        with _writing(folder, _FULL): self.tokenizer.save_pretrained(tmp)
-        lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
-        write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config), 'lm_config':lm_config})
-        with _writing(folder, _FULL): save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
+        with _writing(folder, _FULL): # a full disk is one line that names the folder
+            self.tokenizer.save_pretrained(tmp)
+            lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
+            write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config), 'lm_config':lm_config})
+            save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
         umask = os.umask(0); os.umask(umask)
         for f in (tmp, *tmp.iterdir()): os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)   # mkdtemp and safetensors leave them to their owner alone
         if not folder.exists(): os.rename(tmp, folder)

@@ -134,6 +134,7 @@ def test_text_in_captions_out(tmp_path, album):
     assert (tmp_path/'out'/'coco_prefix_latest'/'model.safetensors').read_bytes() == first
     r = capdec(*args, '--noise_variance', '.02', cwd=tmp_path, ok=False)
     assert 'holds a run with noise_variance' in one_line(r)[0]
+    assert json.loads((tmp_path/'out'/'train_commandline_args.txt').read_text())['noise_variance'] == .01 # what the run was told stays on record
     good = tmp_path/'photos'; good.mkdir()
     for n in ('plain.jpg', 'cmyk.jpg'): (good/n).write_bytes((album/n).read_bytes())
     capdec('predict', '--checkpoint', 'out/coco_prefix_latest', '--images', 'photos', '--out', 'p.json', '--device', 'cpu', cwd=tmp_path, ok=True)
@@ -182,6 +183,7 @@ def test_examples_of_the_help_are_understood():
         for line in text.replace('\\\n', ' ').splitlines():
             words = shlex.split(line.split('#')[0])
             if words[:2] == ['capdec', verb]: _parser(verb).parse_args(words[2:])
+        assert f'capdec {verb}' in text
 
 def test_the_input_is_not_overwritten(tmp_path):
     (tmp_path/'a.txt').write_text('A dog runs on grass.\nA cat sits on a mat.\n')

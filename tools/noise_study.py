@@ -1,11 +1,11 @@
 """The noise sweep on real photos: one captioner per noise variance, trained on Flickr8k's captions alone, scored on photos.
 
-All start from the bundled language model with a new mapper and get the same number of passes; the validation loss after every
-pass tells whether that was enough. Settings and bridges are chosen on the first 500 development photos of Flickr8k ('choose'),
+All start from the bundled language model with a new mapper and get the same number of passes over the first captions of each
+photo; the validation loss after every pass, and the scores after the first, tell whether that was enough. Settings and bridges are chosen on the first 500 development photos of Flickr8k ('choose'),
 the figures to quote are those of the other 500 ('report'); five references, beam 5. Beside the curve stand a captioner of equal
 size trained on the photos themselves (ClipCap), the nearest training caption, and the variance that the paper's rule
 estimates from captions. Needs ../shared. Runs so far are kept in the results file, an interrupted one continues.
-Usage: python tools/noise_study.py [--epochs 3] [--threads 2] [--only 0:0 0.016:0 clipcap:0]
+Usage: python tools/noise_study.py [--epochs 3] [--captions 3] [--threads 2] [--only 0:0 0.016:0 clipcap:0]
 """
 import argparse, sys, time
 from pathlib import Path
@@ -77,6 +77,7 @@ def main():
     def keep(**new):
         done = read_json(results) if results.exists() else dict(command='python tools/noise_study.py', runs=[]) # read again: several processes may share the work (--only)
         done['runs'] += new.pop('runs', [])
+        if r := new.pop('again', None): done['runs'] = [r if (o['variance'], o['seed'], o['epochs'], o['captions']) == (r['variance'], r['seed'], r['epochs'], r['captions']) else o for o in done['runs']]
         m = _machine('cpu', a.threads); done |= new | dict(machine=f"{m['cpu']}, {m['cores']} cores")
         write_json(results, done)
         return done
@@ -90,5 +91,11 @@ def main():
         if (what, seed, a.epochs, int(read.sum())) in known: continue
         print((r := run(what, seed)), flush=True)
         keep(runs=[r])
+    for r in keep()['runs']: # what training went through: the captioner after its first pass
+        folder = out/f"{r['variance']}-{r['seed']}-{r['epochs']}x{a.captions}"/'coco_prefix-000'
+        if 'after one pass' in r or r['variance'] == 'clipcap' or not folder.exists(): continue
+        say = generate(CaptionModel.from_pretrained(folder), images['report'], normalize=False, texts=True)
+        r['after one pass'] = score('report', say)
+        keep(again=r)
 
 if __name__ == '__main__': sys.exit(main())
