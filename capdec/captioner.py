@@ -7,7 +7,7 @@ __all__ = ['BRIDGES', 'LARGEST', 'CARD', 'Result', 'Bridge', 'Captioner', 'from_
            'remember', 'push_to_hub', 'train_on', 'nearest', 'caption_files', 'Journal']
 
 # %% ../nbs/09_captioner.ipynb #ff2d1f50
-import copy,functools,hashlib,json,os,shutil,tempfile,warnings
+import contextlib,copy,functools,hashlib,json,math,os,shutil,tempfile,warnings
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core import _writing,atomic_path,find_images,is_url,open_image,package_file,pick_device,progress,read_json,write_json
+from .core import _writing,atomic_path,claim,find_images,is_url,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
 from .embedding import load_encoder
 from .model import CaptionModel
 from .official import find_weights,is_official,load_checkpoint
@@ -205,7 +205,7 @@ def __call__(self:Captioner,
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method ('beam', 'greedy', 'sample'), ...
 ): # A caption for one photo, a list for several (`None` for one that cannot be read); each a list of captions when `num_captions > 1`
     "Caption photos; one that cannot be read is an error, among several a warning"
-    if batch_size < 1: raise ValueError(f'batch_size {batch_size}: at least 1')
+    whole_number('batch_size', batch_size)
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
     if many is not None: x,reasons = _vectors(self, many, batch_size, show)
@@ -353,7 +353,7 @@ def train_on(self:Captioner,
     from capdec.training import TrainConfig,train
     c = Captioner.from_pretrained('mini') if self is None else self
     if not 0 <= mix < 1: raise ValueError(f'mix {mix}: must lie in 0..1, less than 1')
-    if steps < 1: raise ValueError(f'steps {steps}: at least 1')
+    whole_number('steps', steps)
     texts,cfg = _sentences(sentences),c.model.config
     if (n := len(set(texts))) < 10: warnings.warn(f'{n} different sentence{"s" if n > 1 else ""} to restyle on: the captioner will know little else; a hundred or more make a style')
     if noise_variance is None:
@@ -370,7 +370,8 @@ def train_on(self:Captioner,
     config = TrainConfig(lr=lr, bs=bs, epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10), noise_variance=noise_variance, dont_norm=not cfg.normalize_prefix,
         grad_clip=1., mixed_precision='no', seed=seed, log_steps=20, checkpoint_steps=100)
     work = Path(out_dir)/'training' if out_dir else None
-    train(new.model, (torch.cat([x, vectors]), texts + plain), config, work, prefix='model', save_every=steps, device=c.device.type if c.device.type != 'mps' else 'cpu', show=show)
+    losses = [o for _,o in train(new.model, (torch.cat([x, vectors]), texts + plain), config, work, prefix='model', save_every=steps, device=c.device.type if c.device.type != 'mps' else 'cpu', show=show)['steps']]
+    if losses and losses[-1] > .75*(guess := math.log(len(c.model.tokenizer))): warnings.warn(f'lr {lr}: a loss of {losses[-1]:.2f} nats per token is left, guessing has {guess:.2f}; the captioner cannot speak, try another lr such as 5e-4')
     new.model.to(c.device, next(c.model.parameters()).dtype).eval()
     if out_dir: new.save(out_dir); shutil.rmtree(work)
     return new
@@ -388,7 +389,7 @@ def nearest(self:Captioner,
     one = not isinstance(images, (list,tuple))
     with torch.inference_mode():
         x = normalise(self.encoder.encode_image([images] if one else list(images), show=False)).cpu()
-        top = (x@b.memory.T).topk(min(n, len(b.memory)), dim=1)
+        top = (x@b.memory.T).topk(min(whole_number('n', n), len(b.memory)), dim=1)
     out = [[(b.sentences[i], s) for i,s in zip(ii.tolist(), ss.tolist())] for ii,ss in zip(top.indices, top.values)]
     return out[0] if one else out
 
@@ -404,7 +405,7 @@ def caption_files(self:Captioner,
     **kwargs, # For `decoding.generate`
 ): # Iterator of `Result(path, captions, error)`, in order
     "Caption files one batch at a time in constant memory; a file that cannot be read becomes a result with an `error`"
-    if batch_size < 1: raise ValueError(f'batch_size {batch_size}: at least 1')
+    whole_number('batch_size', batch_size)
     for batch in _opened(paths, batch_size):
         good = [im for _,im in batch if not isinstance(im, Exception)]
         texts = iter(self(good, num_captions, batch_size=batch_size, show=False, **kwargs))
@@ -418,26 +419,31 @@ Captioner.caption_files = caption_files
 
 # %% ../nbs/09_captioner.ipynb #75f89d4f
 class Journal:
-    "Lines of JSON that survive a crash: what was done, for a run that is started again"
+    "Lines of JSON that survive a crash: what was done, for a run that is started again. One process at a time may write it"
     def __init__(self,
         path:str|Path, # File of the journal
         settings:dict, # What must be equal for a run to be continued
     ):
-        self.path,self.done,start = Path(path), {}, True
-        if self.path.exists():
-            raw = self.path.read_bytes()
-            whole = raw[:raw.rfind(b'\n')+1] # a crash may have cut the last line
-            lines = [json.loads(l) for l in whole.splitlines()]
-            if lines and lines[0] == settings:
-                start,self.done = False, {o['key']: o for o in lines[1:]}
-                if len(whole) < len(raw): os.truncate(self.path, len(whole))
-            elif lines: raise ValueError(f'{path}: was begun with other settings; remove it to start again')
-        with _writing(self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, 'w' if start else 'a', encoding='utf-8')
-        if start: self._line(settings)
+        self.path,self.done,self.file = Path(path), {}, None
+        self.lock = claim(self.path.with_name(f'.{self.path.name}.lock'), self.path.parent, f'another process is writing {self.path.name}; wait until it has ended')
+        try:
+            begun = self.path.exists() and self._read(settings)
+            with _writing(self.path): self.file = open(self.path, 'a' if begun else 'w', encoding='utf-8')
+            if not begun: self._line(settings)
+        except BaseException: self.close(); raise
 
-    def _line(self, o): self.file.write(json.dumps(o) + '\n'); self.file.flush()
+    def _read(self, settings):
+        "What an earlier run has noted; was there anything?"
+        raw = self.path.read_bytes()
+        whole = raw[:raw.rfind(b'\n')+1] # a crash may have cut the last line
+        lines = [json.loads(l) for l in whole.splitlines()]
+        if lines and lines[0] != settings: raise ValueError(f'{self.path}: was begun with other settings; remove it to start again')
+        self.done = {o['key']: o for o in lines[1:]}
+        if len(whole) < len(raw): os.truncate(self.path, len(whole))
+        return bool(lines)
+
+    def _line(self, o):
+        with _writing(self.path): self.file.write(json.dumps(o) + '\n'); self.file.flush()
 
     def add(self,
         key:str, # Of the item
@@ -448,6 +454,12 @@ class Journal:
         self._line(self.done[key])
 
     def close(self, remove=False):
-        "Close the file; `remove` it when the output is complete"
-        self.file.close()
+        "Close the file and let others write; `remove` it when the output is complete"
+        if self.file:
+            with contextlib.suppress(OSError): self.file.close() # what a full disk did not take was told when it was written
         if remove: self.path.unlink()
+        self.lock.release()
+        if remove: Path(self.lock.lock_file).unlink(missing_ok=True)
+
+    def __enter__(self): return self
+    def __exit__(self, *exc): self.close()

@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'OFFSETS', 'VERBS', 'EXAMPLES', 'parse', 'open_text', 'emb
 # %% ../nbs/11_cli.ipynb #2fe6eca0
 import contextlib,os,sys,warnings
 from collections import Counter
-from itertools import takewhile
+from itertools import chain,islice,takewhile
 from pathlib import Path
 
 from fastcore.script import Param,bool_arg
@@ -30,6 +30,11 @@ def _records(data, split, dataset_mode='', images='', factual='', verb='embed', 
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
     records = read_captions(data, None if split == 'all' else split)
     return select_images(records, images) if images else records
+
+def _begun(records):
+    "The same records; a file that is missing or wrong is told now, before anything is written"
+    records = iter(records)
+    return chain(list(islice(records, 1)), records)
 
 def _is_running_text(data):
     "Books and articles as they are published, and not a file of captions that were made of them?"
@@ -54,6 +59,8 @@ def _write(records, out, data, metrics=False):
 
 def _not_the_input(out, *inputs):
     if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs): raise ValueError(f'--out {out}: is the file that is read; name another one')
+
+def _is_utf8(name): return not any('\ud800' <= c <= '\udfff' for c in str(name)) # a file name need not be
 
 def _said(path, what): print(f'{what}: {path}')
 
@@ -181,7 +188,7 @@ def _say_edited(report, out):
 # %% ../nbs/11_cli.ipynb #8b5635d9
 def embed(
     data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle or a store to convert
-    images:str='', # Instead: folder, files or pattern of photos to embed
+    images:Param('Instead: folders, files or patterns of photos to embed', nargs='+')='', # Instead: folders, files or patterns of photos to embed
     image_dir:str='', # With `data`: folder of the images that it names; their vectors are stored with the captions, to train on images as ClipCap does
     out:str='', # Folder of the store to write (default: beside the input, ending in .store); NAME.pkl: also a pickle for the official tools
     clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a Hugging Face CLIP or SigLIP, a file of weights, or mini
@@ -206,7 +213,9 @@ def embed(
     if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
     if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
     if kind and not (kind in ('text','image') and data.endswith(('.pkl','.pickle'))): raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
-    pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images).rstrip("/")).with_suffix("")}.store')
+    images = [images] if isinstance(images, str) and images else images
+    if len(images) > 1 and not out: raise ValueError('--out: several --images were given, name the store to write')
+    pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images[0]).rstrip("/")).with_suffix("")}.store')
     if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
     corpus = CorpusReport() # of running text: which files could not be read
     texts = None # vectors of the captions beside those of their images: an official pickle holds both
@@ -219,7 +228,7 @@ def embed(
             if encoder is None: return 0 # of several processes: the first has no more work for this one
             if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
             else:
-                records,meta = _records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus), _source(data)
+                records,meta = _begun(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus)), _source(data)
                 records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
                 if image_dir:
                     store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
@@ -230,7 +239,7 @@ def embed(
         from capdec.store import export_official
         export_official(store, pickle, texts); _said(pickle, 'official pickle')
     _skipped(store.meta.get('failed', []))
-    _said(out, f'{len(store):,} vectors of {store.dim} numbers')
+    _said(store.path, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #e1591d43
@@ -508,7 +517,7 @@ def _print_image_distance(c, *source):
 def predict(
     checkpoint:str='mini', # Captioner: folder, hub id, official .pt, published name such as capdec-coco-0.015, or mini
     out:str='', # File to write (default: <checkpoint folder>/<name>.json)
-    images:str='', # Folder or pattern of photos
+    images:Param('Folders, files or patterns of photos', nargs='+')='', # Folders, files or patterns of photos
     data:str='', # Or: file of captions whose images are captioned, one entry per image
     image_dir:str='', # Folder of the images that `data` names
     embeddings:str='', # Or: store of vectors, or official pickle
@@ -579,8 +588,9 @@ class _Part:
     "Predictions so far, a line of JSON each, after a line of settings; whole batches only, so that a continued run makes the very same batches"
     def __init__(self, path, settings, batch_size):
         import json
+        from capdec.core import claim
         self.path,self.done,head = Path(path), 0, json.dumps(settings).encode() + b'\n'
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = claim(self.path.with_name(f'.{self.path.name}.lock'), self.path.parent, f'another process is writing {self.path.name}; wait until it has ended')
         with open(self.path, 'ab+') as f:
             f.seek(0)
             first,end,n = f.readline(), len(head), 0
@@ -595,7 +605,8 @@ class _Part:
 
     def add(self, records):
         import json
-        self.file.write(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in records)); self.file.flush()
+        from capdec.core import _writing
+        with _writing(self.path): self.file.write(''.join(json.dumps(r, ensure_ascii=not _is_utf8(r['image_id'])) + '\n' for r in records)); self.file.flush()
 
     def finish(self, out):
         "Write the list of all predictions, line by line, and remove the part"
@@ -606,6 +617,10 @@ class _Part:
             for n,line in enumerate(lines): f.write(', '*bool(n) + line.rstrip('\n'))
             f.write(']\n')
         self.path.unlink()
+        self.close()
+        Path(self.lock.lock_file).unlink(missing_ok=True)
+
+    def close(self): self.file.close(); self.lock.release()
 
 # %% ../nbs/11_cli.ipynb #c1a6c65d
 def _caption_store(c, store, a, settings):
@@ -618,8 +633,7 @@ def _caption_store(c, store, a, settings):
     how = dict(method='beam', beam_size=a['beam_size']) if a['beam'] else dict(method='greedy')
     if a['official']: how['stop_ids'] = _official_stops(c.model, a['beam'])
     todo,size = _first_rows(store), a['batch_size']
-    part = _Part(f'{a["out"]}.part', settings, size)
-    with progress(None, 'captioning', len(todo), 'image', part.done) as bar:
+    with contextlib.closing(_Part(f'{a["out"]}.part', settings, size)) as part, progress(None, 'captioning', len(todo), 'image', part.done) as bar:
         for start in range(part.done, len(todo), size):
             rows = todo[start:start+size]
             with torch.inference_mode():
@@ -628,7 +642,7 @@ def _caption_store(c, store, a, settings):
             texts = generate(c.model, x, normalize=False, texts=True, **how)
             part.add([dict(image_id=i, caption=one_line(t).lower()) for i,t in zip(store.column('image_id', rows), texts)])
             bar.update(len(rows))
-    part.finish(a['out'])
+        part.finish(a['out'])
     return len(todo)
 
 def _report(out, n, failed):
@@ -811,7 +825,7 @@ def evaluate(
     references:str='', # Captions of the same images, any file that `parse` reads
     split:str='val', # Of Karpathy's files
     metrics:str='bleu,meteor,rouge,cider,spice', # Which, with commas; spice needs extra files and is left out, with a remark, where they are missing
-    images:str='', # Folder or pattern of the photos: also CLIPScore, and for `gallery`
+    images:Param('Folders, files or patterns of the photos: also CLIPScore, and for --gallery', nargs='+')='', # Folders, files or patterns of the photos: also CLIPScore, and for `gallery`
     clip_model_type:str='ViT-B/32', # Encoder of CLIPScore (ViT-B/32: as its authors; or mini; none: no CLIPScore)
     device:str='', # cpu, cuda, mps
     out:str='', # JSON file for the scores, with those of every image
@@ -848,13 +862,28 @@ def _write_captions(out, results, num_captions):
     from capdec.core import atomic_path
     said = lambda o: {} if o['error'] and not o['captions'] else {'caption': o['captions'][0]} if num_captions == 1 and o['captions'] else {'captions': o['captions']}
     rows = [dict(file=o['key'], **said(o), **({'error': o['error']} if o['error'] else {})) for o in results]
-    with atomic_path(out) as p, open(p, 'w', encoding='utf-8', errors='surrogateescape', newline='') as f: # file names need not be UTF-8
+    with atomic_path(out) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f: # file names need not be UTF-8, tables must be
         if out.endswith('.csv'):
             names = ['caption'] if num_captions == 1 else [f'caption_{i+1}' for i in range(num_captions)]
             w = csv.writer(f); w.writerow(['file',*names,'error'])
             for o in results: w.writerow([o['key'], *(o['captions'] + ['']*num_captions)[:num_captions], o['error'] or ''])
-        elif out.endswith('.jsonl'): f.writelines(json.dumps(r, ensure_ascii=False) + '\n' for r in rows)
-        else: f.write(json.dumps(rows, ensure_ascii=False, indent=1) + '\n')
+        elif out.endswith('.jsonl'): f.writelines(json.dumps(r, ensure_ascii=not _is_utf8(r['file'])) + '\n' for r in rows)
+        else: f.write(json.dumps(rows, ensure_ascii=not all(_is_utf8(r['file']) for r in rows), indent=1) + '\n')
+
+def _earlier(out, num_captions):
+    "The captions in a table that an earlier run has written, `{file: captions}`; photos that failed are left out"
+    import csv,json
+    from capdec.core import read_json
+    said = lambda r: [t for k,t in r.items() if str(k).startswith('caption_')] or r.get('captions') or [r.get('caption')]
+    try:
+        if out.endswith('.json'): rows = read_json(out)
+        else:
+            with open(out, encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f)) if out.endswith('.csv') else [json.loads(l) for l in f]
+    except (ValueError, csv.Error): rows = None
+    if not isinstance(rows, list) or any(not isinstance(r, dict) or not r.get('file') for r in rows): raise ValueError(f'--out {out}: is there already and is no table of captions; name another file, or replace it with --overwrite')
+    kept = {r['file']: said(r) for r in rows if not r.get('error')}
+    if other := next((len(o) for o in kept.values() if len(o) != num_captions), 0): raise ValueError(f'--out {out}: has {other} captions for each photo; pass --num_captions {other}, name another file, or replace it with --overwrite')
+    return kept
 
 def _sidecars(paths):
     "Where the captions of each photo go: a.txt for a.jpg; a.jpg.txt where a.png is there too (named or not), or a photo has the name a.txt"
@@ -878,16 +907,28 @@ def _copies(sources, paths, folder):
     "Where the copy of each photo goes: to the same place below `folder` as it has below the folder or pattern that was named"
     from capdec.core import is_url
     if web := [p for p in paths if is_url(p)]: raise ValueError(f'--exif: copies are made of files, not of {web[0]}')
-    roots,out,taken = _roots(sources), {}, {}
-    for p in paths:
-        t = Path(folder)/p.relative_to(next((r for r in roots if r in p.parents), p.parent))
-        if t in taken: raise ValueError(f'--exif {folder}: {taken[t]} and {p} would both become {t}; caption them in two runs, into two folders')
-        if t.resolve() == p.resolve(): raise ValueError(f'--exif {folder}: is where the photos are; name another folder for the copies')
-        out[p],taken[t] = t,p
+    roots = _roots(sources)
+    out = {p: Path(folder)/p.relative_to(next((r for r in roots if r in p.parents), p.parent)) for p in paths}
+    if len(set(out.values())) < len(out): # two photos of one name: their folders tell them apart
+        top = os.path.commonpath([Path(p).absolute().parent for p in paths])
+        out = {p: Path(folder)/Path(p).absolute().relative_to(top) for p in paths}
+    if any(t.resolve() == p.resolve() for p,t in out.items()): raise ValueError(f'--exif {folder}: is where the photos are; name another folder for the copies')
     return out
 
+def _originals(sources, paths, folder):
+    "The photos without the copies that an earlier run has left in `folder`, when it lies within a folder that is captioned"
+    from capdec.core import is_url
+    folder = Path(folder).resolve()
+    if not any(o.resolve() in folder.parents for o in _roots(sources)): return paths
+    inside = [p for p in paths if not is_url(p) and folder in p.resolve().parents]
+    paths = [p for p in paths if p not in set(inside)]
+    copies = {t.resolve() for t in _copies(sources, paths, folder).values()}
+    if others := [p for p in inside if p.resolve() not in copies]:
+        warnings.warn(f'--exif {folder}: {len(others)} photos in this folder, such as {others[0].name}, are left out, since copies go there; to caption them too, name a folder for the copies that holds no photos of yours')
+    return paths
+
 # %% ../nbs/11_cli.ipynb #6e2917b9
-def _style(style, model, restyle):
+def _style(style, model, restyle, **how):
     "Folder of the captioner that --style names; from a file of sentences it is made, and kept for the next time"
     import hashlib,inspect
     from capdec import __version__
@@ -899,11 +940,12 @@ def _style(style, model, restyle):
         if model != 'mini': raise ValueError(f'--style {style}: is a captioner itself; leave --model {model} out, or name a file of sentences')
         return path
     if path.is_file():
-        key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__, str(inspect.signature(train_on))]).encode()).hexdigest()[:8]
+        key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__, str(inspect.signature(train_on)), repr(how)]).encode()).hexdigest()[:8]
         folder = kept/f'{path.stem}-{key}'
         if not (folder/'captioner.json').exists():
-            print(f'capdec: restyling {model} on {path}; kept in {folder}', file=sys.stderr)
-            restyle(path, folder)
+            print(f'capdec: restyling {model} on {path}', file=sys.stderr)
+            restyle(path, folder, **how)
+            print(f'capdec: kept in {folder}', file=sys.stderr)
         return folder
     named = sorted((o for o in kept.glob(f'{style}-????????') if (o/'captioner.json').exists()), key=lambda o: o.stat().st_mtime)
     if named: return named[-1]
@@ -922,15 +964,44 @@ def _deliver(r, beside, copies, overwrite):
     except ValueError as e: return r._replace(error=str(e))
     return r
 
+# %% ../nbs/11_cli.ipynb #8dd186d3
+def _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode):
+    "Caption the photos that are not done into table, sidecars and copies, or print them: how many failed, how many were there already"
+    from capdec.captioner import Journal
+    from capdec.core import progress
+    kept = _earlier(out, num_captions) if out and not overwrite and Path(out).exists() else {}
+    name = (lambda p: str(p).encode('utf-8', 'backslashreplace').decode()) if out.endswith('.csv') else str # as it stands in the table
+    quiet = bool(out or beside or copies)
+    there = lambda p: quiet and not overwrite and (not out or name(p) in kept) and all(o[p].exists() for o in (beside,copies) if o)
+    with Journal(f'{out}.part', settings) if out else contextlib.nullcontext() as journal:
+        was,done = [p for p in paths if there(p)], journal.done if out else {}
+        skip = set(was) | {p for p in paths if (o := done.get(str(p))) and not o['error']}
+        todo,failed = [p for p in paths if p not in skip], 0
+        bar = progress(c.caption_files(todo, num_captions, batch_size, **decode), 'captioning', len(paths), 'photo', len(skip), show=quiet)
+        for r in bar:
+            if not r.error: r = _deliver(r, beside, copies, overwrite)
+            if r.error: failed += 1; bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
+            if journal: journal.add(str(r.path), captions=r.captions, error=r.error)
+            elif not quiet:
+                for t in r.captions: print(f'{r.path}\t{t}')
+        if journal:
+            kept = {k: dict(key=k, captions=o, error=None) for k,o in kept.items()} # photos that are not named now stay in the table
+            named = {name(p) for p in paths}
+            _write_captions(out, [o for k,o in kept.items() if k not in named] + [done.get(str(p)) or kept[name(p)] for p in paths], num_captions)
+            journal.close(remove=True)
+    return failed,len(was)
+
 # %% ../nbs/11_cli.ipynb #18685b7d
 def caption(
     photos:Param('Photos, folders, patterns or addresses (http://, https://)', nargs='+'), # Photos, folders, patterns or addresses
     out:str='', # .csv, .json or .jsonl file (default: print)
     model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
     style:str='', # A restyled captioner's folder, or a file of sentences to restyle `model` on (kept for the next time, then its name is enough)
+    style_steps:int=300, # Optimiser steps of the restyling; more make the style stronger
+    style_mix:float=0.5, # Share of plain sentences in the restyling, 0 to less than 1; 0 gives the style free rein
     sidecar:bool=False, # Write a .txt beside each photo (a.txt; a.jpg.txt where the name is taken)
     exif:str='', # Folder for copies of the photos (JPEG, PNG) with the caption in their EXIF data
-    overwrite:bool=False, # Caption photos again whose .txt or copy is there already (default: they are left alone)
+    overwrite:bool=False, # Caption photos again that are in the table, or whose .txt or copy is there already (default: they are left alone)
     num_captions:int=1, # Captions per photo
     min_words:int=0, # Words at least
     max_words:int=0, # Words at most; 0 for no limit
@@ -945,39 +1016,23 @@ def caption(
     dtype:str='', # float16 or bfloat16 on a GPU
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
-    from capdec.captioner import Journal
-    from capdec.core import find_images,is_url,progress
+    from capdec.core import find_images,whole_number
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
     _check_batch(batch_size)
-    if num_captions < 1: raise ValueError(f'--num_captions {num_captions}: at least 1')
-    sources = [photos] if isinstance(photos, (str,Path)) else photos
-    paths = find_images(sources)
-    if exif and any(o.resolve() in Path(exif).resolve().parents for o in _roots(sources)): # copies of an earlier run are no photos to caption
-        paths = [p for p in paths if is_url(p) or Path(exif).resolve() not in p.resolve().parents]
+    whole_number('--num_captions', num_captions)
+    sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
+    paths = find_images(sources, empty=empty)
+    for o in empty: print(f'capdec: skipped: {o}', file=sys.stderr)
+    if exif: paths = _originals(sources, paths, exif)
     beside,copies = _sidecars(paths) if sidecar else {}, _copies(sources, paths, exif) if exif else {}
-    if style: model = _style(style, model, lambda text,folder: _captioner(model, clip_model_type, device).train_on(text, folder))
+    if style: model = _style(style, model, lambda text,folder,**how: _captioner(model, clip_model_type, device).train_on(text, folder, **how), steps=style_steps, mix=style_mix)
     c = _captioner(model, clip_model_type, device, bridge, dtype=dtype)
     decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature, **(dict(beam_size=beam_size) if method == 'beam' else {}))
     settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
-    journal = Journal(f'{out}.part', settings) if out else None
-    ready = lambda p: not overwrite and all(o[p].exists() for o in (beside,copies) if o)
-    if journal: todo = [p for p in paths if str(p) not in journal.done or journal.done[str(p)]['error']]
-    else: todo = [p for p in paths if not (sidecar or exif) or not ready(p)]
-    failed = 0
-    bar = progress(c.caption_files(todo, num_captions, batch_size, **decode), 'captioning', len(paths), 'photo', len(paths)-len(todo), show=bool(out or sidecar or exif))
-    for r in bar:
-        if not r.error: r = _deliver(r, beside, copies, overwrite)
-        if r.error: failed += 1; bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
-        if journal: journal.add(str(r.path), captions=r.captions, error=r.error)
-        elif not (sidecar or exif):
-            for t in r.captions: print(f'{r.path}\t{t}')
-    if journal:
-        _write_captions(out, [journal.done[str(p)] for p in paths], num_captions)
-        journal.close(remove=True)
-    was = 0 if journal else len(paths)-len(todo)
+    failed,was = _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode)
     if out or sidecar or exif:
         _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o), f'{len(paths)-failed-was:,} photos captioned' + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
-    return 1 if failed else 0
+    return 1 if failed or empty else 0
 
 # %% ../nbs/11_cli.ipynb #e3999af4
 def data(
@@ -995,15 +1050,16 @@ def data(
 
 # %% ../nbs/11_cli.ipynb #7ec45299
 def demo(
-    photos:str='', # Your own photos: files, folders or patterns, separated by spaces
+    photos:Param('Your own photos: files, folders or patterns', nargs='+')='', # Your own photos: files, folders or patterns
     out:str='_out/demo', # Folder for the page
     quick:bool=False, # Caption only, without the training experiment
-    full:bool=False, # The full experiment even where it takes longer than four minutes
+    full:bool=False, # The whole corpus in the experiment, which takes three times as long
 ):
     "Caption photos offline, train captioners from text alone with and without noise, and show it all on a page"
     import shlex
     from capdec.demo import run_demo
-    own = [photos] if photos and Path(photos).expanduser().exists() else shlex.split(photos) # one path may hold blanks
+    named = [photos] if isinstance(photos, str) else photos
+    own = [p for o in named for p in ([o] if o and Path(o).expanduser().exists() else shlex.split(o))] # one path may hold blanks, `make demo PHOTOS=` several paths
     return run_demo(own, Path(out), quick, full)
 
 # %% ../nbs/11_cli.ipynb #79445183
@@ -1011,7 +1067,7 @@ VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'pars
     'noise': noise, 'offset': offset, 'bridger': bridger, 'data': data}
 EXAMPLES = {
     'demo': 'capdec demo\ncapdec demo --photos ~/Pictures',
-    'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3\ncapdec caption holiday/ --exif captioned/ --max_words 12\ncapdec caption holiday/ --style poems.txt --out captions.jsonl',
+    'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3\ncapdec caption holiday/ --exif captioned/ --max_words 12\ncapdec caption holiday/ --style poems.txt --style_mix 0 --out captions.jsonl',
     'parse': 'capdec parse dataset_coco.json --split train --out coco.json\ncapdec parse dataset_flickr8k.json.gz --split val --metrics --out val.json\ncapdec parse shards/ --out corpus.store',
     'open-text': "capdec open-text alllines.txt --shakespeare --out shakespeare.json\ncapdec open-text books/ --mix coco.json --out mixed.json",
     'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store\ncapdec embed --data coco.store --out coco.pkl',
@@ -1081,7 +1137,8 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # the reader went away (| head)
         return 141
     except (ValueError, OSError) as e:
-        text = f'{e.filename}: {e.strerror}' if isinstance(e, OSError) and e.filename else str(e)
+        text = str(e)
+        if isinstance(e, OSError) and e.strerror: text = f'{e.filename or "the output"}: {e.strerror}'
         print(f'capdec: error: {" ".join(text.split())}', file=sys.stderr)
         return 1
 

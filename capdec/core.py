@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'write_json', 'read_json', 'escape_name',
-           'unescape_name', 'file_sha256', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'derived',
-           'package_file', 'demo_photos', 'progress']
+           'unescape_name', 'file_sha256', 'claim', 'whole_number', 'is_url', 'read_url', 'open_image', 'find_images',
+           'pick_device', 'derived', 'package_file', 'demo_photos', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,errno,glob,hashlib,io,json,os,re,tempfile,warnings,weakref
@@ -101,6 +101,37 @@ def _sha256(f):
     while piece := f.read(1<<20): h.update(piece)
     return h.hexdigest()
 
+# %% ../nbs/00_core.ipynb #7b548811
+def claim(
+    path:str|Path, # Lock file, made when missing
+    what:str|Path, # What is written meanwhile, for the errors
+    busy:str='another process is writing it; wait until it has ended', # What a second process is told
+): # A `filelock.FileLock`; `release()` gives it back
+    "Take the right to write, or say in one line that another process has it"
+    from filelock import FileLock,Timeout
+    with _writing(what):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        open(path, 'a').close() # says why, where nothing can be written; the lock would wait
+        lock = FileLock(path, timeout=0, thread_local=False)
+        try: lock.acquire()
+        except Timeout: lock = None
+    if lock is None: raise ValueError(f'{what}: {busy}')
+    return lock
+
+# %% ../nbs/00_core.ipynb #a6cf4932
+def whole_number(
+    name:str, # Of the option, for the error
+    value, # What a user gave
+    least:int=1, # Smallest that is allowed
+)->int: # `value`
+    "Check that an option is a whole number and not too small"
+    import operator
+    try: n = None if isinstance(value, (bool,np.bool_)) else operator.index(value)
+    except TypeError: n = None
+    if n is None: raise ValueError(f'{name} {value!r}: a whole number was expected')
+    if n < least: raise ValueError(f'{name} {n}: at least {least}')
+    return n
+
 # %% ../nbs/00_core.ipynb #527f9c3e
 MAX_DOWNLOAD = 64_000_000 # Bytes; larger than any photo that `MAX_PIXELS` lets pass as a JPEG
 
@@ -195,26 +226,37 @@ def open_image(
 # %% ../nbs/00_core.ipynb #b12756e7
 IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff','.ppm','.pgm'} # What a folder is searched for
 
+def _in_folder(folder, recursive):
+    "The image files in a folder, sorted, and a line for each folder that cannot be opened"
+    found,closed = [],[]
+    for at,folders,names in os.walk(folder, onerror=lambda e: closed.append(f'{e.filename}: cannot be opened ({e.strerror})')):
+        folders[:] = [o for o in folders if recursive and not o.startswith('.')]
+        found += [p for o in names if not o.startswith('.') and (p := Path(at, o)).suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    return sorted(found),closed
+
 def find_images(
     sources:list|str|Path, # Files, folders and glob patterns (`holiday/**/*.jpg`)
     recursive:bool=True, # Also look into folders within folders
+    empty:list|None=None, # Gets a line for each folder or pattern that has no image or cannot be opened, instead of a warning
 )->list[Path]: # Paths in the order given, each folder's sorted by name, each path once; addresses stay text
     "The image files that `sources` name. A file named outright is kept whatever its suffix; hidden files in folders are passed over"
-    out,empty = {},[]
+    out,lines = {},[]
     for s in ([sources] if isinstance(sources, (str,Path)) else sources):
         if is_url(s): out[s] = None; continue
         p = Path(s).expanduser()
         if p.is_dir():
-            found = sorted(o for o in (p.rglob('*') if recursive else p.glob('*')) if o.suffix.lower() in IMAGE_SUFFIXES and o.is_file()
-                and not any(part.startswith('.') for part in o.relative_to(p).parts))
-            if not found: empty.append(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
+            found,closed = _in_folder(p, recursive)
+            lines += closed
+            if not found and not closed: lines.append(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
         elif any(c in str(s) for c in '*?[') and not p.exists():
             found = sorted(Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file())
-            if not found: empty.append(f'{s}: no file matches this pattern')
+            if not found: lines.append(f'{s}: no file matches this pattern')
         else: found = [p]   # missing files are reported one by one where they are opened
         out.update(dict.fromkeys(found))
-    if empty and not out: raise FileNotFoundError(empty[0])
-    for o in empty: warnings.warn(o) # the others are still worth having
+    if lines and not out: raise FileNotFoundError(lines[0])
+    if empty is not None: empty += lines
+    else:
+        for o in lines: warnings.warn(o) # the others are still worth having
     return list(out)
 
 # %% ../nbs/00_core.ipynb #21bef60b

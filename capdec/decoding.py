@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import derived,progress
+from .core import derived,progress,whole_number
 from .model import CaptionModel
 
 # %% ../nbs/04a_decoding.ipynb #cb2ed1a8
@@ -152,9 +152,9 @@ def _spelling(tokenizer, v):
 class _Rules:
     "What may be said, and when a caption is over"
     def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words=0, max_words=0):
-        if max_length < 1: raise ValueError(f'max_length {max_length}: at least 1 token')
-        if not 0 <= min_length <= max_length: raise ValueError(f'min_length {min_length}: must lie in 0..max_length ({max_length})')
-        if no_repeat_ngram < 0: raise ValueError(f'no_repeat_ngram {no_repeat_ngram}: 0 (off) or the length of a word sequence, in tokens')
+        whole_number('max_length', max_length)
+        for name,n in dict(min_length=min_length, no_repeat_ngram=no_repeat_ngram, min_words=min_words, max_words=max_words).items(): whole_number(name, n, 0)
+        if min_length > max_length: raise ValueError(f'min_length {min_length}: must lie in 0..max_length ({max_length})')
         if not temperature > 0: raise ValueError(f'temperature {temperature}: must be greater than 0')
         self.prompt = model.tokenizer(prompt.rstrip(), add_special_tokens=False, verbose=False)['input_ids'] if prompt.strip() else []
         room = model.room - len(self.prompt) + 1 if model.room else max_length  # the last token is never read
@@ -163,6 +163,7 @@ class _Rules:
         v = model.lm.get_input_embeddings().num_embeddings
         self.model,self.stop_ids = model,torch.tensor([o for o in (model.stop_ids if stop_ids is None else stop_ids) if 0 <= o < v], dtype=torch.long, device=model.device)
         self.spelling = _spelling(model.tokenizer, v).to(model.device) if no_repeat_ngram else None
+        if min_words > self.max_length + len(prompt.split()): raise ValueError(f'min_words {min_words}: a caption has {self.max_length} tokens at most (max_length, or what the language model has room for)')
         self.words = _Words(model, self.prompt, min_words, max_words) if min_words or max_words else None
 
     def stops(self, tokens): return torch.isin(tokens, self.stop_ids)
@@ -210,7 +211,7 @@ def beam_search(
     stop_ids:list[int]|None=None, # Tokens that end a caption (default: `model.stop_ids`; official beam search: `[13]`)
 )->list[list[Caption]]: # For each prefix its beams, best first
     "CapDec's beam search: at every step all beams, finished or not, compete by average log-probability"
-    if beam_size < 1: raise ValueError(f'beam_size {beam_size}: at least 1')
+    whole_number('beam_size', beam_size)
     rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
     out = [None]*len(prefix)
     if not out: return out
@@ -326,7 +327,7 @@ def sample(
     uniform:Tensor|None=None, # Random numbers in 0..1 `(b, num, max_length)` to use instead of `generator`
 )->list[list[Caption]]: # For each prefix `num` captions, in the order drawn
     "Nucleus sampling"
-    if num < 1: raise ValueError(f'num {num}: at least 1 caption')
+    whole_number('num', num)
     if not 0 < top_p <= 1: raise ValueError(f'top_p {top_p}: must lie in 0..1, greater than 0')
     rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
     if uniform is None: uniform = _draws(len(prefix), num, max_length, generator)
@@ -354,12 +355,12 @@ def generate(
 )->list[list[Caption]]|list[str]: # `num_captions` captions for each vector, best first; with `texts` one string each
     "Caption CLIP vectors"
     if method not in METHODS: raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')
-    if num_captions < 1: raise ValueError(f'num_captions {num_captions}: at least 1')
+    whole_number('num_captions', num_captions)
     if method == 'greedy' and num_captions > 1: raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
     options = [k for k in signature(dict(beam=beam_search, greedy=greedy, sample=sample)[method]).parameters if k not in ('model','prefix','num','generator','uniform')]
     if unknown := [k for k in kwargs if k not in options]: raise TypeError(f'{unknown[0]}: not an option here; method {method!r} takes {", ".join(options)}')
     kwargs.setdefault('no_repeat_ngram', model.config.no_repeat_ngram)
-    if method == 'beam' and 0 < kwargs.setdefault('beam_size', 5) < num_captions: kwargs['beam_size'] = num_captions # below 1 is refused by the search
+    if method == 'beam': kwargs['beam_size'] = max(whole_number('beam_size', kwargs.get('beam_size', 5)), num_captions)
     vectors = torch.as_tensor(vectors)
     uniform = _draws(len(vectors), num_captions, kwargs.get('max_length', 67), generator) if method == 'sample' else None
     size = batch_size or (32 if model.device.type == 'cpu' else 64)

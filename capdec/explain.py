@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .captioner import Captioner,_sentences
-from .core import open_image
+from .core import open_image,whole_number
 from .decoding import Caption,generate
 from .evaluation import caption_words
 from .model import CaptionModel
@@ -100,6 +100,7 @@ def explain(self:Captioner,
     **kwargs, # For `decoding.generate`: beam_size, prompt, min_words, ...
 )->Explanation: # Plain data (`.data()`) and a picture (`.plot()`)
     "What the caption of a photo goes by"
+    whole_number('n', n, 0)
     im = open_image(image)
     with torch.inference_mode(): seen = normalise(self.encoder.encode_image([im], show=False).float()).to(self.device)
     x = self.bridge(seen) if self.model.config.normalize_prefix else self.embed([im])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .core import atomic_path,progress
-from .model import CaptionModel,_hub_folder,load_official,to_official,weights_folder
+from .model import CaptionModel,_float_dtype,_hub_folder,load_official,to_official,weights_folder
 
 # %% ../nbs/04b_official.ipynb #6af72746
 @dataclass(frozen=True)
@@ -104,5 +104,8 @@ def convert(
     **kwargs, # For `load_official`
 )->Path: # What was written
     "Bring a checkpoint into the other format"
+    official = is_official(find_weights(source))
+    if dtype: _float_dtype(dtype)
+    if dtype and not official: raise ValueError(f'dtype {dtype}: says how a captioner\'s folder is stored; official weights stay as they are')
     model = load_checkpoint(source, tokenizer, **kwargs)
-    return model.save(out, dtype) if is_official(find_weights(source)) else save_official(model, out)
+    return model.save(out, dtype) if official else save_official(model, out)

@@ -142,6 +142,7 @@ def read_lines(
         if path.name.lower().removesuffix('.gz').endswith(('.csv','.tsv')):
             for text in _column(path, column, encoding): yield ((o, True) for o in text.splitlines()), path
             continue
+        if column: raise ValueError(f'{path}: is no table, so it has no column {column!r}; leave column (--column) out')
         head = [o for o,_ in islice(_lines(path, encoding), 500)]
         if any('\0' in o for o in head): raise ValueError(f'{path}: holds zero bytes, so it is no text in {encoding}; is it UTF-16 (encoding="utf-16", --encoding utf-16)?')
         quoted = _all_quoted(head)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import __version__
-from .core import _writing,atomic_path,escape_name,file_sha256,read_json,unescape_name,write_json
+from .core import _writing,atomic_path,claim,escape_name,file_sha256,read_json,unescape_name,write_json
 
 # %% ../nbs/01a_store.ipynb #72216bdf
 FORMAT = 'capdec embedding store'
@@ -121,17 +121,6 @@ class EmbeddingStore:
         if not self.dim: return f'EmbeddingStore({self.path.name}: {len(self):,} captions without vectors{state})'
         return f'EmbeddingStore({self.path.name}: {len(self):,} x {self.dim} {self.dtype}, {self.meta.get("kind", "?")} of {self.meta.get("encoder", "unknown encoder")}{state})'
 
-# %% ../nbs/01a_store.ipynb #64fa0c74
-def _lock(path):
-    from filelock import FileLock,Timeout
-    with _writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path/'.lock', timeout=0, thread_local=False)
-        try: lock.acquire()
-        except Timeout: lock = None
-    if lock is None: raise ValueError(f'{path}: another process is writing this store; wait for it or choose another folder')
-    return lock
-
 # %% ../nbs/01a_store.ipynb #7ffc0960
 def _found(path, new, resume):
     "The index of the store that `path` already holds, if any; raise when it is in the way of `new`"
@@ -166,7 +155,7 @@ def create(cls:EmbeddingStore,
     index = dict(format=FORMAT, version=1, dim=dim, dtype=dtype, columns=columns, meta=meta, shards=[], finished=False)
     old = _found(path, index, resume)
     if old and old['finished']: return cls(path)
-    lock = _lock(path)
+    lock = claim(path/'.lock', path, 'another process is writing this store; wait for it or choose another folder')
     try:
         index = _found(path, index, resume) or index    # again: before we held the lock, another process may have written
         if index['finished']: lock.release(); return cls(path)

@@ -78,17 +78,83 @@ def test_says_every_place(trip, tmp_path):
     assert said(r) == f'1 photos captioned: {tmp_path/"c.json"} and {tmp_path/"out"} and beside the photos'
     assert (tmp_path/'c.json').read_text().endswith(']\n')
 
+def test_copies_of_one_name_keep_their_folders(trip, tmp_path):
+    (trip/'day 2'/'a.jpg').write_bytes((trip/'a.jpg').read_bytes())
+    capdec('caption', trip/'a.jpg', trip/'day 2'/'a.jpg', trip/'day 2'/'..'/'a.jpg', '--exif', tmp_path/'o', *FAST, ok=True)
+    assert sorted(str(p.relative_to(tmp_path/'o')) for p in (tmp_path/'o').rglob('*.*')) == ['a.jpg', 'day 2/a.jpg']
+
+def test_photos_in_the_folder_for_copies_are_told(trip):
+    r = capdec('caption', trip, '--exif', trip/'day 2', *FAST, ok=True)
+    assert '1 photos in this folder, such as b.jpg, are left out' in one_line(r)[0] and said(r).startswith('2 photos captioned')
+
 def test_exif_folder_within_the_album(trip):
     for _ in range(2): capdec('caption', trip, '--exif', trip/'captioned', *FAST, ok=True)
     assert sorted(str(p.relative_to(trip)) for p in trip.rglob('*.*')) == ['a.jpg', 'a.png', 'captioned/a.jpg', 'captioned/a.png', 'captioned/day 2/b.jpg', 'day 2/b.jpg']
 
 @pytest.mark.parametrize('args,says', [
-    (['{d}/a.jpg', '{d}/day 2/../a.jpg', '--exif', '{d}/o'], 'would both become'), (['{d}', '--exif', '{d}'], 'where the photos are'), (['{d}/a.jpg', '--exif', '{d}'], 'where the photos are'),
+    (['{d}', '--exif', '{d}'], 'where the photos are'), (['{d}/a.jpg', '--exif', '{d}'], 'where the photos are'),
     (['http://localhost/a.jpg', '--sidecar'], 'no folder beside'), (['http://localhost/a.jpg', '--exif', '{d}/o'], 'copies are made of files'),
     (['{d}', '--max_words', '2', '--min_words', '3'], 'min_words 3'), (['{d}', '--temperature', '0'], 'temperature 0'), (['{d}', '--method', 'guess'], "method 'guess'"), (['{d}', '--dtype', 'int8'], 'int8')])
 def test_what_cannot_be_is_one_line(trip, args, says):
     r = capdec('caption', *[a.format(d=trip) for a in args], '--device', 'cpu')
     assert r.returncode == 1 and len(one_line(r)) == 1 and says in one_line(r)[0], r.stderr
+
+# ---- tables
+
+@pytest.mark.parametrize('kind,n', [('csv', 2), ('json', 2), ('jsonl', 1)])
+def test_a_finished_table_is_gone_on_with(trip, tmp_path, kind, n):
+    "New photos join it, those that are in it are left alone, and --overwrite begins anew"
+    out,args = tmp_path/f'c.{kind}', ('--num_captions', n, '--device', 'cpu', '--beam_size', n)
+    bad = trip/'bad.jpg'; bad.write_text('no photo')
+    r = capdec('caption', trip, '--out', out, *args, ok=False)
+    first = out.read_text()
+    assert said(r) == f'3 photos captioned, 1 failed: {out}' and 'bad.jpg' in first
+    bad.write_bytes((trip/'a.jpg').read_bytes())
+    r = capdec('caption', trip, '--out', out, *args, ok=True) # what failed is tried again
+    assert said(r) == f'1 photos captioned, 3 were there already (--overwrite does them again): {out}'
+    whole = out.read_text()
+    r = capdec('caption', trip/'a.jpg', '--out', out, *args, ok=True) # photos that are not named stay
+    assert said(r).startswith('0 photos captioned, 1 were there') and sorted(out.read_text().split('\n')) == sorted(whole.split('\n'))
+    r = capdec('caption', trip, '--out', out, '--overwrite', *args, ok=True)
+    assert said(r) == f'4 photos captioned: {out}' and out.read_text() == whole
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(('c.', '.c.'))] == [out.name] # no journal, no lock
+
+def test_another_number_of_captions_is_another_table(trip, tmp_path):
+    out = tmp_path/'c.csv'
+    capdec('caption', trip/'a.jpg', '--out', out, '--num_captions', 2, '--device', 'cpu', ok=True)
+    first = out.read_text()
+    r = capdec('caption', trip/'a.png', '--out', out, '--device', 'cpu', ok=False)
+    assert 'has 2 captions for each photo; pass --num_captions 2' in one_line(r)[0] and out.read_text() == first
+    assert said(capdec('caption', trip/'a.png', '--out', out, '--overwrite', '--device', 'cpu', ok=True)) == f'1 photos captioned: {out}'
+
+@pytest.mark.parametrize('name,text', [('c.csv', 'id;title\n1;x\n'), ('c.json', '{"a": 1}'), ('c.jsonl', 'hello\n')])
+def test_a_file_that_is_no_table_is_not_replaced(trip, tmp_path, name, text):
+    (tmp_path/name).write_text(text)
+    r = capdec('caption', trip/'a.jpg', '--out', tmp_path/name, *FAST, ok=False)
+    assert 'is there already and is no table of captions' in one_line(r)[0] and (tmp_path/name).read_text() == text
+
+def test_two_runs_on_one_table(trip, tmp_path):
+    from capdec.captioner import Journal
+    with Journal(tmp_path/'c.csv.part', {}):
+        r = capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=False)
+    assert len(one_line(r)) == 1 and 'another process is writing c.csv.part' in r.stderr
+
+@pytest.mark.parametrize('kind', ['csv', 'json', 'jsonl'])
+def test_names_that_are_not_utf8(trip, tmp_path, kind):
+    import csv, os
+    f = os.fsencode(trip)+b'/caf\xe9.jpg'
+    with open(f, 'wb') as o: o.write((trip/'a.jpg').read_bytes())
+    for _ in range(2):
+        r = capdec('caption', os.fsdecode(f), '--out', tmp_path/f'c.{kind}', *FAST, ok=True)
+        text = (tmp_path/f'c.{kind}').read_text(encoding='utf-8') # any program can read it
+    assert '1 were there' in said(r)
+    if kind == 'csv': assert list(csv.DictReader(text.splitlines()))[0]['file'].endswith('caf\\udce9.jpg')
+    else: assert os.fsencode(json.loads(text)[0]['file'] if kind == 'json' else json.loads(text)['file']) == f
+
+def test_sources_without_photos_are_failures(trip, tmp_path):
+    (tmp_path/'empty').mkdir()
+    r = capdec('caption', tmp_path/'empty', trip/'a.jpg', trip/'*.gif', *FAST)
+    assert r.returncode == 1 and len(r.stdout.splitlines()) == 1 and [('no images' in l, 'no file matches' in l) for l in one_line(r)] == [(True, False), (False, True)]
 
 # ---- wording
 
@@ -103,17 +169,19 @@ def test_style(trip, tmp_path, monkeypatch):
     from capdec.captioner import Captioner
     made = []
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    monkeypatch.setattr(Captioner, 'train_on', lambda self, text, folder: made.append(text.name) or self.save(folder))
+    monkeypatch.setattr(Captioner, 'train_on', lambda self, text, folder, steps, mix: made.append((text.name, steps, mix)) or self.save(folder))
     poems = tmp_path/'my poems.txt'; poems.write_text('Lo, the hound doth run.\n')
     r = capdec('caption', trip, '--style', poems, '--out', tmp_path/'a.csv', *FAST, ok=True)
-    assert 'restyling mini on' in r.stderr and made == ['my poems.txt']
+    assert 'restyling mini on' in r.stderr and made == [('my poems.txt', 300, .5)] and 'kept in' in r.stderr
     capdec('caption', trip, '--style', poems, '--out', tmp_path/'b.csv', *FAST, ok=True) # kept
     capdec('caption', trip, '--style', 'my poems', '--out', tmp_path/'c.csv', *FAST, ok=True) # by its name
     folder, = (tmp_path/'cache'/'capdec'/'styles').iterdir()
     capdec('caption', trip, '--style', folder, '--out', tmp_path/'d.csv', *FAST, ok=True)
-    assert made == ['my poems.txt'] and len({(tmp_path/f'{o}.csv').read_text() for o in 'abcd'}) == 1
+    assert len(made) == 1 and len({(tmp_path/f'{o}.csv').read_text() for o in 'abcd'}) == 1
     poems.write_text('Ahoy!\n'); capdec('caption', trip, '--style', poems, *FAST, ok=True)
     assert len(made) == 2 # another text, another captioner
+    capdec('caption', trip, '--style', poems, '--style_steps', 500, '--style_mix', 0, *FAST, ok=True)
+    assert made[2] == ('my poems.txt', 500, 0) # a stronger style is another captioner, too
     for args, says in ((['--style', folder, '--model', folder], 'is a captioner itself'), (['--style', 'limericks'], 'neither a captioner')):
         assert says in one_line(capdec('caption', trip, *args, *FAST, ok=False))[0]
 
@@ -121,7 +189,7 @@ def test_empty_style(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     (tmp_path/'empty.txt').write_text('\n \n')
     r = capdec('caption', trip, '--style', tmp_path/'empty.txt', *FAST, ok=False)
-    assert len([l for l in one_line(r) if 'error' in l]) == 1 and 'empty.txt' in r.stderr
+    assert len([l for l in one_line(r) if 'error' in l]) == 1 and 'empty.txt' in r.stderr and 'kept in' not in r.stderr
 
 # ---- checkpoints
 

@@ -213,3 +213,14 @@ def test_explain_reads_a_file_of_sentences(mini, tmp_path):
     (tmp_path/'s.txt').write_text('A dog on a beach.\nA red car in a street.\n')
     photo = np.full((32, 32, 3), 200, 'uint8')
     assert [s for s, _ in mini.explain(photo, sentences=tmp_path/'s.txt').nearest] == [s for s, _ in mini.explain(photo, sentences=(tmp_path/'s.txt').read_text().splitlines()).nearest]
+
+def test_counts_must_be_whole_numbers(mini):
+    import capdec.explain
+    photo = np.full((32, 32, 3), 200, 'uint8')
+    for call, says in ((lambda: mini.explain(photo, n=-1), 'n -1: at least 0'), (lambda: mini.nearest(photo, n=2.5), 'n 2.5: a whole number'), (lambda: mini(photo, num_captions='2'), "num_captions '2'"),
+            (lambda: mini(photo, batch_size=0), 'batch_size 0'), (lambda: mini.train_on(['A dog.'], steps=1.5), 'steps 1.5'), (lambda: next(mini.caption_files(['a.jpg'], batch_size='3')), "batch_size '3'")):
+        with pytest.raises(ValueError, match=says): call()
+
+def test_a_learning_rate_that_destroys_is_told(mini):
+    with pytest.warns(UserWarning, match='lr 1: a loss of .* cannot speak'):
+        mini.train_on([f'A dog number {i} runs.' for i in range(20)], steps=20, bs=4, lr=1, show=False)

@@ -472,14 +472,11 @@ def test_photos_of_one_stem_keep_their_sidecars(tmp_path, coco):
     assert {o.name for o in tmp_path.iterdir()} == {'a.jpg', 'a.png', 'b.jpg', 'b.txt', 'a.jpg.txt', 'a.png.txt', 'b.jpg.txt', 'b.txt.txt'}
     assert (tmp_path/'b.txt').read_bytes() == photo.read_bytes()
 
-def test_file_name_that_is_not_utf8(tmp_path, coco):
+def test_file_name_that_is_not_utf8_is_printed(tmp_path, coco): # in tables: test_caption_cli
     d = tmp_path/'d'; d.mkdir()
     name = os.path.join(os.fsencode(d), b'caf\xe9.jpg')
     try: open(name, 'wb').write(next((coco/'val2014').iterdir()).read_bytes())
     except OSError: pytest.skip('this file system takes UTF-8 only')
-    for kind in ('csv', 'json', 'jsonl'):
-        capdec('caption', d, '--out', tmp_path/f'c.{kind}', '--device', 'cpu', '--beam_size', 1, ok=True)
-        assert b'caf\xe9.jpg' in (tmp_path/f'c.{kind}').read_bytes()
     env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PYTHONIOENCODING='utf-8')
     r = subprocess.run([sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())', 'caption', str(d), '--device', 'cpu'], env=env, capture_output=True, timeout=120)
     assert r.returncode == 0 and b'caf\xe9.jpg\t' in r.stdout, r.stderr
@@ -700,7 +697,7 @@ def small_disk(tmp_path):
     d = tmp_path/'disk'; d.mkdir()
     if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', d], capture_output=True).returncode: pytest.skip('may not mount a small disk')
     yield d
-    subprocess.run(['umount', d])
+    assert not subprocess.run(['umount', d]).returncode # no file is left open
 
 def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
     (tmp_path/'many.txt').write_text('\n'.join(f'A dog runs along the beach number {i}.' for i in range(5000)))
@@ -711,6 +708,12 @@ def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
         said = one_line(capdec(*args, ok=False))
         assert len(said) == 1 and 'cannot be written (No space left on device)' in said[0] and str(small_disk) in said[0], said
         assert (small_disk/'c.json').read_text() == 'old' and not list(small_disk.rglob('*.tmp')) and not (small_disk/'c.store').exists()
+
+def test_full_disk_while_captioning(small_disk, album):
+    with contextlib.suppress(OSError), open(small_disk/'rest', 'wb', 0) as f:
+        while f.write(bytes(4096)): pass
+    said = one_line(capdec('caption', album/'plain.jpg', '--out', small_disk/'c.csv', '--device', 'cpu', '--beam_size', 1, ok=False))
+    assert len(said) == 1 and 'c.csv' in said[0] and 'No space left on device' in said[0], said
 
 def test_full_disk_in_training(small_disk, tmp_path):
     (tmp_path/'some.txt').write_text('\n'.join(f'A dog {i}.' for i in range(20)))
@@ -724,3 +727,48 @@ def test_broken_json_is_one_line(tmp_path, content):
     (tmp_path/'b.json').write_text(content)
     r = capdec('parse', tmp_path/'b.json', '--out', tmp_path/'out.json', ok=False)
     assert len([l for l in one_line(r) if 'error' in l]) == 1 and 'b.json' in r.stderr and not (tmp_path/'out.json').exists()
+
+def test_embed_of_what_is_not_there_leaves_nothing(tmp_path):
+    for args in (('--data', 'missing.json'), ('--data', 'bad.json'), ('--images', 'missing/*.jpg')):
+        (tmp_path/'bad.json').write_text('[{"caption": 3}]')
+        r = capdec('embed', *args, '--clip_model_type', 'mini', '--device', 'cpu', '--out', 'x.store', cwd=tmp_path, ok=False)
+        assert len(one_line(r)) == 1 and args[1].split('/')[0] in r.stderr and [p.name for p in tmp_path.iterdir()] == ['bad.json']
+
+def test_several_folders_of_photos(tmp_path, album):
+    (tmp_path/'two').mkdir(); Image.fromarray(photos.coffee()).resize((80, 60)).save(tmp_path/'two'/'b.jpg')
+    args = ('embed', '--images', tmp_path/'two', album/'sub', '--clip_model_type', 'mini', '--device', 'cpu')
+    assert 'name the store' in capdec(*args, ok=False).stderr
+    assert '2 vectors of 512 numbers' in capdec(*args, '--out', tmp_path/'v.store', ok=True).stdout
+    capdec('predict', '--images', tmp_path/'two', album/'sub', '--out', tmp_path/'p.json', '--device', 'cpu', ok=True)
+    assert len(json.loads((tmp_path/'p.json').read_text())) == 2
+    r = capdec('demo', '--photos', tmp_path/'two', album/'sub', '--quick', '--out', tmp_path/'page', ok=True)
+    assert 'b.jpg' in r.stdout and 'grey.png' in r.stdout
+
+def test_a_pickle_of_a_store_is_all_that_is_said(tmp_path):
+    (tmp_path/'c.txt').write_text('A dog runs.\nA red car.\n')
+    capdec('embed', '--data', 'c.txt', '--clip_model_type', 'mini', '--device', 'cpu', cwd=tmp_path, ok=True)
+    r = capdec('embed', '--data', 'c.store', '--out', 'x.pkl', cwd=tmp_path, ok=True)
+    assert {l.split(': ')[1] for l in r.stdout.splitlines()} == {'x.pkl', 'c.store'} and not (tmp_path/'x.store').exists()
+
+def test_two_predictions_into_one_file(tmp_path, album):
+    from capdec.core import claim
+    lock = claim(tmp_path/'.p.json.part.lock', tmp_path)
+    r = capdec('predict', '--images', album/'sub', '--out', tmp_path/'p.json', '--device', 'cpu', ok=False)
+    assert 'another process is writing p.json.part' in one_line(r)[-1]
+    lock.release()
+    capdec('predict', '--images', album/'sub', '--out', tmp_path/'p.json', '--device', 'cpu', ok=True)
+    assert not list(tmp_path.glob('.p.json*'))
+
+@pytest.mark.parametrize('args,says', [(['convert', 'mini', 'x.safetensors', '--dtype', 'foo'], "dtype 'foo'"), (['convert', 'mini', 'x.safetensors', '--dtype', 'float16'], 'official weights stay'),
+    (['open-text', 'a.txt', '--column', 'text'], 'is no table')])
+def test_options_that_mean_nothing_here(tmp_path, args, says):
+    (tmp_path/'a.txt').write_text('A dog runs in the snow.\n')
+    r = capdec(*args, cwd=tmp_path, ok=False)
+    assert len(one_line(r)) == 1 and says in r.stderr and len(list(tmp_path.iterdir())) == 1
+
+def test_predictions_of_names_that_are_not_utf8(tmp_path, album):
+    (tmp_path/'in').mkdir()
+    with open(os.fsencode(tmp_path/'in')+b'/caf\xe9.png', 'wb') as f: f.write((album/'sub'/'grey.png').read_bytes())
+    capdec('predict', '--images', tmp_path/'in', '--out', tmp_path/'p.json', '--device', 'cpu', ok=True)
+    row, = json.loads((tmp_path/'p.json').read_text(encoding='utf-8'))
+    assert os.fsencode(row['image_id']) == b'caf\xe9.png' and row['caption']

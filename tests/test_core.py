@@ -147,3 +147,21 @@ def test_fuzzed_images_open_or_are_refused_in_one_line(tmp_path_factory, kind, d
         try: im = open_image(src)
         except ValueError as e: assert '\n' not in str(e)
         else: assert im.mode == 'RGB' and im.width*im.height > 0
+
+
+def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
+    "It is told, and the photos of the others are found (root may open any folder, so the error is made)"
+    import os
+    from capdec.core import find_images
+    for d in ('open', 'closed', 'all closed'): (tmp_path/d).mkdir(); (tmp_path/d/'a.jpg').touch()
+    (tmp_path/'open'/'in'/'.hidden').mkdir(parents=True); (tmp_path/'open'/'in'/'b.JPG').touch(); (tmp_path/'open'/'in'/'.hidden'/'c.jpg').touch(); (tmp_path/'open'/'.d.jpg').touch()
+    real = os.scandir
+    def scandir(path):
+        if 'closed' in str(path): raise PermissionError(13, 'Permission denied', str(path))
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', scandir)
+    with pytest.raises(FileNotFoundError, match='all closed: cannot be opened .Permission denied'): find_images(tmp_path/'all closed')
+    empty = []
+    assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path, empty=empty)] == ['open/a.jpg', 'open/in/b.JPG']
+    assert len(empty) == 2 and all('cannot be opened' in o for o in empty)
+    assert [p.name for p in find_images(tmp_path/'open', recursive=False)] == ['a.jpg']

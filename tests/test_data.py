@@ -490,3 +490,15 @@ def test_a_styles_own_folder(tmp_path):
     with zipfile.ZipFile(tmp_path/'published.zip', 'w') as z: z.write(tmp_path/'humor'/'funny_train.txt', 'FlickrStyle_v0.9/humor/funny_train.txt')
     with pytest.raises(ValueError, match='is FlickrStyle10K'): list(read_captions(tmp_path/'published.zip'))
     assert [o['filename'] for o in read_captions(tmp_path/'humor'/'funny_train.txt')] == [None, None]
+
+def test_token_files_are_counted(tmp_path):
+    "Flickr8k's and Flickr30k's own captions, by name, in an archive or a folder"
+    from capdec.data import SOURCES, read_dataset, verify_source
+    rows = 'a.jpg#0\tA dog .\na.jpg#1\tA dog runs .\nb.jpg#0\tA cat .\n'
+    with zipfile.ZipFile(tmp_path/'Flickr8k_text.zip', 'w') as z:
+        for name in ('Flickr8k.token.txt', 'Flickr8k.lemma.token.txt'): z.writestr(name, rows)
+    (tmp_path/'30k').mkdir(); (tmp_path/'30k'/'results_20130124.token').write_text(rows)
+    for name, path in (('flickr8k-tokens', tmp_path/'Flickr8k_text.zip'), ('flickr30k-tokens', tmp_path/'30k')):
+        row, = verify_source(path, name)
+        assert (row['images'], row['captions'], row['verdict']) == (2, 3, 'differs') and row['expected_captions'] == SOURCES[name].counts['all'][1]
+        assert [r['caption'] for r in read_dataset(name, path)] == ['A dog .', 'A dog runs .', 'A cat .']

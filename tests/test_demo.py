@@ -1,5 +1,6 @@
 "The demo: page, contact sheet, the experiment in small."
 import numpy as np
+import pytest
 from PIL import Image
 from skimage import data as photos
 
@@ -17,11 +18,24 @@ def test_quick_demo_with_own_photos(tmp_path):
 
 def test_experiment_in_small():
     from capdec.demo import corpus, experiment
-    e = experiment(steps=10, seeds=1, sentences=corpus()[:300], show=False)
+    e = experiment(steps=10, seeds=1, sentences=corpus()[:300], workers=1, show=False)
     assert len(e['runs']) == 2 and {r['variance'] > 0 for r in e['runs']} == {True, False}
-    for r in e['runs']: assert len(r['captions']) == len(r['ranks']) == e['photos'] == 500
-    hits = {v: np.mean([np.mean(np.array(r['ranks']) < 1) for r in e['runs'] if (r['variance'] > 0) == v]) for v in (True, False)}
-    assert abs(e['gain'] - (hits[True] - hits[False])) < 1e-9 and e['low'] <= e['gain'] <= e['high']
+    for r in e['runs']: assert len(r['captions']) == len(r['cider']) == e['photos'] == 500 and 0 <= r['found'] < .5
+    score = {v: np.mean([np.mean(r['cider']) for r in e['runs'] if (r['variance'] > 0) == v]) for v in (True, False)}
+    assert abs(e['gain'] - (score[True] - score[False])) < 1e-9 and e['low'] <= e['gain'] <= e['high']
+    with pytest.raises(ValueError, match="size 'big': use short or full"): experiment('big')
+
+def test_two_descriptions_of_each_photo(): # that they belong to it, lesson 10a shows
+    from capdec.demo import held_out_descriptions, held_out_vectors
+    told = held_out_descriptions()
+    assert len(told) == len(held_out_vectors()) and all(len(o) == 2 and all(4 <= len(t.split()) <= 20 and t.endswith('.') for t in o) for o in told)
+
+def test_descriptions_are_not_the_data_sets(shared):
+    from capdec.data import read_karpathy
+    from capdec.demo import held_out_descriptions
+    known = {r['caption'].lower().strip(' .') for r in read_karpathy(shared/'data'/'karpathy'/'dataset_flickr8k.json.gz')}
+    same = [t for o in held_out_descriptions() for t in o if t.lower().strip(' .') in known]
+    assert len(same) <= 3, same # a plain sentence may be written twice
 
 def test_corpus_is_varied():
     from collections import Counter
