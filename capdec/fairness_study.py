@@ -245,9 +245,9 @@ def summary(
         out = {}
         for (what,k),v in d.items(): out.setdefault(what, {})[k] = v
         return out
-    start = {arm: 'bundled-0' if arm.startswith('bundled-') else '0' for arm in got}
+    start = {arm: 'bundled-0' if arm.startswith('bundled-') else '0' for arm in got if arm not in ('0','bundled-0','bundled')}
     with np.errstate(invalid='ignore'): # ratios of a group that is never named
-        differences = {a: nested({k: three(v - got[start[a]][k]) for k,v in d.items()}) for a,d in got.items() if a != start[a] and start[a] in got}
+        differences = {a: nested({k: three(v - got[o][k]) for k,v in got[a].items()}) for a,o in start.items() if o in got}
     return dict(images={f'{what}, {g}': sum(o == g for o in t) for what,t in (('photos',photos['truth']), ('captions',lists['truth'])) for g in GENDER.groups},
         runs=arms, arms={a: nested({k: three(v) for k,v in d.items()}) for a,d in got.items()},
         differences=differences,
