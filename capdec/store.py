@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'COLUMNS', 'IDS', 'EmbeddingStore', 'store_captions', 'safe
            'import_official', 'export_official']
 
 # %% ../nbs/01a_store.ipynb #9d952b86
-import io,itertools,json,pickle,shutil
+import io,itertools,json,pickle,shutil,warnings
 from collections import OrderedDict
 from functools import lru_cache,partial
 from pathlib import Path
@@ -366,9 +366,26 @@ def verify(self:EmbeddingStore)->EmbeddingStore: # itself
     return self
 
 # %% ../nbs/01a_store.ipynb #f1976988
+class _StorageHead(pickle.Unpickler):
+    "What torch's older format says of a storage before its numbers come: `kind` and `count`"
+    kind,count = None, 0
+    def find_class(self, module, name):
+        if module == 'torch' and name.endswith('Storage'): return name
+        raise pickle.UnpicklingError(f'asks for {module}.{name}; only tensors and plain containers are read')
+    def persistent_load(self, pid): _,self.kind,_,_,self.count,*_ = pid
+
 def _load_storage(data):
-    "What `torch.storage._load_from_bytes` does, without running code that hides in the bytes"
+    "What `torch.storage._load_from_bytes` does, without running code that hides in the bytes, and without a second copy of a million vectors"
     import torch
+    f,kinds = io.BytesIO(data), {'HalfStorage': torch.float16, 'FloatStorage': torch.float32}
+    if data[:2] != b'PK': # not the newer format
+        for _ in range(3): _StorageHead(f).load() # magic number, version, system
+        head = _StorageHead(f); head.load()
+        dtype = kinds.get(head.kind)
+        size = head.count*dtype.itemsize if dtype else 0
+        if size and data[-size-8:-size] == head.count.to_bytes(8, 'little'): # the numbers stand at the end
+            with warnings.catch_warnings(action='ignore'): flat = torch.frombuffer(data, dtype=torch.uint8, offset=len(data)-size) # "not writable": nobody writes
+            return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -394,6 +411,7 @@ def safe_unpickle(
         why = f'refused, it {e}' if str(e).startswith('asks for') else f'not a pickle that can be read ({str(e).splitlines()[0]})'
         raise ValueError(f'{path}: {why}') from None
     except OSError: raise
+    except MemoryError: raise ValueError(f'{path}: its {path.stat().st_size/1e9:.1f} GB do not fit into the memory of this machine') from None
     except Exception as e: # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
         raise ValueError(f'{path}: damaged pickle ({type(e).__name__})') from None
 

@@ -414,3 +414,14 @@ def test_pickles_are_written_in_one_place_only():
     import capdec
     lines = [(p.name, l) for p in sorted(Path(capdec.__file__).parent.glob('*.py')) for l in p.read_text().splitlines() if 'pickle.dump' in l or 'Pickler(' in l]
     assert [n for n,_ in lines] == ['store.py'], lines
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64', 'int64', 'bool'])
+def test_tensors_of_any_kind_come_out_of_a_pickle(tmp_path, dtype):
+    "Half and single precision without a copy, parts of a larger tensor, nothing at all"
+    import pickle
+    import torch
+    from capdec.store import safe_unpickle
+    x = (torch.arange(60).reshape(12, 5)%7).to(getattr(torch, dtype))
+    with open(tmp_path/'t.pkl', 'wb') as f: pickle.dump(dict(x=x, part=x[3:7, 1:], none=x[:0]), f)
+    got = safe_unpickle(tmp_path/'t.pkl')
+    for k, want in dict(x=x, part=x[3:7, 1:], none=x[:0]).items(): assert got[k].dtype == want.dtype and torch.equal(got[k], want)

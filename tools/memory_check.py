@@ -115,11 +115,11 @@ def main():
         rows.append(json.loads(r.stdout.splitlines()[-1]))
         (box/'steps.json').write_text(json.dumps(rows))
         print('{step:26} {captions:>9,} captions  peak {peak_mb:>5,} MB  {seconds:>5} s ({cpu_seconds} s of CPU)'.format(**rows[-1]), flush=True)
-    size = {o.name: round((sum(p.stat().st_size for p in o.rglob('*') if p.is_file()) if o.is_dir() else o.stat().st_size)/1e6) for o in sorted(box.iterdir()) if o.name not in ('run', 'steps.json')}
+    size = {o.name: round((sum(p.stat().st_size for p in o.rglob('*') if p.is_file()) if o.is_dir() else o.stat().st_size)/1e6) for o in sorted(box.iterdir()) if o.name not in ('run', 'steps.json', 'captioner')}
     if not args.work: shutil.rmtree(box)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from capdec.core import write_json
-    write_json(args.out, dict(command=f'python tools/memory_check.py --captions {args.captions}', python=platform.python_version(), limit_mb=LIMIT >> 20, size_mb=size, steps=rows))
+    write_json(args.out, dict(command=f'python tools/memory_check.py --captions {args.captions}', python=platform.python_version(), limit_mb=LIMIT >> 20, size_mb=size, steps=[{**r, 'limited': r['step'] not in FREE} for r in rows]))
     if over := [r['step'] for r in rows if r['peak_mb'] > LIMIT >> 20 and r['step'] not in FREE]: sys.exit(f'more than {LIMIT >> 20:,} MB: {", ".join(over)}')
 
 if __name__ == '__main__': sys.exit(main())
