@@ -107,7 +107,7 @@ def main():
     box = args.work or Path(tempfile.mkdtemp())
     box.mkdir(parents=True, exist_ok=True)
     done = json.loads((box/'steps.json').read_text()) if (box/'steps.json').exists() else []
-    rows = [r for r in done if r['captions'] == args.captions]
+    rows = done if done and done[0]['captions'] == args.captions else []
     if not rows: make(box/'dataset.json', args.captions)
     for name in STEPS[len(rows):]:
         r = subprocess.run([sys.executable, __file__, '--step', name, box], capture_output=True, text=True)
