@@ -20,16 +20,16 @@ WORDS = ('bleu', 'rouge', 'cider')
 
 # --- published scores
 
-@pytest.mark.parametrize('name', ['fakecap', 'magic_coco'])
-def test_published_scores_to_the_printed_digit(shared, name):
-    path = shared/f'data/metrics/{name}.json.gz'
+def test_published_scores_to_the_printed_digit(shared):
+    "METEOR included, which lesson 06 leaves out here for its time; the other published set is scored there"
+    path = shared/'data/metrics/magic_coco.json.gz'
     with gzip.open(path) as f: want = {k: v for k, v in json.load(f)['expected'].items() if k != 'source'}
     got = evaluate(path)
     missing = {'SPICE'} if spice_missing() else set()
     assert set(got.corpus) == set(want) - missing
     # printed to three digits; cut off by one of the two sources and rounded by the other, so either way of printing counts
     for k, v in got.corpus.items(): assert want[k] in (round(v, 3), int(v*1000)/1000), (k, v, want[k])
-    assert len(got.per_image) == (1000 if name == 'fakecap' else 4982)
+    assert len(got.per_image) == 4982
     assert got.corpus['CIDEr'] == pytest.approx(sum(o['CIDEr'] for o in got.per_image.values())/len(got.per_image))
 
 
