@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core import _writing,atomic_path,claim,find_images,is_url,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
+from .core import _writing,atomic_path,claim,find_images,give_back,is_url,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
 from .embedding import load_encoder
 from .model import CaptionModel
 from .official import find_weights,is_official,load_checkpoint
@@ -425,7 +425,7 @@ class Journal:
         settings:dict, # What must be equal for a run to be continued
     ):
         self.path,self.done,self.file = Path(path), {}, None
-        self.lock = claim(self.path.with_name(f'.{self.path.name}.lock'), self.path.parent, f'another process is writing {self.path.name}; wait until it has ended')
+        self.lock = claim(self.path)
         try:
             begun = self.path.exists() and self._read(settings)
             with _writing(self.path): self.file = open(self.path, 'a' if begun else 'w', encoding='utf-8')
@@ -458,8 +458,7 @@ class Journal:
         if self.file:
             with contextlib.suppress(OSError): self.file.close() # what a full disk did not take was told when it was written
         if remove: self.path.unlink()
-        self.lock.release()
-        if remove: Path(self.lock.lock_file).unlink(missing_ok=True)
+        give_back(self.lock, done=remove)
 
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()

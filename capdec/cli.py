@@ -60,16 +60,11 @@ def _write(records, out, data, metrics=False):
 def _not_the_input(out, *inputs):
     if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs): raise ValueError(f'--out {out}: is the file that is read; name another one')
 
-def _is_utf8(name): return not any('\ud800' <= c <= '\udfff' for c in str(name)) # a file name need not be
-
 def _said(path, what): print(f'{what}: {path}')
 
 def _skipped(failed):
     "Name the images that could not be read, and why"
     for path,why in failed: print(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}', file=sys.stderr)
-
-def _check_batch(n):
-    if n < 1: raise ValueError(f'--batch_size {n}: at least 1')
 
 # %% ../nbs/11_cli.ipynb #32190447
 def parse(
@@ -205,9 +200,9 @@ def embed(
     device:str='', # cpu, cuda, mps (default: the best there is)
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
-    from capdec.core import find_images
+    from capdec.core import find_images,whole_number
     from capdec.open_text import CorpusReport
-    _check_batch(batch_size)
+    whole_number('--batch_size', batch_size)
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
     if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
@@ -590,7 +585,7 @@ class _Part:
         import json
         from capdec.core import claim
         self.path,self.done,head = Path(path), 0, json.dumps(settings).encode() + b'\n'
-        self.lock = claim(self.path.with_name(f'.{self.path.name}.lock'), self.path.parent, f'another process is writing {self.path.name}; wait until it has ended')
+        self.lock = claim(self.path)
         with open(self.path, 'ab+') as f:
             f.seek(0)
             first,end,n = f.readline(), len(head), 0
@@ -604,21 +599,19 @@ class _Part:
         self.file = open(self.path, 'a', encoding='utf-8')
 
     def add(self, records):
-        import json
-        from capdec.core import _writing
-        with _writing(self.path): self.file.write(''.join(json.dumps(r, ensure_ascii=not _is_utf8(r['image_id'])) + '\n' for r in records)); self.file.flush()
+        from capdec.core import _writing,json_text
+        with _writing(self.path): self.file.write(''.join(json_text(r) + '\n' for r in records)); self.file.flush()
 
     def finish(self, out):
         "Write the list of all predictions, line by line, and remove the part"
-        from capdec.core import atomic_path
+        from capdec.core import atomic_path,give_back
         self.file.close()
         with atomic_path(out) as tmp, open(tmp, 'w', encoding='utf-8') as f, open(self.path, encoding='utf-8') as lines:
             next(lines); f.write('[')
             for n,line in enumerate(lines): f.write(', '*bool(n) + line.rstrip('\n'))
             f.write(']\n')
         self.path.unlink()
-        self.close()
-        Path(self.lock.lock_file).unlink(missing_ok=True)
+        give_back(self.lock)
 
     def close(self): self.file.close(); self.lock.release()
 
@@ -660,8 +653,8 @@ def _predict(a):
     "`predict` with its arguments as a dict"
     import hashlib,json
     from capdec.captioner import Bridge
-    from capdec.core import file_sha256
-    _check_batch(a['batch_size'])
+    from capdec.core import file_sha256,whole_number
+    whole_number('--batch_size', a['batch_size'])
     data,embeddings,ablation = a['data'], a['embeddings'], a['ablation_dist'] or a['ablation_image_dist']
     if sum(map(bool, (a['images'], data, embeddings))) != 1: raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store or an official pickle)')
     if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
@@ -858,8 +851,8 @@ def evaluate(
 # %% ../nbs/11_cli.ipynb #b3c2e857
 def _write_captions(out, results, num_captions):
     "All results as .csv, .json or .jsonl"
-    import csv,json
-    from capdec.core import atomic_path
+    import csv
+    from capdec.core import atomic_path,json_text
     said = lambda o: {} if o['error'] and not o['captions'] else {'caption': o['captions'][0]} if num_captions == 1 and o['captions'] else {'captions': o['captions']}
     rows = [dict(file=o['key'], **said(o), **({'error': o['error']} if o['error'] else {})) for o in results]
     with atomic_path(out) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f: # file names need not be UTF-8, tables must be
@@ -867,8 +860,8 @@ def _write_captions(out, results, num_captions):
             names = ['caption'] if num_captions == 1 else [f'caption_{i+1}' for i in range(num_captions)]
             w = csv.writer(f); w.writerow(['file',*names,'error'])
             for o in results: w.writerow([o['key'], *(o['captions'] + ['']*num_captions)[:num_captions], o['error'] or ''])
-        elif out.endswith('.jsonl'): f.writelines(json.dumps(r, ensure_ascii=not _is_utf8(r['file'])) + '\n' for r in rows)
-        else: f.write(json.dumps(rows, ensure_ascii=not all(_is_utf8(r['file']) for r in rows), indent=1) + '\n')
+        elif out.endswith('.jsonl'): f.writelines(json_text(r) + '\n' for r in rows)
+        else: f.write(json_text(rows, 1) + '\n')
 
 def _earlier(out, num_captions):
     "The captions in a table that an earlier run has written, `{file: captions}`; photos that failed are left out"
@@ -885,6 +878,7 @@ def _earlier(out, num_captions):
     if other := next((len(o) for o in kept.values() if len(o) != num_captions), 0): raise ValueError(f'--out {out}: has {other} captions for each photo; pass --num_captions {other}, name another file, or replace it with --overwrite')
     return kept
 
+# %% ../nbs/11_cli.ipynb #b3c2e858
 def _sidecars(paths):
     "Where the captions of each photo go: a.txt for a.jpg; a.jpg.txt where a.png is there too (named or not), or a photo has the name a.txt"
     from capdec.core import IMAGE_SUFFIXES,is_url
@@ -1018,8 +1012,7 @@ def caption(
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
     from capdec.core import find_images,whole_number
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
-    _check_batch(batch_size)
-    whole_number('--num_captions', num_captions)
+    for name,n in dict(batch_size=batch_size, num_captions=num_captions).items(): whole_number(f'--{name}', n)
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     paths = find_images(sources, empty=empty)
     for o in empty: print(f'capdec: skipped: {o}', file=sys.stderr)

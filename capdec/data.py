@@ -16,7 +16,7 @@ from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
-from .core import IMAGE_SUFFIXES,atomic_path,read_json,unescape_name
+from .core import IMAGE_SUFFIXES,atomic_path,json_text,read_json,unescape_name
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
 def _magic(path):
@@ -582,10 +582,6 @@ def read_captions(
     return _later(records)
 
 # %% ../nbs/01_data_parsing.ipynb #55b274ef
-def _dump(o):
-    text = json.dumps(o, ensure_ascii=False)
-    return json.dumps(o) if not text.isascii() and re.search('[\ud800-\udfff]', text) else text # names of files need not be UTF-8
-
 def write_captions(
     records:Iterable[dict], # Records; an iterator is consumed one by one
     path:str|Path, # JSON file to write
@@ -594,7 +590,7 @@ def write_captions(
     n = 0
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for n,o in enumerate(records, 1):
-            f.write((',\n' if n > 1 else '[') + _dump({k: o[k] for k in ('image_id','caption','id','filename') if o.get(k) is not None}))
+            f.write((',\n' if n > 1 else '[') + json_text({k: o[k] for k in ('image_id','caption','id','filename') if o.get(k) is not None}))
         if not n: raise ValueError(f'{path}: no captions to write')
         f.write(']\n')
     return n
@@ -608,10 +604,10 @@ def write_metrics_layout(
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for o in records:
             if o['id'] in ids: raise ValueError(f'{path}: two captions have the id {o["id"]}; number them anew before they are written in this layout')
-            f.write((',\n' if ids else '{"annotations": [') + _dump({k: o[k] for k in ('image_id','caption','id')}))
+            f.write((',\n' if ids else '{"annotations": [') + json_text({k: o[k] for k in ('image_id','caption','id')}))
             ids.add(o['id']); images[o['image_id']] = None
         if not ids: raise ValueError(f'{path}: no captions to write')
-        f.write('],\n"images": ' + _dump([{'id': o} for o in images]) + '}\n')
+        f.write('],\n"images": ' + json_text([{'id': o} for o in images]) + '}\n')
     return len(ids)
 
 # %% ../nbs/01_data_parsing.ipynb #7ac89474

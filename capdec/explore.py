@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import demo_photos,find_images,open_image,package_file
+from .core import demo_photos,find_images,open_image,package_file,whole_number
 from .captioner import BRIDGES,Bridge,Captioner
 from .decoding import generate
 from .noise import add_noise,normalise
@@ -55,7 +55,7 @@ class Explorer:
         draws:int=5, # Directions in which a vector is moved
         device:str|None=None, # For captioners that are not loaded yet: 'cpu', 'cuda', 'mps'; `None`: the best there is
     ):
-        if draws < 1: raise ValueError(f'draws {draws}: at least 1')
+        whole_number('draws', draws)
         self.captioners,self.photos,self.draws,self.device,self._known = dict(captioners or {'mini': 'mini'}), {}, draws, device, {}
         for p in demo_photos() if photos is None else find_images(photos): self._name(p.name, p)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor,nn
 
-from .core import _FULL,_writing,pick_device,read_json,write_json
+from .core import _FULL,_writing,pick_device,read_json,whole_number,write_json
 
 # %% ../nbs/04_model.ipynb #25ac219a
 EOS = '<|endoftext|>'
@@ -108,9 +108,8 @@ class CapDecConfig:
         if self.mapping_type not in MAPPING_TYPES: raise ValueError(f'mapping_type {self.mapping_type!r}: use {", ".join(MAPPING_TYPES)}')
         object.__setattr__(self, 'mapping_type', MAPPING_TYPES[self.mapping_type])
         for name in ('prefix_length','prefix_length_clip','prefix_size','num_layers','num_heads','max_tokens'):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1: raise ValueError(f'{name} {value!r}: a whole number of at least 1 was expected')
-        if not isinstance(self.no_repeat_ngram, int) or self.no_repeat_ngram < 0: raise ValueError(f'no_repeat_ngram {self.no_repeat_ngram!r}: 0 (off) or a whole number of tokens')
+            whole_number(name, getattr(self, name))
+        whole_number('no_repeat_ngram', self.no_repeat_ngram, 0)
         if not self.stop: raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
 
 # %% ../nbs/04_model.ipynb #0175eb62

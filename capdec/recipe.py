@@ -455,7 +455,8 @@ def class_prototypes(
 def class_sentences()->list[str]: # 1,000 sentences
     "A sentence for each ImageNet class"
     from timm.data import ImageNetInfo
-    names = [ImageNetInfo().index_to_description(i).split(',')[0].lower() for i in range(1000)]
+    info = ImageNetInfo()
+    names = [info.index_to_description(i).split(',')[0].lower() for i in range(1000)]
     return [f'a photo of {"an" if o[0] in "aeiou" else "a"} {o}' for o in names]
 
 # %% ../nbs/12_mini_pair.ipynb #1c117a6b

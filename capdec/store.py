@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import __version__
-from .core import _writing,atomic_path,claim,escape_name,file_sha256,read_json,unescape_name,write_json
+from .core import _writing,atomic_path,claim,escape_name,file_sha256,give_back,read_json,unescape_name,write_json
 
 # %% ../nbs/01a_store.ipynb #72216bdf
 FORMAT = 'capdec embedding store'
@@ -155,7 +155,7 @@ def create(cls:EmbeddingStore,
     index = dict(format=FORMAT, version=1, dim=dim, dtype=dtype, columns=columns, meta=meta, shards=[], finished=False)
     old = _found(path, index, resume)
     if old and old['finished']: return cls(path)
-    lock = claim(path/'.lock', path, 'another process is writing this store; wait for it or choose another folder')
+    lock = claim(path, 'another process is writing this store; wait for it or choose another folder', path/'.lock')
     try:
         index = _found(path, index, resume) or index    # again: before we held the lock, another process may have written
         if index['finished']: lock.release(); return cls(path)
@@ -229,8 +229,8 @@ def finish(self:EmbeddingStore,
     index = {**self._index, 'report': json.loads(json.dumps(report or {})), 'finished': True}
     with _writing(self.path): write_json(self.path/'index.json', index)
     self._index = index
-    self.close()
-    (self.path/'.lock').unlink(missing_ok=True)
+    give_back(self._lock)
+    self._lock = None
     return self
 
 @patch

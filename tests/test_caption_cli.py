@@ -137,7 +137,7 @@ def test_two_runs_on_one_table(trip, tmp_path):
     from capdec.captioner import Journal
     with Journal(tmp_path/'c.csv.part', {}):
         r = capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=False)
-    assert len(one_line(r)) == 1 and 'another process is writing c.csv.part' in r.stderr
+    assert len(one_line(r)) == 1 and 'c.csv.part: another process is writing it' in r.stderr
 
 @pytest.mark.parametrize('kind', ['csv', 'json', 'jsonl'])
 def test_names_that_are_not_utf8(trip, tmp_path, kind):

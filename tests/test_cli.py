@@ -751,11 +751,11 @@ def test_a_pickle_of_a_store_is_all_that_is_said(tmp_path):
     assert {l.split(': ')[1] for l in r.stdout.splitlines()} == {'x.pkl', 'c.store'} and not (tmp_path/'x.store').exists()
 
 def test_two_predictions_into_one_file(tmp_path, album):
-    from capdec.core import claim
-    lock = claim(tmp_path/'.p.json.part.lock', tmp_path)
+    from capdec.core import claim, give_back
+    lock = claim(tmp_path/'p.json.part')
     r = capdec('predict', '--images', album/'sub', '--out', tmp_path/'p.json', '--device', 'cpu', ok=False)
-    assert 'another process is writing p.json.part' in one_line(r)[-1]
-    lock.release()
+    assert 'p.json.part: another process is writing it' in one_line(r)[-1]
+    give_back(lock)
     capdec('predict', '--images', album/'sub', '--out', tmp_path/'p.json', '--device', 'cpu', ok=True)
     assert not list(tmp_path.glob('.p.json*'))
 
