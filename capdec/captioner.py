@@ -247,17 +247,38 @@ def save(self:Captioner,
 Captioner.save = save
 
 # %% ../nbs/09_captioner.ipynb #85aa01bf
+def _sentences(source):
+    "Sentences of a file that `read_captions` understands, or of a list, one line each, none empty"
+    if isinstance(source, (str,Path)):
+        from capdec.data import read_captions
+        source = [r['caption'] for r in read_captions(source, None)]
+    source = list(source)
+    if odd := [o for o in source if not isinstance(o, str)]: raise ValueError(f'sentences: text was expected, not {type(odd[0]).__name__}')
+    out = [o for o in map(one_line, source) if o]
+    if not out: raise ValueError('no sentences given')
+    return out
+
+def _embedded(path, encoder):
+    "Captions and vectors of an embedding store, if `path` is one; else None"
+    from capdec.store import EmbeddingStore
+    if not (Path(path)/'index.json').exists(): return None
+    s = EmbeddingStore(path)
+    if s.dim and (s.meta.get('kind') != 'text' or s.meta.get('encoder') != encoder.name): raise ValueError(f'{path}: holds {s.meta.get("kind")} vectors of {s.meta.get("encoder")}; a memory takes text vectors of {encoder.name}')
+    if not s.finished: raise ValueError(f'{path}: is unfinished; run `capdec embed` again to complete it')
+    return s.captions(), s.vectors()
+
 def remember(self:Captioner,
-    sentences:list[str], # Captions to remember
-    vectors:Tensor|None=None, # Their text vectors `(m, d)`, if they are at hand
+    sentences:list|str|Path, # Captions to remember: a list, a file of captions, or a store of them (`capdec embed`), whose vectors are then used
+    vectors:Tensor|None=None, # Text vectors `(m, d)` of a list, if they are at hand
     use:bool=True, # Project image vectors onto the memory from now on
 )->'Captioner': # Itself
     "Give the captioner a memory of captions, for the `memory` bridge and for `nearest`"
-    sentences = [one_line(o) for o in sentences]
-    if not sentences: raise ValueError('no sentences to remember')
+    if isinstance(sentences, (str,Path)) and (both := _embedded(sentences, self.encoder)): sentences,vectors = both
+    sentences = [one_line(o) for o in sentences] if vectors is not None else _sentences(sentences)
     if vectors is None:
         with torch.inference_mode(): vectors = self.encoder.encode_text(sentences, show=len(sentences) > 1000)
-    if len(vectors) != len(sentences): raise ValueError(f'{len(sentences)} sentences but {len(vectors)} vectors')
+    if len(vectors) != len(sentences) or not sentences: raise ValueError(f'{len(sentences)} sentences but {len(vectors)} vectors')
+    if vectors.shape[1] != self.encoder.dim: raise ValueError(f'the memory has vectors of {vectors.shape[1]} numbers, the captioner takes {self.encoder.dim}; compute it with {self.encoder.name}')
     b = self.bridge
     self.bridge = Bridge('memory' if use else b.kind, b.offset, normalise(vectors.float()).cpu(), sentences, b.temperature)
     return self
@@ -300,17 +321,6 @@ def push_to_hub(self:Captioner,
 Captioner.push_to_hub = push_to_hub
 
 # %% ../nbs/09_captioner.ipynb #f50eab01
-def _sentences(source):
-    "Sentences of a file that `read_captions` understands, or of a list, one line each, none empty"
-    if isinstance(source, (str,Path)):
-        from capdec.data import read_captions
-        source = [r['caption'] for r in read_captions(source, None)]
-    source = list(source)
-    if odd := [o for o in source if not isinstance(o, str)]: raise ValueError(f'sentences: text was expected, not {type(odd[0]).__name__}')
-    out = [o for o in map(one_line, source) if o]
-    if not out: raise ValueError('no sentences to train on')
-    return out
-
 def _rehearsal(bridge, n, seed):
     "`n` remembered sentences with their vectors, drawn without repetition as far as they reach"
     m = len(bridge.sentences)

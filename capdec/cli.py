@@ -391,11 +391,14 @@ def _train(a):
     _said(out/f'{a["prefix"]}_latest', 'captioner')
 
 # %% ../nbs/11_cli.ipynb #1cfd4cd3
-def _captioner(name, clip_model_type='', device='', bridge='', dont_normalize_prefix=False, encoder=True, dtype='', **official):
+def _captioner(name, clip_model_type='', device='', bridge='', memory='', dont_normalize_prefix=False, encoder=True, dtype='', **official):
     "Load a captioner for the verbs that caption"
     from dataclasses import replace
     from capdec.captioner import Captioner
-    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, bridge or None, encoder, dtype or None, **{k: v for k,v in official.items() if v})
+    if memory and bridge not in ('','memory'): raise ValueError(f'--memory and --bridge {bridge}: are two ways across the gap; give one of them')
+    if memory and not Path(memory).exists(): raise FileNotFoundError(f'{memory}: no such file or store of captions (--memory)')
+    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None, encoder, dtype or None, **{k: v for k,v in official.items() if v})
+    if memory: c.remember(memory)
     if dont_normalize_prefix: c.model.config = replace(c.model.config, normalize_prefix=False)
     return c
 
@@ -406,6 +409,11 @@ def _weights_file(name):
     from capdec.official import find_weights,is_official
     path = find_weights(name)
     return Path(path) if is_official(path) else _model_folder(path)/WEIGHTS
+
+def _memory_key(path):
+    "What a file or store of captions is told by: a run is not continued with another memory"
+    from capdec.core import file_sha256
+    return file_sha256(index if (index := Path(path)/'index.json').exists() else path)[:16] if path else ''
 
 def _weights(name):
     "Size and time of a captioner's weights: a run is not continued with others"
@@ -538,6 +546,7 @@ def predict(
     tokenizer:str='', # Of an official checkpoint: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
     bridge:str='', # none, offset or memory, instead of the captioner's own
+    memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
     clip_model_type:str='', # Encoder, if the checkpoint does not say
     batch_size:int=32, # Photos per batch
     device:str='', # cpu, cuda, mps
@@ -557,10 +566,11 @@ def _predictions_file(a):
 def _cross(c, a):
     "Set the captioner's way across the gap to what the flags say"
     from capdec.captioner import Bridge,Captioner
-    if a['add_modality_offset'] and (other := next((f'--{k}' for k in ('modality_bridger','bridge') if a.get(k) not in (None,'','offset')), '')):
+    if a['add_modality_offset'] and (other := next((f'--{k}' for k in ('modality_bridger','memory','bridge') if a.get(k) not in (None,'','offset')), '')):
         raise ValueError(f'--add_modality_offset and {other}: are two ways across the gap; give one of them')
     offset = _offset(a['add_modality_offset'], Path(a['checkpoint']).parent)
     if offset is not None: c = Captioner(c.model, c.encoder, Bridge('offset', -offset))
+    if a['modality_bridger'] and a['memory']: raise ValueError('--modality_bridger and --memory: are two ways across the gap; give one of them')
     if a['modality_bridger']: c.bridge = _bridger(a['modality_bridger'], a['checkpoint'], c.model.config.prefix_size).to(c.device)
     return c
 
@@ -661,7 +671,7 @@ def _predict(a):
     a['out'] = _predictions_file(a)
     _not_the_input(a['out'], data, embeddings)
     kind = a['clip_model_type']
-    c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['dont_normalize_prefix'], encoder=not embeddings or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
+    c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['memory'], a['dont_normalize_prefix'], encoder=not embeddings or bool(a['memory']) or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
     _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})
     if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
     records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict', a['split_seed']) if data else None
@@ -671,10 +681,10 @@ def _predict(a):
     store = _prediction_vectors(c, a['images'], records, embeddings, a['image_dir'], a['out'], text, a['batch_size'])
     if store.dim != c.model.config.prefix_size: raise ValueError(f'the vectors have {store.dim} numbers, the captioner takes {c.model.config.prefix_size}; embed with its encoder')
     text = text or store.meta.get('kind') == 'text'
-    if text and not (a['add_modality_offset'] or a['modality_bridger'] or a['bridge']): c.bridge = Bridge('none') # text vectors lie where the captioner was trained
+    if text and not any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory')): c.bridge = Bridge('none') # text vectors lie where the captioner was trained
     offset = c.bridge.offset if a['add_modality_offset'] and not a['modality_bridger'] else None
     settings = dict(checkpoint=str(a['checkpoint']), weights=_weights(a['checkpoint']), encoder=c.encoder.name, rows=len(store), method='beam' if a['beam'] else 'greedy', beam_size=a['beam_size'],
-        store=hashlib.sha256(json.dumps(store.meta, sort_keys=True, default=str).encode()).hexdigest()[:16], bridge=c.bridge.kind, text_autoencoder=text, official=a['official'],
+        store=hashlib.sha256(json.dumps(store.meta, sort_keys=True, default=str).encode()).hexdigest()[:16], bridge=c.bridge.kind, memory=_memory_key(a['memory']), text_autoencoder=text, official=a['official'],
         dont_normalize_prefix=a['dont_normalize_prefix'], add_modality_offset='' if offset is None else hashlib.sha256(offset.cpu().numpy().tobytes()).hexdigest()[:16])
     return _report(a['out'], _caption_store(c, store, a, settings), store.meta.get('failed', []))
 
@@ -1004,6 +1014,7 @@ def caption(
     method:str='beam', # beam, greedy or sample
     beam_size:int=5, # Beams of the search
     bridge:str='', # none, offset or memory, instead of the captioner's own
+    memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch
     device:str='', # cpu, cuda, mps
@@ -1019,9 +1030,9 @@ def caption(
     if exif: paths = _originals(sources, paths, exif)
     beside,copies = _sidecars(paths) if sidecar else {}, _copies(sources, paths, exif) if exif else {}
     if style: model = _style(style, model, lambda text,folder,**how: _captioner(model, clip_model_type, device).train_on(text, folder, **how), steps=style_steps, mix=style_mix)
-    c = _captioner(model, clip_model_type, device, bridge, dtype=dtype)
+    c = _captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
     decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature, **(dict(beam_size=beam_size) if method == 'beam' else {}))
-    settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
+    settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, memory=_memory_key(memory), sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
     failed,was = _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode)
     if out or sidecar or exif:
         _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o), f'{len(paths)-failed-was:,} photos captioned' + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
@@ -1060,7 +1071,7 @@ VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'pars
     'noise': noise, 'offset': offset, 'bridger': bridger, 'data': data}
 EXAMPLES = {
     'demo': 'capdec demo\ncapdec demo --photos ~/Pictures',
-    'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3\ncapdec caption holiday/ --exif captioned/ --max_words 12\ncapdec caption holiday/ --style poems.txt --style_mix 0 --out captions.jsonl',
+    'caption': 'capdec caption holiday/ --out captions.csv\ncapdec caption *.jpg --sidecar --num_captions 3\ncapdec caption holiday/ --exif captioned/ --max_words 12\ncapdec caption holiday/ --style poems.txt --style_mix 0 --out captions.jsonl\ncapdec caption holiday/ --memory captions.store --out captions.csv',
     'parse': 'capdec parse dataset_coco.json --split train --out coco.json\ncapdec parse dataset_flickr8k.json.gz --split val --metrics --out val.json\ncapdec parse shards/ --out corpus.store',
     'open-text': "capdec open-text alllines.txt --shakespeare --out shakespeare.json\ncapdec open-text books/ --mix coco.json --out mixed.json",
     'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store\ncapdec embed --data coco.store --out coco.pkl',

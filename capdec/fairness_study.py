@@ -259,8 +259,8 @@ def main(
     shared:str='../shared', # Folder of the research data
     out:str='_out/fairness', # Where vectors, captioners and scores are kept; what is there is not made again
     results:str='nbs/data/fairness_study.json', # File of the summary
-    seeds:int=2, # Runs of modes 0 and 1; the others are run once
-    captions:int=15000, # Captions of each run, a fixed random part of the 30,000
+    seeds:int=3, # Runs of modes 0 and 1; the others are run once
+    captions:int=30000, # Captions of each run; fewer than the 30,000 are a fixed random part of them
     repair:int=5000, # Of them, on how many the bundled captioner is trained further; 0: leave that part out
     threads:int=1, # CPU threads
 ):

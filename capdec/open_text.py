@@ -16,12 +16,17 @@ from pathlib import Path
 from .data import _members,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
+def _check_language(language):
+    "A name such as 'german' would be read as English without a word"
+    if not re.fullmatch(r'[a-z]{2,3}([-_][A-Za-z0-9]+)*', language): raise ValueError(f'language {language!r} (--language): use an ISO 639 code such as en, de or zh')
+
 def split_sentences(
     text:str, # Running text: one paragraph or many
-    language:str='en', # ISO 639 code, such as 'de' or 'zh': whose abbreviations and full stops to expect
+    language:str='en', # ISO 639 code, such as 'de' or 'zh': whose abbreviations and full stops to expect. A language that the library does not know is split by its relatives' rules, at last by those of English
 )->list[str]: # Sentences in order, white space trimmed, wording untouched
-    "Cut `text` into sentences"
+    "Cut `text` into sentences; `ValueError` for what is no code"
     from sentencex import segment
+    _check_language(language)
     return [s for o in segment(language, text) if (s := o.strip())]
 
 # %% ../nbs/07_open_text.ipynb #2870ee7a
@@ -216,6 +221,7 @@ def read_open_text(
     lo = min_words if min_words is not None else 0 if shakespeare else 4
     hi = max_words if max_words is not None else float('inf') if shakespeare else 18 if official else 20
     if not 0 <= lo <= hi: raise ValueError(f'min_words {lo} and max_words {hi} (--min_words, --max_words): use 0 <= min_words <= max_words')
+    _check_language(language)
     def sentences(path):
         if official: return _official(path, column, encoding)
         if shakespeare: return _verses(path, column, encoding)

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,11 @@ def shared():
 def golden(shared):
     "Inputs and outputs of the official implementation"
     return shared/'golden'/'official_capdec'
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A disk of 256 KB, where mounting one is allowed"
+    d = tmp_path/'disk'; d.mkdir()
+    if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', d], capture_output=True).returncode: pytest.skip('may not mount a small disk')
+    yield d
+    assert not subprocess.run(['umount', d]).returncode # no file is left open

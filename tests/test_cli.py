@@ -370,6 +370,7 @@ def test_vectors_of_another_encoder_are_refused(tmp_path, mini_config):
 @pytest.fixture
 def spy(monkeypatch):
     "What goes into the captioner, instead of captions"
+    import capdec.captioner # it keeps the true function
     seen = []
     monkeypatch.setattr('capdec.decoding.generate', lambda model, x, **k: seen.append(x.clone()) or ['A dog\n runs\tFAST.']*len(x))
     return seen
@@ -385,6 +386,32 @@ def test_texts_go_in_without_a_bridge(coco, tmp_path, spy):
         assert s.meta['kind'] == 'text' and s.column('image_id') == COCO_NAMES['val']
         torch.testing.assert_close(spy.pop(), normalise(s.vectors()))
         assert {o['caption'] for o in json.loads(out.read_text())} == {'a dog runs fast.'} # one line each
+
+def test_memory_of_ones_own(coco, album, tmp_path, spy, mini_config):
+    import torch
+    from capdec.noise import normalise, project_on_memory
+    from capdec.store import EmbeddingStore, import_official
+    lines = [f'A dog runs after ball number {i}.' for i in range(30)]
+    (tmp_path/'m.txt').write_text('\n'.join(lines))
+    capdec('embed', '--data', tmp_path/'m.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out', tmp_path/'m.store', ok=True)
+    args = ['predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu']
+    for memory in ('m.store', 'm.txt'): # another memory is no continuation: captioned again
+        capdec(*args, '--memory', tmp_path/memory, ok=True)
+        x = normalise(EmbeddingStore(tmp_path/'p.json.vectors').vectors())
+        torch.testing.assert_close(spy.pop(), project_on_memory(x, normalise(EmbeddingStore(tmp_path/'m.store').vectors())), atol=1e-3, rtol=0)
+    capdec('predict', '--embeddings', tmp_path/'p.json.vectors', '--memory', tmp_path/'m.txt', '--out', tmp_path/'q.json', '--device', 'cpu', ok=True)
+    torch.testing.assert_close(spy.pop(), project_on_memory(x, normalise(EmbeddingStore(tmp_path/'m.store').vectors())), atol=1e-3, rtol=0)
+    import_official(official(tmp_path/'e.pkl', d=mini_config['prefix_size']), tmp_path/'other.store', encoder='ViT-B/16')
+    for extra, says in ((['--memory', tmp_path/'nowhere'], 'no such file or store'), (['--memory', tmp_path/'m.txt', '--bridge', 'offset'], 'two ways across the gap'), (['--memory', tmp_path/'other.store'], 'text vectors of mini'),
+            (['--memory', tmp_path/'p.json.vectors'], 'holds image vectors of mini')):
+        for verb in (args, ['caption', album/'plain.jpg', '--device', 'cpu']): assert says in one_line(capdec(*verb, *extra, ok=False))[0]
+    for other in (['--add_modality_offset', 'o.npz'], ['--modality_bridger', 'b.safetensors']): assert 'two ways across the gap' in one_line(capdec(*args, *other, '--memory', tmp_path/'m.txt', ok=False))[0]
+
+def test_captions_through_a_memory_of_ones_own(album, tmp_path):
+    from capdec.captioner import Captioner
+    (tmp_path/'m.txt').write_text('A cup of coffee on a table.\nA cat looks into the camera.\n')
+    said = capdec('caption', album/'plain.jpg', '--memory', tmp_path/'m.txt', '--device', 'cpu', ok=True).stdout
+    assert said.strip().split('\t')[1] == Captioner.from_pretrained('mini', 'cpu').remember(tmp_path/'m.txt')(album/'plain.jpg')
 
 def test_modality_bridger(coco, tmp_path, spy):
     import torch
@@ -690,14 +717,6 @@ def test_predict_with_official_checkpoints(golden, shared, tmp_path, name):
         assert [o['caption'] for o in json.loads((tmp_path/more[1].name).read_text())] == [o.strip().lower() for o in want]
     assert '--lm_heads' in capdec(*common, '--out', tmp_path/'x.json', ok=False).stderr
     assert 'is no official checkpoint' in capdec('predict', '--checkpoint', 'mini', '--images', tmp_path, '--out', tmp_path/'x.json', '--lm_heads', 4, ok=False).stderr
-
-@pytest.fixture
-def small_disk(tmp_path):
-    "A disk of 256 KB, where mounting one is allowed"
-    d = tmp_path/'disk'; d.mkdir()
-    if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', d], capture_output=True).returncode: pytest.skip('may not mount a small disk')
-    yield d
-    assert not subprocess.run(['umount', d]).returncode # no file is left open
 
 def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
     (tmp_path/'many.txt').write_text('\n'.join(f'A dog runs along the beach number {i}.' for i in range(5000)))

@@ -83,7 +83,7 @@ def test_a_photo_that_went_away(mini, tmp_path):
 
 def test_teaching_a_style(app, monkeypatch):
     app.learn.click()
-    assert plain(app.error) == 'no sentences to train on'
+    assert plain(app.error) == 'no sentences given'
     asked = {}
     monkeypatch.setattr(Captioner, 'train_on', lambda self, sentences, **k: asked.update(k, sentences=sentences) or self) # training is tested where it lives
     app.text.value, app.blur.value = 'A cat.\n\nA dog.', .016
