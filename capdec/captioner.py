@@ -273,7 +273,8 @@ def remember(self:Captioner,
     use:bool=True, # Project image vectors onto the memory from now on
 )->'Captioner': # Itself
     "Give the captioner a memory of captions, for the `memory` bridge and for `nearest`"
-    if isinstance(sentences, (str,Path)) and (both := _embedded(sentences, self.encoder)): sentences,vectors = both
+    if isinstance(sentences, (str,Path)): sentences = Path(sentences).expanduser()
+    if isinstance(sentences, Path) and (both := _embedded(sentences, self.encoder)): sentences,vectors = both
     sentences = [one_line(o) for o in sentences] if vectors is not None else _sentences(sentences)
     if vectors is None:
         with torch.inference_mode(): vectors = self.encoder.encode_text(sentences, show=len(sentences) > 1000)

@@ -396,6 +396,7 @@ def _captioner(name, clip_model_type='', device='', bridge='', memory='', dont_n
     from dataclasses import replace
     from capdec.captioner import Captioner
     if memory and bridge not in ('','memory'): raise ValueError(f'--memory and --bridge {bridge}: are two ways across the gap; give one of them')
+    if memory and Path(memory).is_dir() and not (Path(memory)/'index.json').exists(): raise ValueError(f'{memory}: is a folder and no store of captions (--memory takes a file of them, or a store from `capdec embed`)')
     if memory and not Path(memory).exists(): raise FileNotFoundError(f'{memory}: no such file or store of captions (--memory)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None, encoder, dtype or None, **{k: v for k,v in official.items() if v})
     if memory: c.remember(memory)
@@ -875,16 +876,21 @@ def _write_captions(out, results, num_captions):
 
 def _earlier(out, num_captions):
     "The captions in a table that an earlier run has written, `{file: captions}`; photos that failed are left out"
-    import csv,json
+    import csv,json,re
     from capdec.core import read_json
     said = lambda r: [t for k,t in r.items() if str(k).startswith('caption_')] or r.get('captions') or [r.get('caption')]
+    ours = lambda names: all(isinstance(k, str) and re.fullmatch(r'file|captions?|caption_[0-9]+|error', k) for k in names) # other columns would be lost
     try:
         if out.endswith('.json'): rows = read_json(out)
         else:
-            with open(out, encoding='utf-8-sig', newline='') as f: rows = list(csv.DictReader(f)) if out.endswith('.csv') else [json.loads(l) for l in f]
+            with open(out, encoding='utf-8-sig', newline='') as f:
+                if out.endswith('.csv'):
+                    table = csv.DictReader(f); rows = list(table)
+                    if not ours(table.fieldnames or ()) or 'file' not in (table.fieldnames or ['file']): rows = None
+                else: rows = [json.loads(l) for l in f]
     except (ValueError, csv.Error): rows = None
-    if not isinstance(rows, list) or any(not isinstance(r, dict) or not r.get('file') for r in rows): raise ValueError(f'--out {out}: is there already and is no table of captions; name another file, or replace it with --overwrite')
-    kept = {r['file']: said(r) for r in rows if not r.get('error')}
+    if not isinstance(rows, list) or any(not isinstance(r, dict) or not r.get('file') or not ours(r) for r in rows): raise ValueError(f'--out {out}: is there already and is no table of captions as this command writes it; name another file, or replace it with --overwrite')
+    kept = {r['file']: o for r in rows if not r.get('error') and all(o := said(r))}
     if other := next((len(o) for o in kept.values() if len(o) != num_captions), 0): raise ValueError(f'--out {out}: has {other} captions for each photo; pass --num_captions {other}, name another file, or replace it with --overwrite')
     return kept
 
@@ -932,17 +938,23 @@ def _originals(sources, paths, folder):
     return paths
 
 # %% ../nbs/11_cli.ipynb #6e2917b9
+def _usual(option):
+    "The default of an option of `caption`"
+    import inspect
+    return inspect.signature(caption).parameters[option].default
+
 def _style(style, model, restyle, **how):
     "Folder of the captioner that --style names; from a file of sentences it is made, and kept for the next time"
-    import hashlib,inspect
+    import glob,hashlib,inspect
     from capdec import __version__
     from capdec.captioner import train_on
     from capdec.core import file_sha256
     kept = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'capdec'/'styles'
     path = Path(style).expanduser()
-    if path.is_dir():
-        if model != 'mini': raise ValueError(f'--style {style}: is a captioner itself; leave --model {model} out, or name a file of sentences')
-        return path
+    if not path.is_file(): # a captioner that is made already
+        for k,v in dict(model=model, style_steps=how['steps'], style_mix=how['mix']).items():
+            if v != _usual(k): raise ValueError(f'--style {style}: is a captioner itself; leave --{k} {v} out, or name a file of sentences')
+    if path.is_dir(): return path
     if path.is_file():
         key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__, str(inspect.signature(train_on)), repr(how)]).encode()).hexdigest()[:8]
         folder = kept/f'{path.stem}-{key}'
@@ -951,8 +963,9 @@ def _style(style, model, restyle, **how):
             restyle(path, folder, **how)
             print(f'capdec: kept in {folder}', file=sys.stderr)
         return folder
-    named = sorted((o for o in kept.glob(f'{style}-????????') if (o/'captioner.json').exists()), key=lambda o: o.stat().st_mtime)
-    if named: return named[-1]
+    named = [o for o in kept.glob(f'{glob.escape(style)}-????????') if (o/'captioner.json').exists()]
+    if len(named) > 1: raise ValueError(f'--style {style}: is the name of {len(named)} captioners; name the file of sentences again, or one of the folders {", ".join(map(str, sorted(named)))}')
+    if named: return named[0]
     raise FileNotFoundError(f'--style {style}: neither a captioner\'s folder, nor a file of sentences, nor the name of a file that was used before')
 
 # %% ../nbs/11_cli.ipynb #505891d3
@@ -1024,6 +1037,8 @@ def caption(
     from capdec.core import find_images,whole_number
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
     for name,n in dict(batch_size=batch_size, num_captions=num_captions).items(): whole_number(f'--{name}', n)
+    if exif and num_captions > 1 and not (out or sidecar): raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the others')
+    if odd := next((k for k,v in dict(style_steps=style_steps, style_mix=style_mix).items() if not style and v != _usual(k)), ''): raise ValueError(f'--{odd}: belongs to --style, which names what to restyle on')
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     paths = find_images(sources, empty=empty)
     for o in empty: print(f'capdec: skipped: {o}', file=sys.stderr)

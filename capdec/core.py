@@ -191,7 +191,7 @@ def _to_pil(src):
     if hasattr(src, 'detach'): src = src.detach().cpu().numpy() # a tensor
     if isinstance(src, np.ndarray): return _array_to_pil(src), 'array'
     if not isinstance(src, (str,os.PathLike)): raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, a PIL image, an array or a tensor')
-    path = Path(src)
+    path = Path(src).expanduser()
     if is_url(src): return Image.open(io.BytesIO(read_url(src))), str(src)
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
     if path.is_dir(): raise ValueError(f'{path}: is a folder, an image file was expected')

@@ -316,7 +316,8 @@ _CSS = '''<style>
 .capdec .widget-label,.capdec .widget-readout{color:#222}
 .capdec h4{margin:.7em 0 .2em;font:600 13px system-ui,sans-serif;color:#555}
 .capdec-photo{width:100%;max-height:300px;object-fit:contain;border-radius:6px;background:#fff;display:block}
-.capdec-card{background:#fff;border-radius:8px;padding:12px 16px}
+.capdec-card{background:#fff;color:#222;border-radius:8px;padding:12px 16px}
+.capdec-card li,.capdec-card td,.capdec-card .capdec-caption{color:#222}
 .capdec-caption{font:600 21px/1.3 system-ui,sans-serif;margin-bottom:4px}
 .capdec-note{color:#666;font-size:13px}
 .capdec-others{margin:.4em 0 0;padding-left:1.2em;font-size:14px}

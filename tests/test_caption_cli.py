@@ -127,11 +127,24 @@ def test_another_number_of_captions_is_another_table(trip, tmp_path):
     assert 'has 2 captions for each photo; pass --num_captions 2' in one_line(r)[0] and out.read_text() == first
     assert said(capdec('caption', trip/'a.png', '--out', out, '--overwrite', '--device', 'cpu', ok=True)) == f'1 photos captioned: {out}'
 
-@pytest.mark.parametrize('name,text', [('c.csv', 'id;title\n1;x\n'), ('c.json', '{"a": 1}'), ('c.jsonl', 'hello\n')])
+@pytest.mark.parametrize('name,text', [('c.csv', 'id;title\n1;x\n'), ('c.json', '{"a": 1}'), ('c.jsonl', 'hello\n'), ('c.csv', 'a line of notes\n'), ('c.csv', 'file,label\na.jpg,cat\n'),
+    ('c.csv', 'file,caption,error,rating\na.jpg,A cat.,,5\n'), ('c.jsonl', '{"file": "a.jpg", "caption": "A cat.", "stars": 3}\n')])
 def test_a_file_that_is_no_table_is_not_replaced(trip, tmp_path, name, text):
     (tmp_path/name).write_text(text)
     r = capdec('caption', trip/'a.jpg', '--out', tmp_path/name, *FAST, ok=False)
     assert 'is there already and is no table of captions' in one_line(r)[0] and (tmp_path/name).read_text() == text
+
+def test_an_empty_caption_is_none(trip, tmp_path):
+    (tmp_path/'c.csv').write_text(f'file,caption,error\n{trip/"a.jpg"},,\n')
+    assert said(capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=True)).startswith('1 photos captioned')
+
+def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    for name in ('pirate-00000000', 'pirate-00000001', 'lone-00000000'):
+        (tmp_path/'capdec'/'styles'/name).mkdir(parents=True); (tmp_path/'capdec'/'styles'/name/'captioner.json').write_text('{}')
+    for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'), (['--style_steps', 5], 'belongs to --style'), (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
+            (['--style', 'lone', '--model', trip], 'leave --model'), (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'), (['--memory', trip], 'no store of captions')):
+        assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
 
 def test_two_runs_on_one_table(trip, tmp_path):
     from capdec.captioner import Journal

@@ -59,6 +59,11 @@ def test_full_disk_is_one_line_and_leaves_nothing(small_disk):
     with pytest.raises(OSError, match='cannot be written .No space left on device'), atomic_path(small_disk/'w.safetensors') as p: save_file({'w': torch.zeros(100_000)}, p)
     assert [o.name for o in small_disk.iterdir()] == ['a.json']
 
+def test_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    Image.new('RGB', (3, 2)).save(tmp_path/'a.png')
+    assert open_image('~/a.png').size == (3, 2)
+
 def test_no_place_to_write(tmp_path):
     (tmp_path/'f').write_text('')
     with pytest.raises(OSError, match='f/a.json: cannot be written'): write_json(tmp_path/'f'/'a.json', 1)
