@@ -105,7 +105,7 @@ def explain(self:Captioner,
     with torch.inference_mode(): seen = normalise(self.encoder.encode_image([im], show=False).float()).to(self.device)
     x = self.bridge(seen) if self.model.config.normalize_prefix else self.embed([im])
     best = generate(self.model, x, normalize=False, **kwargs)[0][0]
-    if sentences:
+    if sentences is not None:
         corpus = _sentences(sentences)
         memory = normalise(self.encoder.encode_text(corpus, show=False).float()).cpu()
     else: corpus,memory = self.bridge.sentences or [], self.bridge.memory
