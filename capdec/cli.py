@@ -462,7 +462,7 @@ def _prediction_vectors(c, images, records, embeddings, image_dir, out, text, ba
         return store
     if images: return embed_images(find_images(images), c.encoder, f'{out}.vectors', batch_size=batch_size)
     if text: return embed_captions(_one_per_image(records, False), c.encoder, f'{out}.vectors')
-    return embed_images(_one_per_image(records, True), c.encoder, f'{out}.vectors', root=image_dir, batch_size=batch_size)
+    return embed_images(_one_per_image(records, True), c.encoder, f'{out}.vectors', root=image_dir, batch_size=batch_size, meta=dict(image_dir=str(Path(image_dir).resolve())))
 
 # %% ../nbs/11_cli.ipynb #f228fac0
 def _sets_of_five(records):
@@ -508,13 +508,13 @@ def _image_text_pairs(c, records, embeddings, image_dir):
         images = c.encoder.encode_image([Path(image_dir)/o for o in names])
         yield images[[names.index(r['filename']) for r in rows]], c.encoder.encode_text([r['caption'] for r in rows])
 
-def _print_image_distance(c, *source):
-    "The official `ablation_image_dist`: the mean distance of a photo and its caption"
+def _print_image_distance(c, cross, *source):
+    "The official `ablation_image_dist`: the mean distance of a photo, across the bridge if one is named, and its caption"
     import torch
     from capdec.noise import normalise
     total,n,unit = 0., 0, normalise if c.model.config.normalize_prefix else (lambda x: x)
     with torch.inference_mode():
-        for image,text in _image_text_pairs(c, *source): total,n = total + (unit(image)-unit(text).to(image)).norm(dim=1).double().sum().item(), n+len(image)
+        for image,text in _image_text_pairs(c, *source): total,n = total + (cross(unit(image))-unit(text).to(image)).norm(dim=1).double().sum().item(), n+len(image)
     print(f'mean L2 distance of an image and its caption: {total/n:.4f} ({n:,} pairs)')
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
@@ -665,7 +665,7 @@ def _predict(a):
     import hashlib,json
     from capdec.captioner import Bridge
     from capdec.core import file_sha256,whole_number
-    whole_number('--batch_size', a['batch_size'])
+    for k in ('batch_size','beam_size'): whole_number(f'--{k}', a[k])
     data,embeddings,ablation = a['data'], a['embeddings'], a['ablation_dist'] or a['ablation_image_dist']
     if sum(map(bool, (a['images'], data, embeddings))) != 1: raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store or an official pickle)')
     if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
@@ -677,7 +677,7 @@ def _predict(a):
     if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
     records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict', a['split_seed']) if data else None
     if a['ablation_dist']: return _print_distances(c, records, embeddings)
-    if a['ablation_image_dist']: return _print_image_distance(c, records, embeddings, a['image_dir'])
+    if a['ablation_image_dist']: return _print_image_distance(c, _cross(c, a).bridge if any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory')) else lambda x: x, records, embeddings, a['image_dir'])
     c,text = _cross(c, a), a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')
     store = _prediction_vectors(c, a['images'], records, embeddings, a['image_dir'], a['out'], text, a['batch_size'])
     if store.dim != c.model.config.prefix_size: raise ValueError(f'the vectors have {store.dim} numbers, the captioner takes {c.model.config.prefix_size}; embed with its encoder')

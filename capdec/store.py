@@ -436,7 +436,10 @@ def _official_vectors(path, v, rows, kind):
     "One row per entry, or None when there are none"
     if not hasattr(v, 'detach') or v.numel() == 0: return None    # the official code writes 0 or an empty tensor
     if v.ndim != 2: raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
-    if len(v) == len(rows): return v
+    if len(v) == len(rows): # captions in another order than their vectors point at them; where images were skipped, the numbers run beyond the rows and the position counts
+        import torch
+        if all(isinstance(r, int) for r in rows) and (at := torch.tensor(rows)).sort().values.equal(order := torch.arange(len(v))) and not at.equal(order): return v[at]
+        return v
     if all(isinstance(r, int) and 0 <= r < len(v) for r in rows): return v[rows] # several captions share an image's vector
     raise ValueError(f'{path}: {len(rows)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
 

@@ -413,6 +413,13 @@ def test_captions_through_a_memory_of_ones_own(album, tmp_path):
     said = capdec('caption', album/'plain.jpg', '--memory', tmp_path/'m.txt', '--device', 'cpu', ok=True).stdout
     assert said.strip().split('\t')[1] == Captioner.from_pretrained('mini', 'cpu').remember(tmp_path/'m.txt')(album/'plain.jpg')
 
+def test_vectors_of_another_folder_are_not_taken(coco, tmp_path):
+    import shutil
+    args = ['predict', '--data', coco/'dataset_coco.json', '--out', tmp_path/'p.json', '--device', 'cpu', '--beam', 'false', '--image_dir']
+    capdec(*args, coco, ok=True)
+    shutil.copytree(coco/'val2014', tmp_path/'copy'/'val2014')
+    assert 'p.json.vectors' in one_line(capdec(*args, tmp_path/'copy', ok=False))[0]
+
 def test_modality_bridger(coco, tmp_path, spy):
     import torch
     from safetensors.torch import save_file

@@ -271,6 +271,10 @@ def test_ablations_against_plain_loops(lab, predicted):
     assert abs(float(numbers[0]['linf']) - mean(clip, np.inf, 1)) < 1e-4 and 'linf' not in numbers[1] and numbers[0]['images'] == '9' # L-infinity in CLIP space only
     d = np.mean([(a-b).norm().item() for a, b in zip(unit(lab.a.image), unit(lab.a.text))])
     assert f'{d:.4f} (45 pairs)' in predicted('--ablation_image_dist', out=None).stdout
+    centres = modality_centres(lab.a.image, lab.a.text)
+    d = np.mean([(a + centres['offset_to_add_in_inference'] - b).norm().item() for a, b in zip(unit(lab.a.image), unit(lab.a.text))])
+    assert f'{d:.4f} (45 pairs)' in predicted('--ablation_image_dist', '--add_modality_offset', save_offset(lab.dir/'ablation.npz', centres), out=None).stdout # across the gap first
+    assert 'nowhere.npz' in predicted('--ablation_image_dist', '--add_modality_offset', lab.dir/'nowhere.npz', out=None, ok=False).error[0]
 
 def test_dataset_mode(coco, monkeypatch, tmp_path):
     "The numbers of predictions_runner.py: which images are captioned"

@@ -355,6 +355,8 @@ def test_row_numbers(tmp_path):
     f = tmp_path/'o.pkl'
     f.write_bytes(pickle.dumps(_official(noise(3), index=[0, 4, 9])))            # photos were skipped: the position counts
     assert torch.equal(read_official_pickle(f)['text'], noise(3))
+    f.write_bytes(pickle.dumps(_official(noise(3), index=[2, 0, 1])))            # captions in another order: each points at its own vector
+    assert torch.equal(read_official_pickle(f)['text'], noise(3)[[2, 0, 1]])
     f.write_bytes(pickle.dumps(_official(image=noise(2), index=[1, 0, 1])))      # captions that share an image's row
     assert torch.equal(read_official_pickle(f)['image'], noise(2)[[1, 0, 1]])
     f.write_bytes(pickle.dumps(_official(image=noise(2), index=[1, 0, 2])))
