@@ -117,10 +117,18 @@ def _vector_store(data):
     store = EmbeddingStore(data) if (Path(data)/'index.json').exists() else None
     return store if store is not None and store.dim else None
 
-def _with_files(records, data):
+def _with_files(records, image_dir, data):
+    "Records with the names of their photos below `image_dir`. The official tools' caption files name none: the photo is found by the id in its name"
+    from capdec.core import find_images
+    from capdec.data import image_id_of
+    root,by_id = Path(image_dir), None
     for r in records:
-        if not r.get('filename'): raise ValueError(f'{data}: image {r["image_id"]} has no file name, which --image_dir needs')
-        yield r
+        name = r.get('filename')
+        if not name and not image_dir: raise ValueError(f'{data}: has no file names of images; name their folder (--image_dir), where a photo is found by the id in its name')
+        if not name and by_id is None: by_id = {str(image_id_of(p.name)): str(p.relative_to(root)) for p in reversed(find_images(root))}
+        if not name: name = by_id.get(str(r['image_id']), f'photo of image_id {r["image_id"]}')
+        elif not (root/name).exists() and (root/Path(name).name).exists(): name = Path(name).name # the folder itself was named, and not the one that it lies in
+        yield {**r, 'filename': name}
 
 def _import(data, out, kind, clip_model_type, official=None):
     "The store of an official embeddings pickle; begun or complete, it is continued or checked"
@@ -206,7 +214,8 @@ def embed(
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
     if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
-    if image_dir and not data: raise ValueError('--image_dir: belongs to --data, captions with the file names of their images')
+    for k,v in dict(image_dir=image_dir, dataset_mode=dataset_mode, images_list=images_list, factual=factual).items():
+        if v and not data: raise ValueError(f'--{k} {v}: belongs to --data, captions with the file names of their images; leave it out')
     if kind and not (kind in ('text','image') and data.endswith(('.pkl','.pickle'))): raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
     images = [images] if isinstance(images, str) and images else images
     if len(images) > 1 and not out: raise ValueError('--out: several --images were given, name the store to write')
@@ -226,7 +235,7 @@ def embed(
                 records,meta = _begun(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus)), _source(data)
                 records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
                 if image_dir:
-                    store = embed_images(_with_files(records, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
+                    store = embed_images(_with_files(records, image_dir, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
                     if pickle: texts = embed_captions(store.rows(), encoder, out.with_suffix('.texts.store'), batch_size=batch_size, meta=meta)
                 else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
                 _say_edited(report, out)
@@ -258,7 +267,7 @@ def _training_data(data, out_dir, clip_model_type, device, image=False, split='t
     out,meta = Path(out_dir)/f'{Path(data).name}.{split}{".image" if image else ""}.store', _source(data)
     encoder = encoder or load_encoder(clip_model_type, device or None)
     if os.environ.get('RANK', '0') == '0': print(f'embedding the {"photos" if image else "captions"} of {data} with {clip_model_type}', file=sys.stderr)
-    if image: return embed_images(_records(data, split), encoder, out, root=image_dir, meta=meta)
+    if image: return embed_images(_with_files(_records(data, split), image_dir, data), encoder, out, root=image_dir, meta=meta)
     records,report = _edited(_records(data, split), *edit, meta)
     store = embed_captions(records, encoder, out, meta=meta)
     _say_edited(report, out)
@@ -446,7 +455,6 @@ def _one_per_image(records, image):
     for r in records:
         if r['image_id'] in seen: continue
         seen.add(r['image_id'])
-        if image and not r.get('filename'): raise ValueError('--data: has no file names of images; pass --images, or --text_autoencoder to caption the captions')
         yield {k: v for k,v in r.items() if k != 'caption'} if image else r
 
 def _prediction_vectors(c, images, records, embeddings, image_dir, out, text, batch_size):
@@ -462,7 +470,7 @@ def _prediction_vectors(c, images, records, embeddings, image_dir, out, text, ba
         return store
     if images: return embed_images(find_images(images), c.encoder, f'{out}.vectors', batch_size=batch_size)
     if text: return embed_captions(_one_per_image(records, False), c.encoder, f'{out}.vectors')
-    return embed_images(_one_per_image(records, True), c.encoder, f'{out}.vectors', root=image_dir, batch_size=batch_size, meta=dict(image_dir=str(Path(image_dir).resolve())))
+    return embed_images(_with_files(_one_per_image(records, True), image_dir, '--data'), c.encoder, f'{out}.vectors', root=image_dir, batch_size=batch_size, meta=dict(image_dir=str(Path(image_dir).resolve())))
 
 # %% ../nbs/11_cli.ipynb #f228fac0
 def _sets_of_five(records):
@@ -502,8 +510,7 @@ def _image_text_pairs(c, records, embeddings, image_dir):
         if official['text'] is None or official['image'] is None: raise ValueError(f'{embeddings}: holds one kind of vectors; --ablation_image_dist needs those of images and of texts')
         yield from zip(official['image'].float().split(1000), official['text'].float().split(1000))
         return
-    for rows in chunks(records, 1000):
-        if not all(r.get('filename') for r in rows): raise ValueError('--ablation_image_dist: the captions come without file names of images')
+    for rows in chunks(_with_files(records, image_dir, '--ablation_image_dist'), 1000):
         names = list(dict.fromkeys(r['filename'] for r in rows))
         images = c.encoder.encode_image([Path(image_dir)/o for o in names])
         yield images[[names.index(r['filename']) for r in rows]], c.encoder.encode_text([r['caption'] for r in rows])
@@ -523,7 +530,7 @@ def predict(
     out:str='', # File to write (default: <checkpoint folder>/<name>.json)
     images:Param('Folders, files or patterns of photos', nargs='+')='', # Folders, files or patterns of photos
     data:str='', # Or: file of captions whose images are captioned, one entry per image
-    image_dir:str='', # Folder of the images that `data` names
+    image_dir:str='', # Folder of the images that `data` names; of official caption files, which name none, it is found by its id
     embeddings:str='', # Or: store of vectors, or official pickle
     split:str='val', # Of Karpathy's files
     dataset_mode:str='', # Name or official number of the data set in `data` (numbers of predictions_runner.py; 5 captions the captions)
@@ -668,6 +675,8 @@ def _predict(a):
     for k in ('batch_size','beam_size'): whole_number(f'--{k}', a[k])
     data,embeddings,ablation = a['data'], a['embeddings'], a['ablation_dist'] or a['ablation_image_dist']
     if sum(map(bool, (a['images'], data, embeddings))) != 1: raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store or an official pickle)')
+    if odd := next((k for k in ('images_list','factual','image_dir') if a[k] and not data), '') or (not data and a['dataset_mode'] not in ('','0','5','5.0') and 'dataset_mode'): raise ValueError(f'--{odd} {a[odd]}: belongs to --data, captions with their images; leave it out')
+    if a['images'] and (a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')): raise ValueError('--text_autoencoder, --dataset_mode 5: captions go in, not --images; give --data or --embeddings')
     if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
     a['out'] = _predictions_file(a)
     _not_the_input(a['out'], data, embeddings)

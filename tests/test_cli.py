@@ -413,6 +413,28 @@ def test_captions_through_a_memory_of_ones_own(album, tmp_path):
     said = capdec('caption', album/'plain.jpg', '--memory', tmp_path/'m.txt', '--device', 'cpu', ok=True).stdout
     assert said.strip().split('\t')[1] == Captioner.from_pretrained('mini', 'cpu').remember(tmp_path/'m.txt')(album/'plain.jpg')
 
+def test_flags_of_captions_without_captions(coco, tmp_path):
+    for flag in (['--dataset_mode', 99], ['--images_list', 'l.txt'], ['--factual', 'f.json'], ['--image_dir', coco]):
+        assert 'belongs to --data' in one_line(capdec('predict', '--images', coco, *flag, '--out', tmp_path/'x.json', ok=False))[0]
+        assert 'belongs to --data' in one_line(capdec('embed', '--images', coco, *flag, '--clip_model_type', 'mini', '--out', tmp_path/'x', ok=False))[0]
+    for flag in (['--dataset_mode', 5], ['--text_autoencoder']): assert 'captions go in' in one_line(capdec('predict', '--images', coco, *flag, '--out', tmp_path/'x.json', ok=False))[0]
+
+def test_caption_files_without_file_names(coco, tmp_path, spy):
+    "The official parsers write `[{image_id, caption, id}]`; their photos are found by id, wherever they lie below the folder"
+    from capdec.store import EmbeddingStore
+    capdec('parse', coco/'dataset_coco.json', '--split', 'val', '--out', tmp_path/'named.json', ok=True)
+    plain = [{k: o[k] for k in ('image_id','caption','id')} for o in json.loads((tmp_path/'named.json').read_text())]
+    (tmp_path/'plain.json').write_text(json.dumps(plain + [dict(image_id=77, caption='A photo that is not there.', id=999)]))
+    for data, root, code in (('named.json', coco, 0), ('plain.json', coco, 1), ('plain.json', coco/'val2014', 1), ('named.json', coco/'val2014', 0)):
+        out = tmp_path/f'{data}{root.name}.p.json'
+        r = capdec('predict', '--data', tmp_path/data, '--image_dir', root, '--out', out, '--device', 'cpu')
+        assert r.returncode == code and [o['image_id'] for o in json.loads(out.read_text())] == COCO_NAMES['val'] and (not code or 'image_id 77' in one_line(r)[0])
+        assert (spy[-1] == spy[0]).all()
+    capdec('embed', '--data', tmp_path/'plain.json', '--image_dir', coco, '--clip_model_type', 'mini', '--device', 'cpu', '--out', tmp_path/'s', ok=False)
+    assert EmbeddingStore(tmp_path/'s').captions() == [o['caption'] for o in plain]
+    capdec('train', '--data', tmp_path/'plain.json', '--image_dir', coco, '--use_image_embedding_as_clipcap', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2, '--epochs', 1, '--warmup_steps', 0, '--device', 'cpu', '--out_dir', tmp_path/'run', ok=True)
+    assert '--image_dir' in one_line(capdec('predict', '--data', tmp_path/'plain.json', '--out', tmp_path/'x.json', '--device', 'cpu', ok=False))[0]
+
 def test_vectors_of_another_folder_are_not_taken(coco, tmp_path):
     import shutil
     args = ['predict', '--data', coco/'dataset_coco.json', '--out', tmp_path/'p.json', '--device', 'cpu', '--beam', 'false', '--image_dir']
