@@ -111,6 +111,11 @@ def open_text(
     return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #cdb39eb3
+def _belongs_to_data(data, **flags):
+    "Flags that choose among captions, where there are none, would be dropped in silence"
+    for k,v in flags.items():
+        if v and not data: raise ValueError(f'--{k} {v}: belongs to --data, captions with their images; leave it out')
+
 def _vector_store(data):
     "The embedding store in the folder `data`, if it is one and holds vectors; else None"
     from capdec.store import EmbeddingStore
@@ -214,8 +219,7 @@ def embed(
     if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
     if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
     if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
-    for k,v in dict(image_dir=image_dir, dataset_mode=dataset_mode, images_list=images_list, factual=factual).items():
-        if v and not data: raise ValueError(f'--{k} {v}: belongs to --data, captions with the file names of their images; leave it out')
+    _belongs_to_data(data, image_dir=image_dir, dataset_mode=dataset_mode, images_list=images_list, factual=factual)
     if kind and not (kind in ('text','image') and data.endswith(('.pkl','.pickle'))): raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
     images = [images] if isinstance(images, str) and images else images
     if len(images) > 1 and not out: raise ValueError('--out: several --images were given, name the store to write')
@@ -400,11 +404,16 @@ def _train(a):
     _said(out/f'{a["prefix"]}_latest', 'captioner')
 
 # %% ../nbs/11_cli.ipynb #1cfd4cd3
+def _one_way(**ways):
+    "Of two ways across the gap one would be dropped in silence"
+    given = [f'--{k}' for k,v in ways.items() if v]
+    if len(given) > 1: raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')
+
 def _captioner(name, clip_model_type='', device='', bridge='', memory='', dont_normalize_prefix=False, encoder=True, dtype='', **official):
     "Load a captioner for the verbs that caption"
     from dataclasses import replace
     from capdec.captioner import Captioner
-    if memory and bridge not in ('','memory'): raise ValueError(f'--memory and --bridge {bridge}: are two ways across the gap; give one of them')
+    _one_way(memory=memory, bridge=bridge not in ('','memory'))
     if memory and Path(memory).is_dir() and not (Path(memory)/'index.json').exists(): raise ValueError(f'{memory}: is a folder and no store of captions (--memory takes a file of them, or a store from `capdec embed`)')
     if memory and not Path(memory).exists(): raise FileNotFoundError(f'{memory}: no such file or store of captions (--memory)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None, encoder, dtype or None, **{k: v for k,v in official.items() if v})
@@ -484,8 +493,8 @@ def _sets_of_five(records):
     if not rows: raise ValueError('--ablation_dist: no image has five captions')
     return zip(*rows)
 
-def _print_distances(c, records, embeddings):
-    "The official `ablation_dist`: how far the captions of an image lie apart, in CLIP space and after the mapper"
+def _print_distances(c, cross, records, embeddings):
+    "The official `ablation_dist`: how far the captions of an image lie apart, across the bridge if one is named, in CLIP space and after the mapper"
     import torch
     from capdec.noise import distance_stats,normalise
     from capdec.store import read_official_pickle
@@ -495,9 +504,9 @@ def _print_distances(c, records, embeddings):
     groups = [i//5 for i in range(len(rows))]
     with torch.inference_mode():
         x = official['text'][list(rows)].float() if official else c.encoder.encode_text(list(captions))
-        if c.model.config.normalize_prefix: x = normalise(x)
+        x = cross((normalise(x) if c.model.config.normalize_prefix else x).to(c.device)).cpu()
         after = torch.cat([c.model.prefix(o.to(c.device)).flatten(1).cpu() for o in x.split(256)]) # (n, k*h)
-    stats = distance_stats(x.cpu(), groups)
+    stats = distance_stats(x, groups)
     print('CLIP space: ' + '  '.join(f'{k} {v:.5f}' if isinstance(v, float) else f'{k} {v:,}' for k,v in stats.items()))
     print('after the mapper: ' + '  '.join(f'{k} {v:.5f}' for k,v in distance_stats(after, groups).items() if k != 'images' and 'linf' not in k))
 
@@ -521,7 +530,7 @@ def _print_image_distance(c, cross, *source):
     from capdec.noise import normalise
     total,n,unit = 0., 0, normalise if c.model.config.normalize_prefix else (lambda x: x)
     with torch.inference_mode():
-        for image,text in _image_text_pairs(c, *source): total,n = total + (cross(unit(image))-unit(text).to(image)).norm(dim=1).double().sum().item(), n+len(image)
+        for image,text in _image_text_pairs(c, *source): total,n = total + (cross(unit(image).to(c.device)).to(image)-unit(text).to(image)).norm(dim=1).double().sum().item(), n+len(image)
     print(f'mean L2 distance of an image and its caption: {total/n:.4f} ({n:,} pairs)')
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
@@ -574,11 +583,8 @@ def _predictions_file(a):
 def _cross(c, a):
     "Set the captioner's way across the gap to what the flags say"
     from capdec.captioner import Bridge,Captioner
-    if a['add_modality_offset'] and (other := next((f'--{k}' for k in ('modality_bridger','memory','bridge') if a.get(k) not in (None,'','offset')), '')):
-        raise ValueError(f'--add_modality_offset and {other}: are two ways across the gap; give one of them')
     offset = _offset(a['add_modality_offset'], Path(a['checkpoint']).parent)
     if offset is not None: c = Captioner(c.model, c.encoder, Bridge('offset', -offset))
-    if a['modality_bridger'] and a['memory']: raise ValueError('--modality_bridger and --memory: are two ways across the gap; give one of them')
     if a['modality_bridger']: c.bridge = _bridger(a['modality_bridger'], a['checkpoint'], c.model.config.prefix_size).to(c.device)
     return c
 
@@ -671,12 +677,14 @@ def _predict(a):
     "`predict` with its arguments as a dict"
     import hashlib,json
     from capdec.captioner import Bridge
-    from capdec.core import file_sha256,whole_number
+    from capdec.core import whole_number
     for k in ('batch_size','beam_size'): whole_number(f'--{k}', a[k])
+    _one_way(add_modality_offset=a['add_modality_offset'], modality_bridger=a['modality_bridger'], memory=a['memory'], bridge=a['bridge'] not in ('', 'offset' if a['add_modality_offset'] else '', 'memory' if a['memory'] else ''))
     data,embeddings,ablation = a['data'], a['embeddings'], a['ablation_dist'] or a['ablation_image_dist']
     if sum(map(bool, (a['images'], data, embeddings))) != 1: raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store or an official pickle)')
-    if odd := next((k for k in ('images_list','factual','image_dir') if a[k] and not data), '') or (not data and a['dataset_mode'] not in ('','0','5','5.0') and 'dataset_mode'): raise ValueError(f'--{odd} {a[odd]}: belongs to --data, captions with their images; leave it out')
-    if a['images'] and (a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')): raise ValueError('--text_autoencoder, --dataset_mode 5: captions go in, not --images; give --data or --embeddings')
+    text = a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')
+    _belongs_to_data(data, **{k: a[k] for k in ('image_dir','images_list','factual')}, dataset_mode='' if text or a['dataset_mode'] == '0' else a['dataset_mode']) # 0 is the official default
+    if a['images'] and text: raise ValueError('--text_autoencoder, --dataset_mode 5: captions go in, not --images; give --data or --embeddings')
     if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
     a['out'] = _predictions_file(a)
     _not_the_input(a['out'], data, embeddings)
@@ -685,14 +693,16 @@ def _predict(a):
     _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})
     if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
     records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict', a['split_seed']) if data else None
-    if a['ablation_dist']: return _print_distances(c, records, embeddings)
-    if a['ablation_image_dist']: return _print_image_distance(c, _cross(c, a).bridge if any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory')) else lambda x: x, records, embeddings, a['image_dir'])
-    c,text = _cross(c, a), a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')
+    named = any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory')) # a way across the gap
+    c = _cross(c, a)
+    cross = c.bridge if named else lambda x: x
+    if a['ablation_dist']: return _print_distances(c, cross, records, embeddings)
+    if a['ablation_image_dist']: return _print_image_distance(c, cross, records, embeddings, a['image_dir'])
     store = _prediction_vectors(c, a['images'], records, embeddings, a['image_dir'], a['out'], text, a['batch_size'])
     if store.dim != c.model.config.prefix_size: raise ValueError(f'the vectors have {store.dim} numbers, the captioner takes {c.model.config.prefix_size}; embed with its encoder')
     text = text or store.meta.get('kind') == 'text'
-    if text and not any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory')): c.bridge = Bridge('none') # text vectors lie where the captioner was trained
-    offset = c.bridge.offset if a['add_modality_offset'] and not a['modality_bridger'] else None
+    if text and not named: c.bridge = Bridge('none') # text vectors lie where the captioner was trained
+    offset = c.bridge.offset if a['add_modality_offset'] else None
     settings = dict(checkpoint=str(a['checkpoint']), weights=_weights(a['checkpoint']), encoder=c.encoder.name, rows=len(store), method='beam' if a['beam'] else 'greedy', beam_size=a['beam_size'],
         store=hashlib.sha256(json.dumps(store.meta, sort_keys=True, default=str).encode()).hexdigest()[:16], bridge=c.bridge.kind, memory=_memory_key(a['memory']), text_autoencoder=text, official=a['official'],
         dont_normalize_prefix=a['dont_normalize_prefix'], add_modality_offset='' if offset is None else hashlib.sha256(offset.cpu().numpy().tobytes()).hexdigest()[:16])
@@ -960,10 +970,6 @@ def _style(style, model, restyle, **how):
     from capdec.core import file_sha256
     kept = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'capdec'/'styles'
     path = Path(style).expanduser()
-    if not path.is_file(): # a captioner that is made already
-        for k,v in dict(model=model, style_steps=how['steps'], style_mix=how['mix']).items():
-            if v != _usual(k): raise ValueError(f'--style {style}: is a captioner itself; leave --{k} {v} out, or name a file of sentences')
-    if path.is_dir(): return path
     if path.is_file():
         key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__, str(inspect.signature(train_on)), repr(how)]).encode()).hexdigest()[:8]
         folder = kept/f'{path.stem}-{key}'
@@ -972,10 +978,12 @@ def _style(style, model, restyle, **how):
             restyle(path, folder, **how)
             print(f'capdec: kept in {folder}', file=sys.stderr)
         return folder
-    named = [o for o in kept.glob(f'{glob.escape(style)}-????????') if (o/'captioner.json').exists()]
-    if len(named) > 1: raise ValueError(f'--style {style}: is the name of {len(named)} captioners; name the file of sentences again, or one of the folders {", ".join(map(str, sorted(named)))}')
-    if named: return named[0]
-    raise FileNotFoundError(f'--style {style}: neither a captioner\'s folder, nor a file of sentences, nor the name of a file that was used before')
+    made = [path] if path.is_dir() else sorted(o for o in kept.glob(f'{glob.escape(style)}-????????') if (o/'captioner.json').exists())
+    if not made: raise FileNotFoundError(f'--style {style}: neither a captioner\'s folder, nor a file of sentences, nor the name of a file that was used before')
+    if len(made) > 1: raise ValueError(f'--style {style}: is the name of {len(made)} captioners; name the file of sentences again, or one of the folders {", ".join(map(str, made))}')
+    for k,v in dict(model=model, style_steps=how['steps'], style_mix=how['mix']).items():
+        if v != _usual(k): raise ValueError(f'--style {style}: is a captioner itself; leave --{k} {v} out, or name a file of sentences')
+    return made[0]
 
 # %% ../nbs/11_cli.ipynb #505891d3
 def _deliver(r, beside, copies, overwrite):

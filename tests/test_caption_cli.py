@@ -143,7 +143,7 @@ def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
     for name in ('pirate-00000000', 'pirate-00000001', 'lone-00000000'):
         (tmp_path/'capdec'/'styles'/name).mkdir(parents=True); (tmp_path/'capdec'/'styles'/name/'captioner.json').write_text('{}')
     for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'), (['--style_steps', 5], 'belongs to --style'), (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
-            (['--style', 'lone', '--model', trip], 'leave --model'), (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'), (['--memory', trip], 'no store of captions')):
+            (['--style', 'lone', '--model', trip], 'leave --model'), (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'), (['--style', 'gone.txt', '--style_steps', 5], 'neither a captioner'), (['--memory', trip], 'no store of captions')):
         assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
 
 def test_two_runs_on_one_table(trip, tmp_path):

@@ -249,8 +249,9 @@ def test_offset_and_bridger(lab, predicted):
     assert 'capdec bridger' in predicted('--modality_bridger', ok=False).error[0]
     save_bridge(lab.base.out/'bridger.safetensors', net)
     same(predicted('--modality_bridger').seen.x, expected)
-    for other in (('--modality_bridger', lab.dir/'official_bridge.pt'), ('--bridge', 'none')): # neither is dropped in silence
+    for other in (('--modality_bridger', lab.dir/'official_bridge.pt'), ('--bridge', 'none'), ('--bridge', 'memory')): # neither is dropped in silence
         assert 'two ways across the gap' in predicted('--add_modality_offset', lab.dir/'o.npz', *other, ok=False).error[0]
+    assert 'two ways across the gap' in predicted('--modality_bridger', lab.dir/'official_bridge.pt', '--bridge', 'none', ok=False).error[0]
 
 def test_flags_that_the_checkpoint_answers(predicted):
     for flag, good, bad in (('--is_rn', 'true', 'false'), ('--prefix_length', 2, 3), ('--prefix_length_clip', 2, 3), ('--num_layers', 1, 8), ('--mapping_type', 'transformer_encoder', 'transformer_decoder')):
@@ -274,6 +275,10 @@ def test_ablations_against_plain_loops(lab, predicted):
     centres = modality_centres(lab.a.image, lab.a.text)
     d = np.mean([(a + centres['offset_to_add_in_inference'] - b).norm().item() for a, b in zip(unit(lab.a.image), unit(lab.a.text))])
     assert f'{d:.4f} (45 pairs)' in predicted('--ablation_image_dist', '--add_modality_offset', save_offset(lab.dir/'ablation.npz', centres), out=None).stdout # across the gap first
+    net = ImageToTextBridge(640, 2); torch.nn.init.normal_(net.layers[0].weight, std=.05, generator=torch.Generator().manual_seed(0))
+    moved = net(unit(lab.a.text)).detach()
+    numbers = dict(re.findall(r'(\w+) ([\d.]+)', predicted('--ablation_dist', '--modality_bridger', save_bridge(lab.dir/'ablation.safetensors', net), out=None).stdout.splitlines()[0]))
+    assert abs(float(numbers['l2']) - mean(moved.double(), 2, 640)) < 2e-3
     assert 'nowhere.npz' in predicted('--ablation_image_dist', '--add_modality_offset', lab.dir/'nowhere.npz', out=None, ok=False).error[0]
 
 def test_dataset_mode(coco, monkeypatch, tmp_path):
