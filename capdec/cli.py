@@ -726,19 +726,27 @@ def convert(
     _said(path, 'captioner' if Path(path).is_dir() else 'official weights')
 
 # %% ../nbs/11_cli.ipynb #bde42dd3
-def _official_vectors(path, kind):
+def _official_vectors(path, *kinds):
+    "Of each kind, the vectors in an official pickle and the ids of their images"
     from capdec.store import read_official_pickle
     official = read_official_pickle(path)
-    if official[kind] is None: raise ValueError(f'{path}: holds no {kind} vectors')
-    return official[kind], [r['image_id'] for r in official['captions']]
+    for k in kinds:
+        if official[k] is None: raise ValueError(f'{path}: holds no {k} vectors')
+    ids = [r['image_id'] for r in official['captions']]
+    return [(official[k], ids) for k in kinds]
 
 def _vectors_of(path, kind):
     "Vectors of one kind and the ids of their images, from a store or an official pickle"
     from capdec.store import EmbeddingStore
-    if str(path).endswith(('.pkl','.pickle')): return _official_vectors(path, kind)
+    if str(path).endswith(('.pkl','.pickle')): return _official_vectors(path, kind)[0]
     store = EmbeddingStore(path)
     if store.meta.get('kind', kind) != kind: raise ValueError(f'{path}: holds vectors of {store.meta["kind"]}s, {kind} vectors were expected')
     return store, store.column('image_id')
+
+def _image_and_text(images, texts):
+    "Vectors and ids of images, and those of their captions"
+    if not texts and images.endswith(('.pkl','.pickle')): return _official_vectors(images, 'image', 'text')
+    return _vectors_of(images, 'image'), _vectors_of(texts or images, 'text')
 
 def _some_captions(data, max_images, split, clip_model_type, device):
     "Vectors and image ids of the captions of the first images"
@@ -778,11 +786,13 @@ def offset(
     images:str, # Store of image vectors, or official pickle with both kinds
     texts:str='', # Store of caption vectors (not needed with a pickle that holds both)
     out:str='offset.safetensors', # File to write (.safetensors or .npz), for --add_modality_offset
-    rows:int=0, # Of an official pickle: use the first so many rows (the official tool: 20,000); 0: all
+    rows:int=0, # Use the first so many rows (the official tool: 20,000); 0: all
 ):
     "The modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
+    from capdec.core import whole_number
     from capdec.noise import modality_centres,save_offset
-    (image,_),(text,_) = _vectors_of(images, 'image'), _vectors_of(texts or images, 'text')
+    whole_number('--rows', rows, least=0)
+    (image,_),(text,_) = _image_and_text(images, texts)
     if rows: image,text = (o[:rows] if hasattr(o, 'shape') else o.vectors(slice(0, rows)) for o in (image, text))
     centres = modality_centres(image, text)
     n = [len(o) for o in (image, text)]
@@ -800,17 +810,18 @@ def bridger(
     device:str='', # cpu, cuda, mps
 ):
     "Train a supervised bridge from image to text vectors on pairs (an ablation: no longer text-only)"
-    from capdec.core import pick_device
+    import torch
+    from capdec.core import pick_device,whole_number
     from capdec.noise import ImageToTextBridge,save_bridge
-    (image,image_ids),(text,text_ids) = _vectors_of(images, 'image'), _vectors_of(texts or images, 'text')
-    image,text = (o.float() if hasattr(o, 'float') else o.vectors() for o in (image, text))
+    for k,v in dict(epochs=epochs, bs=bs, num_layers=num_layers).items(): whole_number(f'--{k}', v)
+    (image,image_ids),(text,text_ids) = _image_and_text(images, texts)
     row = dict(zip(image_ids, range(len(image_ids))))
-    pairs = [(row[o], n) for n,o in enumerate(text_ids) if o in row]
-    if not pairs: raise ValueError(f'{images}: none of its images has a caption in {texts or images}; image_id must be the same in both')
-    a,b = zip(*pairs)
+    pairs = torch.tensor([(row[o], n) for n,o in enumerate(text_ids) if o in row])
+    if not len(pairs): raise ValueError(f'{images}: none of its images has a caption in {texts or images}; image_id must be the same in both')
     dev = pick_device(device or None)
+    image,text = ((o if hasattr(o, 'shape') else o.vectors()).to(dev) for o in (image, text))
     net = ImageToTextBridge(image.shape[1], num_layers).to(dev)
-    losses = net.fit(image[list(a)].to(dev), text[list(b)].to(dev), epochs, lr, bs, seed)
+    losses = net.fit(image, text, pairs, epochs, lr, bs, seed)
     _said(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, mean squared error {losses[0]:.2e} -> {losses[-1]:.2e}')
 
 # %% ../nbs/11_cli.ipynb #92d7235a

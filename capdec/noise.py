@@ -226,8 +226,9 @@ class ImageToTextBridge(nn.Module):
         return self.layers[-1](x) # (b, d)
 
     def fit(self,
-        image:Tensor, # Image embeddings `(n, d)`
-        text:Tensor, # Their captions' embeddings `(n, d)`, row by row
+        image:Tensor, # Image embeddings `(m, d)`, single or half precision, on the device of the bridge
+        text:Tensor, # Their captions' embeddings `(n, d)`
+        pairs:Tensor|None=None, # `(p, 2)`: row of `image` and row of `text` of each pair; `None`: row by row
         epochs:int=100, # Passes over the pairs (official)
         lr:float=1e-3, # Learning rate of SGD with momentum 0.9 (official)
         batch_size:int=32, # Pairs per step (official)
@@ -235,15 +236,17 @@ class ImageToTextBridge(nn.Module):
         show:bool=True, # Progress bar
     )->list[float]: # Mean squared error of each epoch
         "Train on pairs of normalised embeddings by mean squared error"
-        image,text,losses = normalise(image), normalise(text), []
+        if pairs is None: pairs = torch.arange(len(image)).repeat(2, 1).T
+        pairs,losses = pairs.to(image.device), []
         opt,g = torch.optim.SGD(self.parameters(), lr=lr, momentum=.9), torch.Generator().manual_seed(seed)
         for _ in progress(range(epochs), 'bridge', unit='epoch', show=show):
             total = torch.zeros((), device=image.device)
-            for i in torch.randperm(len(image), generator=g).split(batch_size):
-                loss = F.mse_loss(self(image[i]), text[i])
+            for i in torch.randperm(len(pairs), generator=g).to(image.device).split(batch_size):
+                a,b = pairs[i].T
+                loss = F.mse_loss(self(normalise(image[a].float())), normalise(text[b].float()))
                 opt.zero_grad(); loss.backward(); opt.step()
                 total += loss.detach()*len(i)
-            losses.append(total.item()/len(image))
+            losses.append(total.item()/len(pairs))
         return losses
 
 # %% ../nbs/03_noise_injection.ipynb #9523f467

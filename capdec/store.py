@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'COLUMNS', 'IDS', 'EmbeddingStore', 'store_captions', 'safe
            'import_official', 'export_official']
 
 # %% ../nbs/01a_store.ipynb #9d952b86
-import io,itertools,json,pickle,shutil,warnings
+import io,itertools,json,pickle,shutil,types,warnings
 from collections import OrderedDict
 from functools import lru_cache,partial
 from pathlib import Path
@@ -388,12 +388,22 @@ def _load_storage(data):
             return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
+def _joined(parts):
+    "`torch.cat`, which lets go of each part when it is copied"
+    out = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    n = 0
+    for i,p in enumerate(parts):
+        out[n:n+len(p)] = p
+        n,parts[i] = n+len(p), None
+    return out
+
 class _TensorUnpickler(pickle.Unpickler):
     "Reads tensors and plain containers; refuses every other name"
     def find_class(self, module, name):
         import torch
         allowed = {('collections','OrderedDict'): OrderedDict, ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
-            ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor, ('torch.storage','_load_from_bytes'): _load_storage}
+            ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor, ('torch.storage','_load_from_bytes'): _load_storage,
+            ('torch','cat'): _joined, ('builtins','list'): list} # as `export_official` writes
         if (module,name) in allowed: return allowed[module,name]
         raise pickle.UnpicklingError(f'asks for {module}.{name}; only tensors and plain containers are read')
 
@@ -464,21 +474,36 @@ def import_official(
     return store
 
 # %% ../nbs/01a_store.ipynb #af3c3cd9
+class _Rows:
+    "Rows `start` to `stop` of the vectors in a store, not yet in memory"
+    def __init__(self, store, start, stop): self.store,self.start,self.stop = store,start,stop
+
+class _OfficialPickler(pickle._Pickler): # the one in Python: that in C cannot be told the name of `torch.cat`
+    "Takes vectors from their store part by part, and the items of a generator as a list one by one"
+    def __init__(self, f, part):
+        super().__init__(f, protocol=4)
+        self.part,self.fast = part, True # `fast`: it keeps no list of what it has written, which would hold all of it
+    def save(self, o, **kw):
+        import torch
+        if isinstance(o, types.GeneratorType): self.save_reduce(list, (), None, o)
+        elif isinstance(o, _Rows) and o.stop-o.start > self.part: self.save_reduce(torch.cat, ([_Rows(o.store, i, min(i+self.part, o.stop)) for i in range(o.start, o.stop, self.part)],))
+        elif isinstance(o, _Rows): super().save(o.store.vectors(slice(o.start, o.stop)).to(getattr(torch, o.store.dtype)))
+        elif o is torch.cat: self.save('torch'); self.save('cat'); self.write(pickle.STACK_GLOBAL)
+        else: super().save(o, **kw)
+
 def export_official(
     store:EmbeddingStore, # Vectors with captions, of texts or of images
     path:str|Path, # Pickle to write
     other:EmbeddingStore|None=None, # Vectors of the other kind for the same captions
+    part:int=65_536, # Rows of vectors in memory at a time
 )->Path: # The path written
     "Write CapDec's embeddings pickle, for the official tools"
     import torch
-    def tensor(s):
-        out = torch.empty(len(s), s.dim, dtype=getattr(torch, s.dtype))
-        for i in range(0, len(s), 65_536): out[i:i+65_536] = s.vectors(slice(i, min(i+65_536, len(s))))
-        return out
     if 'caption' not in store.columns or not store.dim: raise ValueError(f'{store.path}: an official pickle needs captions with vectors')
     kinds = {s.meta.get('kind'): s for s in (store, other) if s is not None}
     if not set(kinds) <= {'text','image'} or other is not None and (len(kinds) < 2 or len(other) != len(store)): raise ValueError(f'{store.path}: needs vectors of texts or of images, or one of each for the same captions')
-    captions = [{**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i} for i,r in enumerate(store.rows())]
-    data = {'clip_embedding': tensor(kinds['image']) if 'image' in kinds else torch.empty(0), 'clip_embedding_text_dave': tensor(kinds['text']) if 'text' in kinds else 0, 'captions': captions}
-    with atomic_path(path) as p, open(p, 'wb') as f: pickle.dump(data, f, protocol=4)
+    captions = ({**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i} for i,r in enumerate(store.rows()))
+    vectors = {k: _Rows(s, 0, len(s)) for k,s in kinds.items()}
+    data = {'clip_embedding': vectors.get('image', torch.empty(0)), 'clip_embedding_text_dave': vectors.get('text', 0), 'captions': captions}
+    with atomic_path(path) as p, open(p, 'wb') as f: _OfficialPickler(f, part).dump(data)
     return Path(path)

@@ -436,6 +436,7 @@ def test_noise_offset_and_bridger_of_a_pickle(lab, tmp_path):
     same(load_offset(tmp_path/'o.safetensors'), modality_centres(lab.a.image[:10], lab.a.text[:10])['offset_to_add_in_training'])
     r = capdec('bridger', lab.a.path, '--epochs', 2, '--num_layers', 3, '--lr', 1, '--out', tmp_path/'b.safetensors', '--device', 'cpu', ok=True)
     assert '45 pairs' in r.stdout and len(load_bridge(tmp_path/'b.safetensors').layers) == 3
+    for args in (('offset', '--rows', -5), ('bridger', '--epochs', 0), ('bridger', '--bs', 0)): assert f'{args[1]} {args[2]}: at least' in one_line(capdec(args[0], lab.a.path, *args[1:], '--out', tmp_path/'x.npz', ok=False))[0]
 
 def test_noise_of_real_clip_vectors(golden):
     "50 photos with five captions in the official pickle: ViT-B/32, near the paper's 0.016"
