@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.script import Param,bool_arg
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
-def _records(data, split, dataset_mode='', images='', factual='', verb='embed', split_seed=0, report=None):
+def _records(data, split, dataset_mode='', images='', factual='', verb='embed', split_seed=0, report=None, warn=False):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
     from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images
     if not data: raise ValueError('--data: name the file of captions')
@@ -28,7 +28,7 @@ def _records(data, split, dataset_mode='', images='', factual='', verb='embed', 
         if dataset_mode == name and SOURCES[name].layout == 'karpathy': dataset_mode = f'{name}/{split}' # the name alone: --split says which part
         return read_dataset(dataset_mode, data, verb, images or None, factual or None, split_seed)
     if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
-    records = read_captions(data, None if split == 'all' else split)
+    records = read_captions(data, None if split == 'all' else split, warn and split != 'train') # `train` is the default of `--split`
     return select_images(records, images) if images else records
 
 def _begun(records):
@@ -38,10 +38,9 @@ def _begun(records):
 
 def _is_running_text(data):
     "Books and articles as they are published, and not a file of captions that were made of them?"
-    from zipfile import is_zipfile
-    from capdec.data import sniff
+    from capdec.data import _is_archive,sniff
     if Path(data).is_dir(): return not (Path(data)/'index.json').exists() # a store of captions
-    return is_zipfile(data) or sniff(data) in ('text','table')
+    return _is_archive(data) or sniff(data) in ('text','table')
 
 def _source(data):
     "What a store notes of the file that its captions come from"
@@ -80,7 +79,7 @@ def parse(
     "Bring captions of any origin into CapDec's format"
     from capdec.open_text import CorpusReport
     report = CorpusReport()
-    n = _write(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=report), out, data, metrics)
+    n = _write(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=report, warn=True), out, data, metrics)
     _said(out, f'{n:,} captions')
     return 1 if report.failed else 0
 
@@ -236,7 +235,7 @@ def embed(
             if encoder is None: return 0 # of several processes: the first has no more work for this one
             if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
             else:
-                records,meta = _begun(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus)), _source(data)
+                records,meta = _begun(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus, warn=True)), _source(data)
                 records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
                 if image_dir:
                     store = embed_images(_with_files(records, image_dir, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)

@@ -10,7 +10,7 @@ __all__ = ['KARPATHY_SPLITS', 'PARTS', 'STYLES', 'CAPTION_COLUMNS', 'IMAGE_COLUM
            'dataset_mode', 'read_dataset', 'verify_source', 'counts_table', 'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
-import contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,pickle,re,warnings,zipfile,zlib
+import contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,pickle,re,tarfile,warnings,zipfile,zlib
 from collections import Counter
 from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
@@ -22,13 +22,31 @@ from .core import IMAGE_SUFFIXES,atomic_path,json_text,read_json,unescape_name
 def _magic(path):
     with open(path, 'rb') as f: return f.read(4)
 
+def _is_tar(path):
+    with open(path, 'rb') as f:
+        try: head = (gzip.GzipFile(fileobj=f) if f.peek(2)[:2] == b'\x1f\x8b' else f).read(512)
+        except (EOFError, OSError, zlib.error): return False # damaged: whoever reads it says so
+    return head[257:262] == b'ustar'
+
+def _is_archive(path):
+    "A zip archive, or a tar archive, gzipped or not?"
+    path = Path(path)
+    return path.is_file() and (_magic(path) == b'PK\3\4' or _is_tar(path))
+
+_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError) # what damaged archives raise
+def _damaged(path, e): return ValueError(f'{path}: damaged archive ({e}); download it again')
+
 def _members(path):
-    "Names of the files in a zip archive or below a folder"
+    "Names of the files in an archive or below a folder"
     if path.is_dir(): return sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
-    with zipfile.ZipFile(path) as z: return sorted(o for o in z.namelist() if not o.endswith('/'))
+    try:
+        if _is_tar(path):
+            with tarfile.open(path) as t: return sorted(o.name.removeprefix('./') for o in t if o.isfile())
+        with zipfile.ZipFile(path) as z: return sorted(o for o in z.namelist() if not o.endswith('/'))
+    except _BROKEN as e: raise _damaged(path, e) from None
 
 def _find_member(path, pattern):
-    "The one file in a zip archive or folder whose name fits one of the patterns, given as `'*.json|*.csv'`"
+    "The one file in an archive or folder whose name fits one of the patterns, given as `'*.json|*.csv'`"
     names = [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
     for one in pattern.split('|'):
         found = [o for o in names if fnmatch.fnmatch(o.lower(), one.lower()) or fnmatch.fnmatch(o.lower().split('/')[-1], one.lower())]
@@ -45,14 +63,14 @@ def _locate(path, pattern):
     for p in (path, *path.parents):
         if not p.is_file(): continue
         if p != path:
-            if _magic(p)[:2] == b'PK': return p, path.relative_to(p).as_posix()
+            if _magic(p)[:2] == b'PK' or _is_tar(p): return p, path.relative_to(p).as_posix()
             break
-        return (p, _find_member(p, pattern)) if _magic(p) == b'PK\3\4' else (p, None)
+        return (p, _find_member(p, pattern)) if _is_archive(p) else (p, None)
     raise FileNotFoundError(f'{path}: no such file')
 
 @contextlib.contextmanager
 def open_binary(
-    path:str|Path, # A file, `.gz` file, zip archive, folder, or a path that goes on inside an archive
+    path:str|Path, # A file, `.gz` file, zip or tar archive, folder, or a path that goes on inside an archive
     pattern:str='*', # Which member of an archive or folder is meant, `|` between alternatives in order of preference
 ): # Context manager that yields a binary file
     "Open a file wherever it lies; a damaged archive is one clear line"
@@ -61,14 +79,15 @@ def open_binary(
         with contextlib.ExitStack() as stack:
             if member is None: f = open(where, 'rb')
             elif where.is_dir(): f = open(where/member, 'rb')
-            else:
-                z = stack.enter_context(zipfile.ZipFile(where))
-                if member not in z.namelist(): raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds {", ".join(z.namelist()[:6])}')
-                f = z.open(member)
+            elif member not in (names := _members(where)): raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds {", ".join(names[:6])}')
+            elif _is_tar(where):
+                t = stack.enter_context(tarfile.open(where))
+                f = t.extractfile(next(o for o in t if o.isfile() and o.name.removeprefix('./') == member))
+            else: f = stack.enter_context(zipfile.ZipFile(where)).open(member)
             f = stack.enter_context(io.BufferedReader(f))
             if f.peek(2)[:2] == b'\x1f\x8b': f = stack.enter_context(gzip.GzipFile(fileobj=f))
             yield f
-    except (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile) as e: raise ValueError(f'{path}: damaged archive ({e}); download it again') from None
+    except _BROKEN as e: raise _damaged(path, e) from None
     except (RuntimeError, NotImplementedError) as e: # what zipfile raises for a password and for unknown compression
         if not isinstance(e, NotImplementedError) and 'password' not in str(e): raise
         raise ValueError(f'{path}: this archive cannot be opened ({e})') from None
@@ -245,7 +264,7 @@ def _lines(path, pattern):
 def _list_beside(path, split):
     "The list of a part's images in the same folder or archive as a token file"
     name = f"*{'dev' if split == 'val' else split}Images.txt"
-    where,member = _locate(path, '*')  if Path(path).suffix != '.zip' and not Path(path).is_dir() else (Path(path), '')
+    where,member = (Path(path), '') if Path(path).is_dir() or _is_archive(path) else _locate(path, '*')
     if member is not None: return where/_find_member(where, name)
     if found := sorted(where.parent.glob(name)): return found[0]
     raise FileNotFoundError(f'{where.parent}: nothing in it is named like {name}')
@@ -317,7 +336,7 @@ def read_flickrstyle(
     if style == 'factual' and factual is None: raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as factual (--factual)")
     text = STYLES.get(style, STYLES['humorous'])
     def rows():
-        if Path(path).is_file() and _magic(path) != b'PK\3\4': raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds the image names too; name that')
+        if Path(path).is_file() and not _is_archive(path): raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds the image names too; name that')
         with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f: names = _unpickle_names(f, path)
         keep = style_part(names, part, seed)
         if style == 'factual':
@@ -346,10 +365,13 @@ def _columns(names, caption, image):
 class _Part:
     "Lets rows of one part through, where a column `split` says which part a row belongs to"
     def __init__(self, split=None):
-        self.split,self.others = split,0
+        self.split,self.others,self.told = split,0,False # `told`: some row says which part it belongs to
         self.names = {split} if split == 'restval' else {k for k,v in PARTS.items() if v == PARTS.get(split, split)}
 
-    def has(self, name): return not self.split or not isinstance(name, str) or name.lower() not in PARTS or name.lower() in self.names
+    def has(self, name):
+        if not self.split or not isinstance(name, str) or name.lower() not in PARTS: return True
+        self.told = True
+        return name.lower() in self.names
 
     def check(self, rows, path):
         "The rows; an error that says why when all of them belong to other parts"
@@ -549,27 +571,32 @@ def sniff(
 def _part_file(path, split):
     "Which file is meant where an archive or folder holds one for each split, as COCO's captions_train2014.json and captions_val2014.json"
     path = Path(path)
-    if not split or not (path.is_dir() or path.is_file() and _magic(path) == b'PK\3\4'): return path
-    try: names = [o for o in _members(path) if fnmatch.fnmatch(PurePosixPath(o).name.lower(), f'captions_{split}*.json*')]
-    except zipfile.BadZipFile: return path # the reader says what is wrong with it
+    if not split or not (path.is_dir() or _is_archive(path)): return path
+    names = [o for o in _members(path) if fnmatch.fnmatch(PurePosixPath(o).name.lower(), f'captions_{split}*.json*')]
     return path/names[0] if len(names) == 1 else path
 
 def _not_flickrstyle(path):
     "FlickrStyle10K read as plain text would lose the names of its images"
     path = Path(path)
-    if (path.is_dir() or path.is_file() and zipfile.is_zipfile(path)) and (found := [o for o in _members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]):
+    if (path.is_dir() or _is_archive(path)) and (found := [o for o in _members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]):
         raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous or romantic (--dataset_mode), or name the text file to read it without its images')
 
 def read_captions(
-    path:str|Path, # Any file of captions: plain, `.gz`, a zip, `archive.zip/member`, a folder with one caption file, Parquet or Arrow, or a folder of their shards
+    path:str|Path, # Any file of captions: plain, `.gz`, a zip or tar, `archive.zip/member`, a folder with one caption file, Parquet or Arrow, or a folder of their shards
     split:str|None='train', # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named after their part, Flickr8k's lists beside its token file); `None` for all
+    warn:bool=False, # Warn when a part was asked for and nothing says what belongs to it
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
     def records():
+        part = _Part(split)
+        yield from of_shape(part)
+        if warn and split and not part.told: warnings.warn(f'{path}: says of no caption that it belongs to the part {split!r}, or to another; all of them were read')
+    def of_shape(part):
         _not_flickrstyle(path)
         if str(path).endswith(('.pkl','.pickle')): raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and bridger')
         file = _part_file(path, split)
-        shape,part = sniff(file),_Part(split)
+        shape = sniff(file)
+        part.told = shape == 'karpathy' or shape == 'coco' and str(split) in Path(file).name or shape == 'tokens' and bool(_listed(path, split))
         if shape == 'karpathy': return read_karpathy(path, split)
         if shape == 'coco': return read_coco(file)
         if shape == 'tokens': return read_flickr8k_tokens(path, _listed(path, split))
@@ -579,7 +606,7 @@ def read_captions(
         if shape == 'list': return _records(part.check(_json_rows(path, ANY, part), path), path)
         if shape == 'shards': return _records(part.check(_shard_rows(path, part), path), path)
         return _records(((i-1, line, i-1, None) for i,line in _lines(path, ANY)), path)
-    return _later(records)
+    return records()
 
 # %% ../nbs/01_data_parsing.ipynb #55b274ef
 def write_captions(
@@ -696,7 +723,7 @@ def dataset_mode(
 def _own_file(path, src, part=None):
     "Where a source's file lies when `path` is an archive or folder that holds several"
     path = Path(path)
-    if not (path.is_dir() or path.is_file() and _magic(path) == b'PK\3\4') or src.layout not in ('karpathy','captions','ids'): return path
+    if not (path.is_dir() or _is_archive(path)) or src.layout not in ('karpathy','captions','ids'): return path
     name = 'dataset_coco.json' if src.layout == 'ids' else PurePosixPath(src.files).name.replace('*', part or '*')
     try: return path/_find_member(path, f'{name}|{name}.gz')
     except FileNotFoundError: return path # its captions in another file
@@ -787,7 +814,7 @@ def _count_captions(path, src):
     return _count((k, o['image_id']) for k,p in files.items() for o in read_captions(p, None))
 
 def _count_raw(path, src):
-    if 'books' in src.counts: return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))))} if Path(path).is_dir() or _magic(path) == b'PK\3\4' else {'books': (None,1)}
+    if 'books' in src.counts: return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))))} if Path(path).is_dir() or _is_archive(path) else {'books': (None,1)}
     return {'lines': (None, sum(1 for _,l in _lines(path, f'{src.files}|*.txt|*.csv') if l.strip()))}
 
 # %% ../nbs/01_data_parsing.ipynb #bdcbf95f

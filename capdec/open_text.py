@@ -7,7 +7,7 @@ __all__ = ['PIECE', 'TEXT_COLUMNS', 'split_sentences', 'count_words', 'read_line
            'read_open_text', 'mix']
 
 # %% ../nbs/07_open_text.ipynb #430bf7be
-import contextlib,csv,gzip,hashlib,io,random,re,warnings,zipfile
+import contextlib,csv,gzip,hashlib,io,random,re,warnings
 from collections import Counter
 from dataclasses import dataclass,field
 from itertools import chain,islice
@@ -59,7 +59,7 @@ def _unquote(line):
 # %% ../nbs/07_open_text.ipynb #f9d26c75
 @contextlib.contextmanager
 def _opened(path, encoding):
-    "A text file, plain, .gz or in a zip archive, opened for reading; errors of its encoding name the file"
+    "A text file, plain, .gz or in an archive, opened for reading; errors of its encoding name the file"
     path,how = Path(path), dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
     try:
         with contextlib.ExitStack() as stack:
@@ -124,21 +124,20 @@ def _files(source):
     for s in ([source] if isinstance(source, (str,Path)) else source):
         p = Path(s)
         suffix = Path(p.name.lower().removesuffix('.gz')).suffix
-        if p.is_dir() or suffix == '.zip' and p.exists(): yield from _inside(p)
-        elif suffix in _NOT_TEXT: raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder or .zip of them')
+        if p.is_dir() or suffix in ('.zip','.tar','.tgz') and p.exists(): yield from _inside(p)
+        elif suffix in _NOT_TEXT: raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder, .zip or .tar of them')
         else: yield p
 
 def _inside(box):
-    "The .txt files in a folder or zip archive; where there are none, its tables"
-    try: names = [o for o in _members(box) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
-    except zipfile.BadZipFile as e: raise ValueError(f'{box}: damaged archive ({e}); download it again') from None
+    "The .txt files in a folder or archive; where there are none, its tables"
+    names = [o for o in _members(box) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
     for kind in ('.txt', ('.csv','.tsv')):
         if found := sorted(box/o for o in names if o.lower().removesuffix('.gz').endswith(kind)): return found
     raise FileNotFoundError(f'{box}: no .txt, .csv or .tsv files in it')
 
 # %% ../nbs/07_open_text.ipynb #29da0498
 def read_lines(
-    source:str|Path|list, # Text file, table, folder or zip archive of them, or a list of these; files may be `.gz`
+    source:str|Path|list, # Text file, table, folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
     column:str|None=None, # Column of a table; `None`: the only one, or one named as in `TEXT_COLUMNS`
     encoding:str='utf-8', # Encoding of the files
 ): # Iterator of `(lines, name of the file)`, one pair per file or field; `lines` yields `(line, does it end here)`
@@ -155,7 +154,7 @@ def read_lines(
 
 # %% ../nbs/07_open_text.ipynb #600830ac
 def read_texts(
-    source:str|Path|list, # Text file, table, folder or zip archive of them, or a list of these; files may be `.gz`
+    source:str|Path|list, # Text file, table, folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
     column:str|None=None, # Column of a table; `None`: the only one, or one named as in `TEXT_COLUMNS`
     wrapped:bool|None=None, # True: lines go on until an empty one; False: a line's end ends a sentence; `None`: judge by the first 500 lines
     encoding:str='utf-8', # Encoding of the files
@@ -205,7 +204,7 @@ def _verses(source, column, encoding):
 
 # %% ../nbs/07_open_text.ipynb #b48a2dfd
 def read_open_text(
-    source:str|Path|list, # Text file, table (.csv, .tsv), folder or zip archive of them, or a list of these; files may be `.gz`
+    source:str|Path|list, # Text file, table (.csv, .tsv), folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
     min_words:int|None=None, # Fewest words of a sentence; `None`: 4 (with `shakespeare`: any number)
     max_words:int|None=None, # Most words of a sentence; `None`: 20 (with `official`: 18, with `shakespeare`: any number)
     column:str|None=None, # Column of a table that holds the text

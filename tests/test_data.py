@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -208,8 +209,12 @@ def test_gz_zip_and_gz_in_zip_read_the_same(tmp_path):
     with zipfile.ZipFile(tmp_path/'two.zip', 'w') as z:
         z.writestr('a.json', '[]')
         z.writestr('b.json.gz', gzip.compress(raw))
-    for p in ('c.json', 'c.json.gz', 'one.zip', 'one.zip/deep/c.json', 'two.zip/b.json.gz'): assert list(read_captions(tmp_path/p)) == RECORDS, p
-    with pytest.raises(FileNotFoundError, match='no such member'): list(read_captions(tmp_path/'one.zip/other.json'))
+    (tmp_path/'deep').mkdir(); (tmp_path/'deep'/'c.json').write_bytes(raw)
+    for name, mode in (('one.tar', 'w'), ('one.tar.gz', 'w:gz'), ('one.tgz', 'w:gz')):
+        with tarfile.open(tmp_path/name, mode) as t: t.add(tmp_path/'deep', './deep')
+    for p in ('c.json', 'c.json.gz', 'one.zip', 'one.zip/deep/c.json', 'two.zip/b.json.gz', 'one.tar', 'one.tar.gz', 'one.tgz', 'one.tar.gz/deep/c.json'): assert list(read_captions(tmp_path/p)) == RECORDS, p
+    for p in ('one.zip', 'one.tar.gz'):
+        with pytest.raises(FileNotFoundError, match='no such member; it holds .*deep/c.json'): list(read_captions(tmp_path/p/'other.json'))
 
 
 def test_damaged_archives(tmp_path):
@@ -218,7 +223,10 @@ def test_damaged_archives(tmp_path):
     (tmp_path/'cut.gz').write_bytes(gzip.compress(raw)[:-30])
     with zipfile.ZipFile(tmp_path/'ok.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('c.json', raw)
     (tmp_path/'cut.zip').write_bytes((tmp_path/'ok.zip').read_bytes()[:-40])
-    for name in ('cut.gz', 'cut.zip'):
+    for mode in ('w', 'w:gz'):
+        with tarfile.open(tmp_path/'ok.tar', mode) as t: t.add(tmp_path/'c.json', 'c.json')
+        (tmp_path/f'cut{len(mode)}.tar').write_bytes((raw := (tmp_path/'ok.tar').read_bytes())[:len(raw)//2])
+    for name in ('cut.gz', 'cut.zip', 'cut1.tar', 'cut4.tar'):
         with pytest.raises(ValueError, match='damaged archive'): list(read_captions(tmp_path/name))
 
 
@@ -355,6 +363,18 @@ def test_parts_of_the_token_file(tmp_path):
     (tmp_path/'Flickr8k.lemma.token.txt').unlink(); (tmp_path/'Flickr8k_text.zip').unlink()
     for o in tmp_path.glob('*Images.txt'): o.unlink()
     assert [len(list(read_captions(tmp_path/'Flickr8k.token.txt', s))) for s in ('train', 'val', 'restval', None)] == [2, 2, 2, 2] # no list, no parts
+
+def test_a_part_that_nothing_tells_of_is_told(tmp_path, capsys):
+    from capdec.cli import main
+    files = {'t.txt': 'A dog runs.\n', 'c.json': '[{"image_id": 1, "caption": "A dog runs."}]', 'c.csv': 'image,caption\na.jpg,A dog runs.\n', 't.token': 'a.jpg#0\tA dog runs.\n', 'o.json': '{"images": [], "annotations": [{"image_id": 1, "caption": "A dog runs."}]}'}
+    for name, text in files.items():
+        (tmp_path/name).write_text(text)
+        for split, told in (('train', False), ('all', False), ('test', True)):
+            assert main(['parse', str(tmp_path/name), '--split', split, '--out', str(tmp_path/'out.json')]) == 0
+            assert ("belongs to the part 'test'" in capsys.readouterr().err) == told, (name, split)
+    (tmp_path/'captions_test.json').write_text(files['o.json']); (tmp_path/'s.csv').write_text('image,caption,split\na.jpg,A dog runs.,test\n')
+    for name in ('captions_test.json', 's.csv'):
+        assert main(['parse', str(tmp_path/name), '--split', 'test', '--out', str(tmp_path/'out.json')]) == 0 and 'part' not in capsys.readouterr().err
 
 def test_data_sets_refuse_what_cannot_be_theirs(tmp_path):
     (tmp_path/'lines.txt').write_text('A man walks his dog.\nA woman feeds her cat.\n')
@@ -498,7 +518,8 @@ def test_token_files_are_counted(tmp_path):
     with zipfile.ZipFile(tmp_path/'Flickr8k_text.zip', 'w') as z:
         for name in ('Flickr8k.token.txt', 'Flickr8k.lemma.token.txt'): z.writestr(name, rows)
     (tmp_path/'30k').mkdir(); (tmp_path/'30k'/'results_20130124.token').write_text(rows)
-    for name, path in (('flickr8k-tokens', tmp_path/'Flickr8k_text.zip'), ('flickr30k-tokens', tmp_path/'30k')):
+    with tarfile.open(tmp_path/'flickr30k.tar.gz', 'w:gz') as t: t.add(tmp_path/'30k'/'results_20130124.token', 'results_20130124.token')
+    for name, path in (('flickr8k-tokens', tmp_path/'Flickr8k_text.zip'), ('flickr30k-tokens', tmp_path/'30k'), ('flickr30k-tokens', tmp_path/'flickr30k.tar.gz')):
         row, = verify_source(path, name)
         assert (row['images'], row['captions'], row['verdict']) == (2, 3, 'differs') and row['expected_captions'] == SOURCES[name].counts['all'][1]
         assert [r['caption'] for r in read_dataset(name, path)] == ['A dog .', 'A dog runs .', 'A cat .']

@@ -1,5 +1,5 @@
 "Properties, bad input and streaming of `capdec.open_text`"
-import gzip,json,re,subprocess,sys,zipfile
+import gzip,json,re,subprocess,sys,tarfile,zipfile
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,10 @@ def test_archives_as_they_are_downloaded(tmp_path):
     assert captions(tmp_path/'play.zip', shakespeare=True) == ['ACT I', 'So shaken as we are so wan with care', 'Find we a time']
     assert captions(tmp_path/'books.zip') == ['The first file is here.', 'The second file is here.'] and captions(tmp_path/'books.zip'/'b'/'2.txt') == ['The second file is here.']
     assert captions(tmp_path/'news.zip') == ['A dog ran home today.', 'It was very glad there.'] and captions(tmp_path/'news.zip', column='title', min_words=1) == ['x']
+    (tmp_path/'1.txt').write_text('The first file is here.'); (tmp_path/'2.txt').write_text('The second file is here.')
+    with tarfile.open(tmp_path/'books.tar.gz', 'w:gz') as t:
+        for o in '21': t.add(tmp_path/f'{o}.txt', f'b/{o}.txt')
+    assert captions(tmp_path/'books.tar.gz') == captions(tmp_path/'books.zip')
     with pytest.raises(FileNotFoundError, match='none.zip: no .txt, .csv or .tsv'): captions(tmp_path/'none.zip')
     (tmp_path/'bad.zip').write_bytes(b'PK\3\4 and no more')
     with pytest.raises(ValueError, match='bad.zip: damaged archive'): captions(tmp_path/'bad.zip')
