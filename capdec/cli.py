@@ -288,15 +288,15 @@ def _offset(flag, *folders):
     raise FileNotFoundError(f'--add_modality_offset: found none of {", ".join(OFFSETS)} in {", ".join(str(Path(d)) for d in (*folders, "."))}; name a file, or make one with `capdec offset`')
 
 # %% ../nbs/11_cli.ipynb #68b757f6
-def _model_for_training(pretrain_weights, lm, store, **config):
-    "A fresh captioner, or one that is trained on"
+def _model_for_training(pretrain_weights, lm, store, official, **config):
+    "A fresh captioner, or one that is trained on; `official`: what the shapes of an official checkpoint do not tell"
     from dataclasses import fields,replace
     from capdec.model import CapDecConfig,CaptionModel
     trained = dict(noise_variance=config.pop('noise_variance'), normalize_prefix=not config.pop('dont_norm'), only_prefix=config['only_prefix'])
     if pretrain_weights:
         from capdec.captioner import _model_folder
         from capdec.official import load_checkpoint
-        model = load_checkpoint(_model_folder(pretrain_weights) if pretrain_weights == 'mini' else pretrain_weights)
+        model = load_checkpoint(_model_folder(pretrain_weights) if pretrain_weights == 'mini' else pretrain_weights, **official)
         usual = {f.name: f.default for f in fields(CapDecConfig)}
         _check_shape(model.config, **{k: v for k,v in config.items() if k != 'only_prefix' and v != usual[k]})
         if os.environ.get('RANK', '0') == '0': print(f'going on from {pretrain_weights}: mapper {model.config.mapping_type}, {model.config.prefix_length} prefix vectors', file=sys.stderr)
@@ -319,6 +319,8 @@ def _train_config(args):
         name,(data,usual) = data, PRESETS[data]
         if not Path(data).exists(): raise FileNotFoundError(f'--data {name}: stands for the store {data} in the working folder, which is not there; make it with `capdec embed --data dataset_{Path(data).stem}.json --out {data}`')
         if bs == TrainConfig.bs: bs = usual
+    for k in ('tokenizer','lm_heads'):
+        if args[k] and not args['pretrain_weights']: raise ValueError(f'--{k} {args[k]}: belongs to official --pretrain_weights; --lm brings its own')
     return data, TrainConfig(**{f.name: args[f.name] for f in fields(TrainConfig) if f.name in args} | dict(bs=bs))
 
 def _keep_bridge(name, out_dir, prefix):
@@ -358,6 +360,8 @@ def train(
     clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
     fix_gender_imbalance_mode:int=0, # When `data` is a file of captions: swap gender terms as `embed` does, in vectors and targets alike
     gender_terms:str='', # JSON file of term pairs to swap instead
+    tokenizer:str='', # Of official --pretrain_weights: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
+    lm_heads:int=0, # Of official --pretrain_weights: attention heads of the language model (default: its width / 64, as in all of OpenAI's)
     warmup_steps:int=5000, # Steps of linear warm-up; lower it for small corpora
     max_steps:int=0, # Stop after so many steps
     patience:int=0, # Stop after so many epochs without a better validation loss
@@ -391,7 +395,7 @@ def _train(a):
     if a['is_not_rn'] and store.dim != 512: raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
     offset = _offset(a['add_modality_offset'], Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(a['seed'])
-    model = _model_for_training(a['pretrain_weights'], a['lm'], store, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
+    model = _model_for_training(a['pretrain_weights'], a['lm'], store, {k: a[k] for k in ('tokenizer','lm_heads') if a[k]}, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
     def note():
         if run.is_main_process: write_json(out/'train_commandline_args.txt', a)
     if not (out/'state.safetensors').exists(): note() # what a finished or interrupted run was told stays, should this one be refused
@@ -870,9 +874,11 @@ def evaluate(
 ):
     "BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore of predictions, and what their wording is like"
     from capdec.data import read_captions
-    from capdec.evaluation import evaluate as score,style_measures,text_stats
+    from capdec.evaluation import NAMES,evaluate as score,style_measures,text_stats
     if bool(style) != bool(factual): raise ValueError('--style and --factual: the style is told from plain captions, so give both')
     if gallery and not images: raise ValueError('--gallery: needs --images, the photos')
+    asked = [o for m in metrics.split(',') for o in NAMES.get(m.strip().lower(), ())] + ['CLIPScore']*(bool(images) and clip_model_type != 'none') + ['style']*bool(style)
+    if gallery and by not in asked: raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from {", ".join(asked)}, or change --metrics')
     for o in (out, gallery): _not_the_input(o, predictions, references)
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
     for path in filter(None, (training, style, factual)): next(text(path), None)   # a missing file is told before anything is scored
@@ -1182,8 +1188,11 @@ def main(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # the reader went away (| head)
         return 141
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, MemoryError, RuntimeError) as e:
         text = str(e)
+        if isinstance(e, (MemoryError, RuntimeError)): # torch has several of its own for full memory
+            if not isinstance(e, MemoryError) and 'allocate memory' not in text and 'out of memory' not in text: raise
+            text = 'out of memory; take smaller batches (--bs, --batch_size), a smaller model, or another --device'
         if isinstance(e, OSError) and e.strerror: text = f'{e.filename or "the output"}: {e.strerror}'
         print(f'capdec: error: {" ".join(text.split())}', file=sys.stderr)
         return 1

@@ -127,9 +127,8 @@ def distance_stats(
 # %% ../nbs/03_noise_injection.ipynb #6454fc74
 def _centre(x):
     "Mean of the normalised vectors of a tensor or a store"
-    if isinstance(x, Tensor): return normalise(x.float()).mean(0)
-    total = torch.zeros(x.dim, dtype=torch.float64)
-    for i in range(0, len(x), 65_536): total += normalise(x.vectors(slice(i, min(i+65_536, len(x))))).double().sum(0)
+    rows = (lambda i: x[i].float()) if isinstance(x, Tensor) else x.vectors
+    total = sum(normalise(rows(slice(i, min(i+16_384, len(x))))).double().sum(0) for i in range(0, len(x), 16_384))
     return (total/len(x)).float()
 
 def modality_centres(

@@ -77,7 +77,9 @@ def load_checkpoint(
 )->CaptionModel: # In evaluation mode
     "The captioner behind any name"
     path,known = find_weights(name), PUBLISHED.get(str(name))
-    if not is_official(path): return CaptionModel.from_pretrained(path, device)
+    if not is_official(path):
+        if given := [k for k,v in dict(tokenizer=tokenizer, **kwargs).items() if v and k in ('tokenizer','lm_heads')]: raise ValueError(f'{name}: is a captioner of this project, which says {" and ".join(given)} itself; leave that out')
+        return CaptionModel.from_pretrained(path, device)
     if known: kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | {k: v for k,v in kwargs.items() if v is not None}
     return load_official(path, tokenizer, device=device, **kwargs)
 

@@ -388,22 +388,12 @@ def _load_storage(data):
             return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
-def _joined(parts):
-    "`torch.cat`, which lets go of each part when it is copied"
-    out = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
-    n = 0
-    for i,p in enumerate(parts):
-        out[n:n+len(p)] = p
-        n,parts[i] = n+len(p), None
-    return out
-
 class _TensorUnpickler(pickle.Unpickler):
     "Reads tensors and plain containers; refuses every other name"
     def find_class(self, module, name):
         import torch
         allowed = {('collections','OrderedDict'): OrderedDict, ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
-            ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor, ('torch.storage','_load_from_bytes'): _load_storage,
-            ('torch','cat'): _joined, ('builtins','list'): list} # as `export_official` writes
+            ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor, ('torch.storage','_load_from_bytes'): _load_storage}
         if (module,name) in allowed: return allowed[module,name]
         raise pickle.UnpicklingError(f'asks for {module}.{name}; only tensors and plain containers are read')
 
@@ -421,8 +411,8 @@ def safe_unpickle(
         why = f'refused, it {e}' if str(e).startswith('asks for') else f'not a pickle that can be read ({str(e).splitlines()[0]})'
         raise ValueError(f'{path}: {why}') from None
     except OSError: raise
-    except MemoryError: raise ValueError(f'{path}: its {path.stat().st_size/1e9:.1f} GB do not fit into the memory of this machine') from None
     except Exception as e: # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
+        if isinstance(e, MemoryError) or 'allocate memory' in str(e): raise ValueError(f'{path}: its {path.stat().st_size/1e9:.1f} GB do not fit into the memory of this machine') from None
         raise ValueError(f'{path}: damaged pickle ({type(e).__name__})') from None
 
 # %% ../nbs/01a_store.ipynb #c2102299
@@ -474,22 +464,41 @@ def import_official(
     return store
 
 # %% ../nbs/01a_store.ipynb #af3c3cd9
-class _Rows:
-    "Rows `start` to `stop` of the vectors in a store, not yet in memory"
-    def __init__(self, store, start, stop): self.store,self.start,self.stop = store,start,stop
+class _Start(io.BytesIO):
+    "Keeps the beginning of what is written, and how much there was"
+    size = 0
+    def write(self, b):
+        self.size += len(b)
+        super().write(b[:max(0, (1<<16)-self.tell())])
+        return len(b)
 
-class _OfficialPickler(pickle._Pickler): # the one in Python: that in C cannot be told the name of `torch.cat`
-    "Takes vectors from their store part by part, and the items of a generator as a list one by one"
+class _Vectors:
+    "The vectors of a store on their way into a pickle, first as a tensor, then as the numbers in it"
+    def __init__(self, store, numbers=False): self.store,self.numbers = store,numbers
+
+class _OfficialPickler(pickle._Pickler): # the one in Python, whose steps can be taken apart
+    "Writes the vectors of a store part by part, and what a generator yields as a list"
     def __init__(self, f, part):
         super().__init__(f, protocol=4)
-        self.part,self.fast = part, True # `fast`: it keeps no list of what it has written, which would hold all of it
+        self.part,self.fast = part,True # `fast`: no memory of what it has written, which would hold all of it
+
     def save(self, o, **kw):
         import torch
-        if isinstance(o, types.GeneratorType): self.save_reduce(list, (), None, o)
-        elif isinstance(o, _Rows) and o.stop-o.start > self.part: self.save_reduce(torch.cat, ([_Rows(o.store, i, min(i+self.part, o.stop)) for i in range(o.start, o.stop, self.part)],))
-        elif isinstance(o, _Rows): super().save(o.store.vectors(slice(o.start, o.stop)).to(getattr(torch, o.store.dtype)))
-        elif o is torch.cat: self.save('torch'); self.save('cat'); self.write(pickle.STACK_GLOBAL)
-        else: super().save(o, **kw)
+        if isinstance(o, types.GeneratorType): self.write(pickle.EMPTY_LIST); self._batch_appends(o)
+        elif not isinstance(o, _Vectors): super().save(o, **kw)
+        elif o.numbers: self.numbers(o.store)
+        else: self.save_reduce(torch._utils._rebuild_tensor_v2, (_Vectors(o.store, True), 0, (len(o.store), o.store.dim), (o.store.dim, 1), False, OrderedDict()))
+
+    def numbers(self, store):
+        "A torch storage: bytes in torch's older format, where the numbers stand at the end"
+        import torch
+        x,start = torch.empty(len(store), store.dim, dtype=getattr(torch, store.dtype)), _Start()
+        torch.save(x._typed_storage(), start, _use_new_zipfile_serialization=False)
+        head = start.getvalue()[:start.size-x.nbytes]
+        self.save(torch.storage._load_from_bytes)
+        self.framer.write_large_bytes(pickle.BINBYTES8 + start.size.to_bytes(8, 'little'), head)
+        for i in range(0, len(store), self.part): self.framer.file_write(store.vectors(slice(i, min(i+self.part, len(store)))).to(x.dtype).numpy().data)
+        self.write(pickle.TUPLE1 + pickle.REDUCE)
 
 def export_official(
     store:EmbeddingStore, # Vectors with captions, of texts or of images
@@ -503,7 +512,7 @@ def export_official(
     kinds = {s.meta.get('kind'): s for s in (store, other) if s is not None}
     if not set(kinds) <= {'text','image'} or other is not None and (len(kinds) < 2 or len(other) != len(store)): raise ValueError(f'{store.path}: needs vectors of texts or of images, or one of each for the same captions')
     captions = ({**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i} for i,r in enumerate(store.rows()))
-    vectors = {k: _Rows(s, 0, len(s)) for k,s in kinds.items()}
+    vectors = {k: _Vectors(s) for k,s in kinds.items()}
     data = {'clip_embedding': vectors.get('image', torch.empty(0)), 'clip_embedding_text_dave': vectors.get('text', 0), 'captions': captions}
     with atomic_path(path) as p, open(p, 'wb') as f: _OfficialPickler(f, part).dump(data)
     return Path(path)

@@ -331,7 +331,7 @@ def test_pretrained_captioner_notes_the_new_training():
     from types import SimpleNamespace
     from capdec.cli import _model_for_training
     store = SimpleNamespace(meta=dict(encoder='another'), dim=0)
-    m = _model_for_training('mini', 'mini', store, mapping_type='mlp', prefix_length=40, prefix_length_clip=40, num_layers=8, only_prefix=True, noise_variance=.25, dont_norm=True)
+    m = _model_for_training('mini', 'mini', store, {}, mapping_type='mlp', prefix_length=40, prefix_length_clip=40, num_layers=8, only_prefix=True, noise_variance=.25, dont_norm=True)
     assert (m.config.encoder, m.config.noise_variance, m.config.normalize_prefix, m.config.only_prefix) == ('another', .25, False, True)
     assert not any(p.requires_grad for p in m.lm.parameters())
 
@@ -563,7 +563,7 @@ def test_evaluate_measures_style_and_draws(tmp_path):
     assert Image.open(tmp_path/'g.png').width > 100
     for more, why in ((['--style', 'gone.txt', '--factual', 'plain.txt'], 'gone.txt'), (['--style', 'fond.txt'], 'give both'), (['--gallery', 'g.png'], 'needs --images'), (['--training', 'gone.txt'], 'gone.txt')):
         assert why in one_line(capdec(*args, *more, cwd=tmp_path, ok=False))[0]
-    assert 'not scored' in one_line(capdec(*args, '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'CIDEr', cwd=tmp_path, ok=False))[0]
+    assert 'is not among what is scored' in one_line(capdec(*args, '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'CIDEr', cwd=tmp_path, ok=False))[0]
 
 def test_image_start_then_text(tmp_path):
     "The README's road: first with images, then on open text; what a captioner was trained on decides whether it keeps its bridge"
@@ -820,3 +820,16 @@ def test_predictions_of_names_that_are_not_utf8(tmp_path, album):
     capdec('predict', '--images', tmp_path/'in', '--out', tmp_path/'p.json', '--device', 'cpu', ok=True)
     row, = json.loads((tmp_path/'p.json').read_text(encoding='utf-8'))
     assert os.fsencode(row['image_id']) == b'caf\xe9.png' and row['caption']
+
+@pytest.mark.parametrize('e', [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), RuntimeError('CUDA out of memory. Tried to allocate 9 GiB')])
+def test_full_memory_is_one_line(tmp_path, monkeypatch, e):
+    def fail(*a, **k): raise e
+    monkeypatch.setattr('capdec.data.read_captions', fail)
+    (tmp_path/'a.txt').write_text('A dog runs.')
+    assert 'out of memory; take smaller batches' in one_line(capdec('parse', tmp_path/'a.txt', '--out', tmp_path/'o.json', ok=False))[0]
+
+def test_other_faults_are_not_called_full_memory(tmp_path, monkeypatch):
+    def fail(*a, **k): raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
+    monkeypatch.setattr('capdec.data.read_captions', fail)
+    (tmp_path/'a.txt').write_text('A dog runs.')
+    with pytest.raises(RuntimeError, match='mat1'): capdec('parse', tmp_path/'a.txt', '--out', tmp_path/'o.json')

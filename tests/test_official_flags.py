@@ -386,6 +386,11 @@ def test_golden_decoder_checkpoint_there_and_back(golden, shared, tmp_path, monk
     capdec('convert', tmp_path/'d', tmp_path/'d.safetensors', ok=True)
     back = load_file(tmp_path/'d.safetensors')
     assert back.keys() == state.keys() and all(torch.equal(back[k], v) for k, v in state.items())
+    store = pickle_of(tmp_path/'s.pkl', n=20, d=model.config.prefix_size).path # and is trained on as it is
+    args = ['train', '--data', store, '--out_dir', tmp_path/'run', '--max_steps', 1, '--bs', 4, '--lr', 1e-12, '--device', 'cpu', '--pretrain_weights']
+    capdec(*args, tmp_path/'d.pt', '--lm_heads', 4, '--tokenizer', shared/'data'/'gpt2_bpe', ok=True)
+    torch.testing.assert_close(weights(CaptionModel.from_pretrained(tmp_path/'run'/'coco_prefix_latest')), weights(model), atol=1e-6, rtol=0)
+    for start, says in ((['mini'], 'says lm_heads itself'), ([''], 'belongs to official --pretrain_weights')): assert says in one_line(capdec(*args, *start, '--lm_heads', 4, '--restart', ok=False))[0]
 
 def test_official_loss_of_training_is_the_golden_one(golden, shared):
     "One batch of the official data set, packed by the trainer, has the official loss"

@@ -431,3 +431,10 @@ def test_tensors_of_any_kind_come_out_of_a_pickle(tmp_path, dtype):
     with open(tmp_path/'t.pkl', 'wb') as f: pickle.dump(dict(x=x, part=x[3:7, 1:], none=x[:0]), f)
     got = safe_unpickle(tmp_path/'t.pkl')
     for k, want in dict(x=x, part=x[3:7, 1:], none=x[:0]).items(): assert got[k].dtype == want.dtype and torch.equal(got[k], want)
+
+@pytest.mark.parametrize('e', [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 768000000 bytes")])
+def test_a_pickle_larger_than_memory_is_not_called_damaged(tmp_path, monkeypatch, e):
+    def fail(self): raise e
+    monkeypatch.setattr('capdec.store._TensorUnpickler.load', fail)
+    (tmp_path/'big.pkl').write_bytes(b'x')
+    with pytest.raises(ValueError, match='big.pkl: its 0.0 GB do not fit into the memory'): safe_unpickle(tmp_path/'big.pkl')
