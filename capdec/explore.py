@@ -47,16 +47,23 @@ class View:
     seed:int = 0              # Of the directions in which the vector is moved
 
 # %% ../nbs/10_explore.ipynb #61b082c3
+def _named(captioners):
+    "Name -> captioner; of a list, what each is loaded by is its name"
+    if isinstance(captioners, dict): return dict(captioners)
+    many = [captioners] if isinstance(captioners, (str,Path)) else captioners
+    if not isinstance(many, (list,tuple)) or not all(isinstance(o, (str,Path)) for o in many): raise ValueError("captioners: a list of folders and hub ids was expected, or a dictionary of names, such as {'mine': captioner}")
+    return {str(o): o for o in many}
+
 class Explorer:
     "Photos, captioners, and what is known of them so far"
     def __init__(self,
-        captioners:dict|None=None, # Name -> `Captioner`, or what `Captioner.from_pretrained` takes; loaded when chosen (default: the bundled one)
+        captioners:dict|list|None=None, # Name -> `Captioner`, or what `Captioner.from_pretrained` takes; a list of the latter; loaded when chosen (default: the bundled one)
         photos=None, # Folder, files or patterns (default: photos that installed packages bring)
         draws:int=5, # Directions in which a vector is moved
         device:str|None=None, # For captioners that are not loaded yet: 'cpu', 'cuda', 'mps'; `None`: the best there is
     ):
         whole_number('draws', draws)
-        self.captioners,self.photos,self.draws,self.device,self._known = dict(captioners or {'mini': 'mini'}), {}, draws, device, {}
+        self.captioners,self.photos,self.draws,self.device,self._known = _named(captioners or 'mini'), {}, draws, device, {}
         for p in demo_photos() if photos is None else find_images(photos): self._name(p.name, p)
 
     def _name(self, name, src):
@@ -234,20 +241,20 @@ def _scale(c, w, h):
     "From the map's coordinates to pixels: both clouds and the origin are in sight, with the same scale on both axes"
     x = torch.cat([c['text'], c['image'], torch.zeros(1,2)])
     low,high = x.amin(0),x.amax(0)
-    s = min((w-40)/(high-low)[0].item(), (h-96)/(high-low)[1].item())
+    s = min((w-40)/(high-low)[0].item(), (h-112)/(high-low)[1].item())
     mid = (low+high)/2
-    return lambda p: (w/2 + (p[0].item()-mid[0].item())*s, 28 + (h-60)/2 - (p[1].item()-mid[1].item())*s)
+    return lambda p: (w/2 + (p[0].item()-mid[0].item())*s, 28 + (h-76)/2 - (p[1].item()-mid[1].item())*s)
 
-_LEGEND = (('sentence','sentences',12), ('photo','photos',100), ('image','this photo, and across the bridge',170), ('moved','moved',390), ('nearest','nearest',460), ('caption','caption',536))
+_LEGEND = (('sentence','sentences',12,28), ('photo','photos',370,28), ('moved','moved',510,28), ('image','this photo, and across the bridge',12,8), ('nearest','nearest',370,8), ('caption','caption',510,8))
 
-def _legend(h): return ''.join(f'<circle cx="{x+4}" cy="{h-12}" r="4.5" fill="{_COLOURS[kind]}"/><text x="{x+13}" y="{h-8}">{label}</text>' for kind,label,x in _LEGEND)
+def _legend(h): return ''.join(f'<circle cx="{x+4}" cy="{h-y-4}" r="4.5" fill="{_COLOURS[kind]}"/><text x="{x+13}" y="{h-y}">{label}</text>' for kind,label,x,y in _LEGEND)
 
 # %% ../nbs/10_explore.ipynb #3df28bca
 @patch
 def draw_map(self:Explorer,
     view:View, # What is looked at
     w:int=660, # Width in pixels
-    h:int=430, # Height in pixels
+    h:int=446, # Height in pixels
 )->str: # SVG
     "The map: sentences, photos, this photo, where the bridge takes it, where noise moves it, and its caption"
     c,p,texts,near = self.clouds(view), self.places(view), self.captions(view), self.nearest(view)
@@ -292,31 +299,34 @@ def draw_tolerance(
     rows:list, # What `Explorer.tolerance` returned
     trained:float|None=None, # Noise variance that the decoder was trained with, to be marked
     w:int=660, # Width in pixels
-    h:int=200, # Height in pixels
+    h:int=220, # Height in pixels
 )->str: # SVG
     "Bars: captions unchanged; line: their fit to the photo"
-    step,y = (w-60)/len(rows), lambda s: h-62 - min(1.1, max(0., s))*(h-104)
+    step,y = (w-84)/len(rows), lambda s: h-82 - min(1.1, max(0., s))*(h-124)
     bars = ticks = marks = ''
-    points = [(48 + (i+.35)*step, y(r['fit'])) for i,r in enumerate(rows)]
-    for (x,at),r in zip(points, rows):
+    points = [(72 + (i+.35)*step, y(r['fit'])) for i,r in enumerate(rows)]
+    known = next((i for i,r in enumerate(rows) if trained is not None and abs(r['variance']-trained) < 1e-9), None)
+    for i,((x,at),r) in enumerate(zip(points, rows)):
         bars += f'<rect x="{x-step*.35:.1f}" y="{y(r["same"]):.1f}" width="{step*.7:.1f}" height="{y(0)-y(r["same"]):.1f}" fill="#c9d8ea"><title>{r["same"]:.0%} of the captions unchanged</title></rect>'
         marks += f'<circle cx="{x:.1f}" cy="{at:.1f}" r="4" fill="#c2255c"><title>fit {r["fit"]:.2f}</title></circle>'
-        bold = 700 if trained is not None and abs(r['variance']-trained) < 1e-9 else 400
-        ticks += f'<text x="{x:.1f}" y="{h-45}" text-anchor="middle" font-weight="{bold}">{r["variance"]:g}</text><text x="{x:.1f}" y="{h-29}" text-anchor="middle" fill="#888" font-weight="{bold}">{r["cosine"]:.2f}</text>'
-    axis = ''.join(f'<line x1="44" x2="{w-8}" y1="{y(s):.1f}" y2="{y(s):.1f}" stroke="#ddd"/><text x="38" y="{y(s)+4:.1f}" text-anchor="end">{s:.0%}</text>' for s in (0,.5,1))
+        how = f'text-anchor="middle" class="capdec-tick{(i-(known or 0))%2}" font-weight="{700 if i == known else 400}"' # where there is little room, every other one is shown
+        ticks += f'<text x="{x:.1f}" y="{h-62}" {how}>{r["variance"]:g}</text><text x="{x:.1f}" y="{h-45}" fill="#888" {how}>{r["cosine"]:.2f}</text>'
+    axis = ''.join(f'<line x1="68" x2="{w-8}" y1="{y(s):.1f}" y2="{y(s):.1f}" stroke="#ddd"/><text x="62" y="{y(s)+4:.1f}" text-anchor="end">{s:.0%}</text>' for s in (0,.5,1))
     line = ' '.join(f'{x:.1f},{at:.1f}' for x,at in points)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="100%" style="max-width:{w+40}px" font-family="system-ui,sans-serif" font-size="11.5" fill="#444" role="img" aria-label="What survives the noise">'
         f'<rect width="{w}" height="{h}" rx="6" fill="white"/>{axis}{bars}<polyline points="{line}" fill="none" stroke="#c2255c" stroke-width="2"/>{marks}{ticks}'
-        f'<text x="48" y="18"><tspan fill="#c2255c" font-weight="700">fit to the photo</tspan> and <tspan fill="#5b7fa8" font-weight="700">captions unchanged</tspan></text>'
-        f'<text x="{w-8}" y="{h-9}" text-anchor="end" fill="#888">noise variance, and the cosine to the unmoved vector{"" if trained is None else "; bold: the noise of its training"}</text></svg>')
+        f'<text x="72" y="18"><tspan fill="#c2255c" font-weight="700">fit to the photo</tspan> and <tspan fill="#5b7fa8" font-weight="700">captions unchanged</tspan></text>'
+        f'<g text-anchor="end" fill="#888"><text x="{w-8}" y="{h-26}">noise variance, and the cosine to the unmoved vector</text><text x="{w-8}" y="{h-7}">{"" if trained is None else "bold: the noise of its training"}</text></g></svg>')
 
 # %% ../nbs/10_explore.ipynb #083f0472
 _CSS = '''<style>
-.capdec{max-width:1080px;padding:14px 16px;background:#f6f7f9;border-radius:10px;color:#222;font:14px/1.45 system-ui,sans-serif}
+.capdec{max-width:1080px;padding:14px 16px;background:#f6f7f9;border-radius:10px;color:#222;color-scheme:light;font:14px/1.45 system-ui,sans-serif;
+--jp-widgets-input-background-color:#fff;--jp-widgets-input-color:#222;--jp-widgets-input-border-color:#bbb}
 .capdec .widget-label,.capdec .widget-readout{color:#222}
+.capdec .widget-text input::placeholder,.capdec textarea::placeholder{color:#707070;opacity:1}
 .capdec h4{margin:.7em 0 .2em;font:600 13px system-ui,sans-serif;color:#555}
 .capdec-photo{width:100%;max-height:300px;object-fit:contain;border-radius:6px;background:#fff;display:block}
-.capdec-card{background:#fff;color:#222;border-radius:8px;padding:12px 16px}
+.capdec-card{background:#fff;color:#222;border-radius:8px;padding:12px 16px;line-height:1.45}
 .capdec-card li,.capdec-card td,.capdec-card .capdec-caption{color:#222}
 .capdec-caption{font:600 21px/1.3 system-ui,sans-serif;margin-bottom:4px}
 .capdec-note{color:#666;font-size:13px}
@@ -325,7 +335,9 @@ _CSS = '''<style>
 .capdec-near{border-collapse:collapse;width:100%;font-size:13px}
 .capdec-near td{padding:2px 6px 2px 0;border:0;text-align:left}
 .capdec-bar{background:#1c5fa8;height:8px;border-radius:4px;min-width:2px}
-.capdec-error{background:#fdecea;color:#9b1c1c;border-radius:6px;padding:6px 10px}
+.capdec-error{background:#fdecea;color:#9b1c1c;border-radius:6px;padding:6px 10px;line-height:1.45}
+.capdec-figure{container-type:inline-size;width:100%}
+@container (max-width:560px){.capdec-figure svg{font-size:20px}.capdec-figure .capdec-tick1{display:none}}
 </style>'''
 
 def _photo_html(src, name):
@@ -354,6 +366,8 @@ def _caption_html(texts, still, view, cosine):
 def _nearest_html(pairs):
     rows = ''.join(f'<tr><td style="width:56px"><div class="capdec-bar" style="width:{max(0., s):.0%}"></div></td><td>{s:.2f}</td><td class="capdec-sentence">{html.escape(t)}</td></tr>' for t,s in pairs)
     return f'<div class="capdec-card"><table class="capdec-near">{rows}</table></div>'
+
+def _figure(svg): return f'<div class="capdec-figure">{svg}</div>' # its letters are larger where it is narrow
 
 # %% ../nbs/10_explore.ipynb #a2828a3c
 def uploads(
@@ -387,9 +401,9 @@ class ExplorerApp(widgets.VBox):
         title = lambda s: widgets.HTML(f'<h4>{s}</h4>')
         left = widgets.VBox([self.picture, self.photo, self.upload, title('Who describes it'), self.captioner, self.other, self.bridge, self.beam,
             title('Noise on the vector that the decoder is handed'), self.variance, self.again, self.how_far,
-            title('Teach it a style, from text alone'), self.style, self.text, self.blur, self.learn, self.bar], layout=widgets.Layout(width='320px', min_width='260px', margin='0 16px 0 0'))
-        right = widgets.VBox([self.caption, title('Sentences nearest to that vector'), self.sentences, title('Where it lies'), self.map, self.chart], layout=widgets.Layout(flex='1 1 0', min_width='0'))
-        super().__init__([widgets.HTML(_CSS), self.error, widgets.HBox([left, right])])
+            title('Teach it a style, from text alone'), self.style, self.text, self.blur, self.learn, self.bar], layout=widgets.Layout(flex='1 1 320px', min_width='0'))
+        right = widgets.VBox([self.caption, title('Sentences nearest to that vector'), self.sentences, title('Where it lies'), self.map, self.chart], layout=widgets.Layout(flex='1000 1 400px', min_width='0'))
+        super().__init__([widgets.HTML(_CSS), self.error, widgets.HBox([left, right], layout=widgets.Layout(flex_flow='row wrap', grid_gap='0 16px'))]) # one below the other where there is no room for both
         self.add_class('capdec')
         self.watch()
 
@@ -416,11 +430,16 @@ def watch(self:ExplorerApp):
 def attempt(self:ExplorerApp,
     f, # What to do
 )->bool: # Did it work?
-    "Do it, or show in one line why it cannot be done"
+    "Do it, or show in one line why it cannot be done; what was shown of something earlier goes first"
+    self.error.value = ''
     try: f()
     except (ValueError,OSError) as e: self.error.value = f'<div class="capdec-error">{html.escape(" ".join(str(e).split()))}</div>'; return False
-    self.error.value = ''
     return True
+
+@patch
+def cleared(self:ExplorerApp):
+    "Show nothing rather than what no longer holds"
+    for o in (self.picture, self.caption, self.sentences, self.map, self.chart): o.value = ''
 
 @patch
 def quietly(self:ExplorerApp,
@@ -435,7 +454,8 @@ def quietly(self:ExplorerApp,
 @patch
 def refresh(self:ExplorerApp, *_):
     "Show what follows from the controls; what takes longest comes last"
-    if self._quiet or not self.bridge.options: return
+    if self._quiet: return
+    if not self.bridge.options: return self.chosen() # the captioner could not be loaded; perhaps it can now
     def show():
         e,view = self.explorer,self.view
         self.chart.value = ''
@@ -443,24 +463,27 @@ def refresh(self:ExplorerApp, *_):
         texts,still = e.captions(view), e.captions(replace(view, variance=0., seed=0))[0]
         self.caption.value = _caption_html(texts, still, view, torch.cosine_similarity(e.vectors(view)[:1], e.handed(view)).item())
         self.sentences.value = _nearest_html(e.nearest(view))
-        self.map.value = e.draw_map(view)
-    if not self.attempt(show):
-        for o in (self.picture, self.caption, self.sentences, self.map): o.value = ''
+        self.map.value = _figure(e.draw_map(view))
+    if not self.attempt(show): self.cleared()
 
 @patch
 def chosen(self:ExplorerApp, *_):
     "Another captioner: load it, offer its bridges"
     if self._quiet: return
     def offer():
-        self.bridge.options = self.explorer.bridges(self.captioner.value)
+        self.bridge.options = own = self.explorer.bridges(self.captioner.value)
+        self.bridge.value = own[0]
         trained = self.explorer.captioner(self.captioner.value).model.config.noise_variance or 0.
         self.blur.value = min(VARIANCES, key=lambda v: abs(v-trained))
-    if self.attempt(lambda: self.quietly(offer)): self.refresh()
+    if self.attempt(lambda: self.quietly(offer)): return self.refresh()
+    self.cleared()
+    def none(): self.bridge.options = ()
+    self.quietly(none)
 
 @patch
 def measure(self:ExplorerApp, *_):
     "Every level of noise at once"
-    def show(): self.chart.value = draw_tolerance(self.explorer.tolerance(self.view), self.explorer.captioner(self.captioner.value).model.config.noise_variance)
+    def show(): self.chart.value = _figure(draw_tolerance(self.explorer.tolerance(self.view), self.explorer.captioner(self.captioner.value).model.config.noise_variance))
     self.attempt(show)
 
 # %% ../nbs/10_explore.ipynb #611dfd00
@@ -503,7 +526,7 @@ def taught(self:ExplorerApp, *_):
     self.learn.disabled = False
 
 def explore(
-    captioners:dict|None=None, # Name -> `Captioner`, folder or hub id (default: the bundled one)
+    captioners:dict|list|None=None, # Name -> `Captioner`, folder or hub id, or a list of folders and hub ids (default: the bundled one)
     photos=None, # Folder, files or patterns (default: photos that installed packages bring)
     device:str|None=None, # 'cpu', 'cuda', 'mps'; `None`: the best there is
 )->ExplorerApp: # To be shown as the last value of a cell

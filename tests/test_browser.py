@@ -100,6 +100,22 @@ def test_a_bad_upload_is_one_line(page, tmp_path):
 
 def test_readable_in_the_dark_theme(page):
     "A dark theme sets the colour of what stands in an HTML widget to white; the explorer keeps its own light ground"
-    page.add_style_tag(content='.jp-RenderedHTMLCommon, .widget-html-content, .widget-html, .jupyter-widgets { color: #fff }')
+    page.add_style_tag(content='.jp-RenderedHTMLCommon, .widget-html-content, .widget-html, .jupyter-widgets { color: #fff } :root { --jp-widgets-input-background-color: #111; --jp-widgets-input-color: #fff }')
     colours = page.evaluate("""() => ['.capdec-caption', '.capdec-note', '.capdec-near td', '.capdec .widget-label'].map(s => getComputedStyle(document.querySelector(s)).color)""")
     for c in colours: assert max(map(int, re.findall(r'\d+', c)[:3])) < 130, colours
+    assert page.evaluate("(o => [o.color, o.backgroundColor])(getComputedStyle(document.querySelector('.capdec select')))") == ['rgb(34, 34, 34)', 'rgb(255, 255, 255)']
+
+@pytest.mark.parametrize('width', [420, 320])
+def test_readable_on_a_telephone(page, width):
+    "One column, nothing beyond its edge, and letters in the pictures that can be read"
+    was = page.viewport_size
+    page.set_viewport_size(dict(width=width, height=2100))
+    page.wait_for_function(f'innerWidth == {width}')
+    beyond,columns,letters = page.evaluate("""() => {
+        const edge = document.querySelector('.capdec').getBoundingClientRect().right, box = o => o.getBoundingClientRect(), svg = document.querySelector('.capdec-figure svg')
+        return [[...document.querySelectorAll('.capdec *')].filter(o => o.getClientRects().length && box(o).right > edge).map(o => o.outerHTML.slice(0, 80)),
+            [...document.querySelector('.capdec > .widget-hbox').children].map(o => [box(o).left, box(o).top, box(o).width]), parseFloat(getComputedStyle(svg).fontSize)*box(svg).width/svg.viewBox.baseVal.width]}""")
+    shot(page, f'5 {width} wide')
+    page.set_viewport_size(was)
+    (x1, y1, w1), (x2, y2, w2) = columns
+    assert beyond == [] and (x1, w1) == (x2, w2) and y2 > y1 and letters > width/45

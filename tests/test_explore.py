@@ -11,7 +11,7 @@ from skimage import data as photos
 from capdec.captioner import Captioner
 from capdec.core import demo_photos
 from capdec.decoding import generate
-from capdec.explore import VARIANCES, Explorer, ExplorerApp, View, moved
+from capdec.explore import VARIANCES, Explorer, ExplorerApp, View, explore, moved
 
 @pytest.fixture(scope='module')
 def mini(): return Captioner.from_pretrained('mini', 'cpu')
@@ -72,6 +72,23 @@ def test_a_captioner_that_is_none(app, mini, tmp_path):
     app.other.value = str(tmp_path/'mine')
     assert app.captioner.value == str(tmp_path/'mine') and app.error.value == '' and plain(app.caption).startswith(mini(demo_photos()[0])[:5])
 
+def test_a_captioner_that_is_gone_leaves_nothing_of_the_former(mini, tmp_path):
+    app = ExplorerApp(Explorer({'mini': mini, 'gone': tmp_path/'gone'}, demo_photos()[:2]))
+    shown = lambda: [bool(o.value) for o in (app.picture, app.caption, app.sentences, app.map)]
+    assert shown() == [True]*4
+    app.captioner.value = 'gone'
+    assert str(tmp_path/'gone') in plain(app.error) and shown() == [False]*4 and app.bridge.options == ()
+    for act in (lambda: setattr(app.variance, 'value', .0001), app.how_far.click): # it stays so
+        act(); assert str(tmp_path/'gone') in plain(app.error) and shown() == [False]*4 and not app.chart.value
+    app.captioner.value = 'mini'
+    assert shown() == [True]*4 and app.error.value == '' and app.bridge.value == 'offset'
+
+def test_captioners_by_name_alone(mini, tmp_path):
+    assert Explorer(['mini', tmp_path]).captioners == {'mini': 'mini', str(tmp_path): tmp_path} and Explorer('mini').captioners == Explorer([]).captioners == {'mini': 'mini'}
+    assert explore(['mini'], demo_photos()[:1], 'cpu').captioner.value == 'mini'
+    for wrong in (mini, [mini], 3, {'mini'}):
+        with pytest.raises(ValueError, match='captioners: a list of folders and hub ids was expected, or a dictionary of names'): Explorer(wrong)
+
 def test_a_photo_that_went_away(mini, tmp_path):
     for n in ('a.png', 'b.png'): (tmp_path/n).write_bytes(png(photos.coffee()))
     app = ExplorerApp(Explorer({'mini': mini}, tmp_path))
@@ -85,9 +102,9 @@ def test_teaching_a_style(app, monkeypatch):
     app.learn.click()
     assert plain(app.error) == 'no sentences given'
     asked = {}
-    monkeypatch.setattr(Captioner, 'train_on', lambda self, sentences, **k: asked.update(k, sentences=sentences) or self) # training is tested where it lives
+    monkeypatch.setattr(Captioner, 'train_on', lambda self, sentences, **k: asked.update(k, sentences=sentences, error=app.error.value) or self) # training is tested where it lives
     app.text.value, app.blur.value = 'A cat.\n\nA dog.', .016
     app.learn.click()
-    assert app.captioner.value == 'my style' and asked['sentences'] == ['A cat.', 'A dog.'] and asked['noise_variance'] == .016 and app.error.value == ''
+    assert app.captioner.value == 'my style' and asked['sentences'] == ['A cat.', 'A dog.'] and asked['noise_variance'] == .016 and app.error.value == asked['error'] == '' # the old error is gone before training begins
     app.learn.click()
     assert plain(app.error) == 'my style: there is a captioner of that name; choose another name' and not app.learn.disabled
