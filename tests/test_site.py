@@ -41,6 +41,12 @@ def test_links_and_pictures(page):
         elif anchor and path.suffix in ('.ipynb','.md') and anchor not in anchors(path): wrong.append(f'{link}: no such heading')
     assert wrong == []
 
+@pytest.mark.parametrize('page', [p for p in PAGES if p.parent == NBS], ids=lambda p: p.name)
+def test_what_is_a_page_of_the_site_is_linked_there(page):
+    "A link to GitHub would leave the site for a page that it has itself"
+    own = {p.resolve() for p in PAGES if p.parent == NBS}
+    assert [o for o in links(page) if (m := re.match(OWN + r'blob/main/([^#]+)', o)) and (ROOT/m[1]).resolve() in own] == []
+
 def test_figures_say_what_they_show():
     "Pictures in Markdown have a text for those who cannot see them"
     assert [f'{p.name}: {o}' for p in PAGES for o in re.findall(r'!\[\]\([^)]*\)', prose(p))] == []

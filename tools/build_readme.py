@@ -23,6 +23,8 @@ def render():
     text = re.sub(r'\]\((images/[^)]+)\)', r'](nbs/\1)', text)
     text = re.sub(r'src="(images/[^"]+)"', r'src="nbs/\1"', text)
     text = re.sub(r'\]\(([\w/]+)\.ipynb\)', lambda m: f'](nbs/{m[1]}.ipynb)', text)
+    real = lambda name: (cfg.config_path/'nbs'/name).resolve().relative_to(cfg.config_path.resolve()).as_posix() # GitHub does not follow links to files
+    text = re.sub(r'\]\((\w+\.md)\)', lambda m: f']({real(m[1])})', text)
     return '<!-- Made from nbs/index.ipynb by tools/build_readme.py: edit the notebook. -->\n\n' + text + '\n'
 
 if __name__ == '__main__':
