@@ -68,6 +68,32 @@ def _jpeg(raw, caption):
     if len(body) > 65_533: raise ValueError('its EXIF data has no room left for a caption (64 KB at most)')
     return raw[:start] + b'\xff\xe1' + struct.pack('>H', len(body)+2) + body + raw[end:]
 
+def _riff(kind, body): return kind + struct.pack('<I', len(body)) + body + b'\0'*(len(body)%2)
+
+def _overview(kind, body):
+    "The chunk that a WebP file begins with when it holds more than a picture: what there is, and the picture's size"
+    if kind == b'VP8X' and len(body) == 10: return bytes([body[0] | 8]) + body[1:] # 8: EXIF
+    if kind == b'VP8L' and body[:1] == b'\x2f': n, = struct.unpack_from('<I', body, 1); w,h,alpha = n & 0x3fff, n>>14 & 0x3fff, n>>28 & 1 # less 1
+    elif kind == b'VP8 ' and body[3:6] == b'\x9d\x01\x2a': w,h,alpha = *((o & 0x3fff) - 1 for o in struct.unpack_from('<HH', body, 6)), 0
+    else: w = h = -1
+    if min(w, h) < 0: raise ValueError('damaged WebP')
+    return bytes([8 | alpha<<4, 0, 0, 0]) + w.to_bytes(3, 'little') + h.to_bytes(3, 'little')
+
+def _webp(raw, caption):
+    end,at,parts = 8 + struct.unpack_from('<I', raw, 4)[0], 12, []
+    while at+8 <= min(end, len(raw)):
+        kind,n = struct.unpack_from('<4sI', raw, at)
+        parts.append((kind, raw[at+8:at+8+n])); at += 8+n+n%2
+    if not parts or max(end, at-1) > len(raw): raise ValueError('damaged WebP')
+    parts[:parts[0][0] == b'VP8X'] = [(b'VP8X', _overview(*parts[0]))]
+    old = next((body for kind,body in parts if kind == b'EXIF'), b'')
+    head = b'Exif\0\0'*old.startswith(b'Exif\0\0') # some programs write it, as in a JPEG
+    new = (b'EXIF', head + exif_with_caption(old[len(head):], caption))
+    parts = [o for o in parts if o[0] != b'EXIF']
+    put = next((i for i,(kind,_) in enumerate(parts) if kind == b'XMP '), len(parts))
+    body = b'WEBP' + b''.join(_riff(*o) for o in (*parts[:put], new, *parts[put:]))
+    return _riff(b'RIFF', body) + raw[end:]
+
 def _chunk(kind, body): return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind+body))
 
 def _png(raw, caption):
@@ -86,7 +112,7 @@ def _png(raw, caption):
 
 # %% ../nbs/09b_exif.ipynb #195cbc8f
 def write_caption(
-    photo:str|Path, # JPEG or PNG file
+    photo:str|Path, # JPEG, PNG or WebP file
     out:str|Path, # The copy; its folder is made when missing
     caption:str, # Any text
 )->Path: # The copy
@@ -94,10 +120,11 @@ def write_caption(
     raw = Path(photo).read_bytes()
     if raw[:2] == b'\xff\xd8': change = _jpeg
     elif raw[:8] == b'\x89PNG\r\n\x1a\n': change = _png
-    else: raise ValueError(f'{photo}: captions can be written into JPEG and PNG files only')
+    elif raw[:4] == b'RIFF' and raw[8:12] == b'WEBP': change = _webp
+    else: raise ValueError(f'{photo}: captions can be written into JPEG, PNG and WebP files only')
     if Path(out).exists() and Path(out).samefile(photo): raise ValueError(f'{out}: is the photo itself; captions are written into copies')
     try: raw = change(raw, caption)
-    except (ValueError, struct.error) as e: raise ValueError(f'{photo}: {e}') from None
+    except (ValueError, struct.error) as e: raise ValueError(f'{photo}: {"damaged" if isinstance(e, struct.error) else e}') from None
     with atomic_path(out) as p: p.write_bytes(raw)
     return Path(out)
 

@@ -54,7 +54,7 @@ def test_any_caption_comes_back(text, order, twice):
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_damage_is_an_error_of_one_line(tmp_path_factory, pixels, data):
-    kind = data.draw(st.sampled_from(['jpeg', 'png']))
+    kind = data.draw(st.sampled_from(['jpeg', 'png', 'webp']))
     buf = io.BytesIO(); Image.fromarray(pixels).save(buf, kind, exif=b'Exif\0\0' + camera_exif('<'))
     raw = bytearray(buf.getvalue())
     for _ in range(data.draw(st.integers(1, 4))): raw[data.draw(st.integers(0, min(400, len(raw)-1)))] = data.draw(st.integers(0, 255))
@@ -62,6 +62,34 @@ def test_damage_is_an_error_of_one_line(tmp_path_factory, pixels, data):
     d = tmp_path_factory.getbasetemp(); (d/'damaged').write_bytes(raw)
     try: write_caption(d/'damaged', d/'out', 'A cat.')
     except ValueError as e: assert 'damaged' in str(e) and '\n' not in str(e)
+
+def chunks(raw):
+    "The chunks of a WebP file"
+    at, out = 12, []
+    while at < len(raw):
+        kind, n = struct.unpack_from('<4sI', raw, at)
+        out.append((kind, raw[at+8:at+8+n])); at += 8 + n + n%2
+    assert struct.unpack_from('<I', raw, 4)[0] == at-8 == len(raw)-8
+    return out
+
+@pytest.mark.parametrize('kind', ['lossy', 'lossless', 'alpha', 'lossless alpha', 'camera', 'animation'])
+def test_webp_keeps_its_picture(tmp_path, pixels, kind):
+    im = Image.fromarray(pixels[:-1, :-2]) # odd sizes
+    clear = im.convert('RGBA'); clear.putalpha(Image.linear_gradient('L').resize(im.size))
+    camera = dict(exif=b'Exif\0\0' + camera_exif('<'), icc_profile=b'profile', xmp=b'<x/>')
+    {'lossy': lambda f: im.save(f), 'lossless': lambda f: im.save(f, lossless=True), 'alpha': lambda f: clear.save(f), 'lossless alpha': lambda f: clear.save(f, lossless=True),
+        'camera': lambda f: im.save(f, **camera), 'animation': lambda f: im.save(f, save_all=True, append_images=[im.rotate(180)])}[kind](tmp_path/'a.webp')
+    write_caption(tmp_path/'a.webp', tmp_path/'b.webp', 'Ein Hündchen 🐕')
+    old, new = (chunks((tmp_path/o).read_bytes()) for o in ('a.webp', 'b.webp'))
+    rest = lambda o: [c for c in o if c[0] not in (b'VP8X', b'EXIF')]
+    assert rest(old) == rest(new) and new[0][0] == b'VP8X' and [k for k, _ in new].count(b'EXIF') == 1 # all else byte for byte
+    a, b = (Image.open(tmp_path/o) for o in ('a.webp', 'b.webp'))
+    assert (a.size, a.mode, getattr(a, 'n_frames', 1)) == (b.size, b.mode, getattr(b, 'n_frames', 1)) and np.array_equal(np.array(a), np.array(b)) and read_caption(tmp_path/'b.webp') == 'Ein Hündchen 🐕'
+    w, h = (int.from_bytes(new[0][1][i:i+3], 'little') + 1 for i in (4, 7))
+    assert (w, h) == a.size and bool(new[0][1][0] & 16) == (a.mode == 'RGBA')
+    if kind == 'camera': assert (b.info['icc_profile'], b.info['xmp'], b.getexif()[0x0110], [k for k, _ in new][-1]) == (b'profile', b'<x/>', 'Model X', b'XMP ')
+    write_caption(tmp_path/'b.webp', tmp_path/'c.webp', 'A cat.') # another one in its place
+    assert read_caption(tmp_path/'c.webp') == 'A cat.' and [k for k, _ in chunks((tmp_path/'c.webp').read_bytes())] == [k for k, _ in new]
 
 def test_full_exif(tmp_path, pixels):
     exif = Image.Exif(); exif.get_ifd(EXIF_IFD)[0x927C] = bytes(65_000)
