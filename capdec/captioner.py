@@ -21,7 +21,7 @@ from .core import _writing,atomic_path,claim,find_images,give_back,is_url,open_i
 from .embedding import load_encoder
 from .model import CaptionModel
 from .official import find_weights,is_official,load_checkpoint
-from .decoding import generate
+from .decoding import _draws,generate
 from .noise import normalise,project_on_memory
 
 # %% ../nbs/09_captioner.ipynb #eb8e2ab7
@@ -149,6 +149,7 @@ def embed(self:Captioner,
     show:bool=False, # Progress bar
 )->Tensor: # What the mapper gets `(b, d)`
     "Image vectors, normalised as in training and carried across the gap"
+    whole_number('batch_size', batch_size)
     with torch.inference_mode():
         x = self.encoder.encode_image(images, batch_size=batch_size, show=show).to(self.device)
         return self.bridge(normalise(x) if self.model.config.normalize_prefix else x)
@@ -176,18 +177,19 @@ def _opened(images, batch_size):
             yield [(o, f.result()) for o,f in batch]
             batch = following
 
-def _vectors(self, photos, batch_size, show):
-    "What the mapper gets for the photos that can be read `(m, d)`, and why the others cannot `{place: error}`"
-    vectors,reasons = [torch.empty(0, self.encoder.dim, device=self.device)],{}
+def _vectors(self, photos, batch_size, show, drawn=None):
+    "What the mapper gets for the photos that can be read `(m, d)`, why the others cannot `{place: error}`, and what `drawn` gives for each"
+    vectors,reasons,lots = [torch.empty(0, self.encoder.dim, device=self.device)],{},[]
     with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
         for i,batch in enumerate(_opened(photos, batch_size)):
             reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
             if good := [im for _,im in batch if not isinstance(im, Exception)]: vectors.append(self.embed(good, batch_size))
+            if drawn: lots += map(drawn, good)
             bar.update(len(batch))
     first = next(iter(reasons.values()), None)
     if first and len(reasons) == len(photos): raise first
     if first: warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
-    return torch.cat(vectors),reasons
+    return torch.cat(vectors),reasons,lots
 
 def _several(images):
     "The photos that are named, folders and patterns taken apart; `None` where it is a single one"
@@ -196,21 +198,35 @@ def _several(images):
     if isinstance(images, (list,tuple)) or getattr(images, 'ndim', 3) == 4: return [p for o in images for p in (find_images(o) if names_many(o) else [o])]
 
 # %% ../nbs/09_captioner.ipynb #f96f6d12
+def _drawn(seed, num, method='beam', max_length=67, generator=None, **_):
+    "A function that gives a photo the random numbers `(num, max_length)` for its captions"
+    shape = [whole_number(k, v) for k,v in dict(num_captions=num, max_length=max_length).items()]
+    whole_number('seed', seed, 0)
+    if method != 'sample': raise ValueError(f'seed {seed}: only method \'sample\' draws; {method} finds the same captions every time')
+    if generator: raise ValueError(f'seed {seed}: the generator has one already; give one of the two')
+    def draw(im):
+        photo = hashlib.sha256(f'{seed} {im.size}'.encode() + im.tobytes()).digest()
+        return _draws(1, *shape, torch.Generator().manual_seed(int.from_bytes(photo[:7], 'big')))[0]
+    return draw
+
 def __call__(self:Captioner,
     images, # A photo (path, address, bytes, open file, PIL image, array, tensor), a folder, a pattern ('holiday/*.jpg'), or several of these (list; array `(n, ...)`)
     num_captions:int=1, # Captions per photo; more than one gives a list for each photo
     scores:bool=False, # Return `decoding.Caption` objects (text, score, tokens) instead of texts
     batch_size:int=32, # Photos per batch
     show:bool|None=None, # Progress bar (default: for more than 32 photos)
+    seed:int|None=None, # Of method 'sample': the captions of a photo then depend on the seed and its pixels alone (default: drawn anew each time)
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method ('beam', 'greedy', 'sample'), ...
 ): # A caption for one photo, a list for several (`None` for one that cannot be read); each a list of captions when `num_captions > 1`
     "Caption photos; one that cannot be read is an error, among several a warning"
     whole_number('batch_size', batch_size)
+    drawn = _drawn(seed, num_captions, **decode) if seed is not None else None
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
-    if many is not None: x,reasons = _vectors(self, many, batch_size, show)
+    if many is not None: x,reasons,lots = _vectors(self, many, batch_size, show, drawn)
     elif isinstance(im := _open(images), Exception): raise im
-    else: x = self.embed([im])
+    else: x,lots = self.embed([im]),[drawn(im)] if drawn else []
+    if lots: decode['uniform'] = torch.stack(lots)
     found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode) # (photos, num_captions)
     if not scores: found = [[c.text for c in o] for o in found]
     if num_captions == 1: found = [o[0] for o in found]
@@ -364,7 +380,7 @@ def train_on(self:Captioner,
     from capdec.training import TrainConfig,train
     c = Captioner.from_pretrained('mini') if self is None else self
     if not 0 <= mix < 1: raise ValueError(f'mix {mix}: must lie in 0..1, less than 1')
-    whole_number('steps', steps)
+    steps,bs,seed = whole_number('steps', steps), whole_number('bs', bs), whole_number('seed', seed, 0)
     texts,cfg = _sentences(sentences),c.model.config
     if (n := len(set(texts))) < 10: warnings.warn(f'{n} different sentence{"s" if n > 1 else ""} to restyle on: the captioner will know little else; a hundred or more make a style')
     if noise_variance is None:

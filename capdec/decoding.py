@@ -350,6 +350,7 @@ def generate(
     normalize:bool|None=None, # Bring vectors to unit length first (default: as `config.normalize_prefix`; False after a modality offset or a bridge)
     texts:bool=False, # Return the best text of each instead of `Caption` records
     generator:torch.Generator|None=None, # Randomness of 'sample'
+    uniform:Tensor|None=None, # Random numbers in 0..1 `(n, num_captions, max_length)` for 'sample' to use instead of `generator`
     show:bool=False, # Show a progress bar
     **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `min_words`, `max_words`, `no_repeat_ngram` (default here: as `config.no_repeat_ngram`), `prompt`, `temperature`, `top_p`, `stop_ids`
 )->list[list[Caption]]|list[str]: # `num_captions` captions for each vector, best first; with `texts` one string each
@@ -362,8 +363,11 @@ def generate(
     kwargs.setdefault('no_repeat_ngram', model.config.no_repeat_ngram)
     if method == 'beam': kwargs['beam_size'] = max(whole_number('beam_size', kwargs.get('beam_size', 5)), num_captions)
     vectors = torch.as_tensor(vectors)
-    uniform = _draws(len(vectors), num_captions, kwargs.get('max_length', 67), generator) if method == 'sample' else None
-    size = batch_size or (32 if model.device.type == 'cpu' else 64)
+    if method == 'sample':
+        need = len(vectors), num_captions, whole_number('max_length', kwargs.get('max_length', 67))
+        if uniform is None: uniform = _draws(*need, generator)
+        elif tuple(uniform.shape) != need: raise ValueError(f'uniform of shape {tuple(uniform.shape)}: {need} was expected')
+    size = whole_number('batch_size', (32 if model.device.type == 'cpu' else 64) if batch_size is None else batch_size)
     out = []
     with progress(None, 'captioning', total=len(vectors), unit='photo', show=show) as bar, _evaluating(model):
         for i in range(0, len(vectors), size):

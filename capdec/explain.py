@@ -44,6 +44,7 @@ def prefix_tokens(
     n:int=5, # Tokens per prefix vector
 )->list: # For each vector, for each of its k prefix vectors: `n` pairs `(token, cosine)`, nearest first
     "The tokens whose embeddings lie nearest to the prefix"
+    whole_number('n', n)
     with torch.inference_mode():
         words = normalise(model.lm.get_input_embeddings().weight.float())[:len(model.tokenizer)] # (v, h)
         top = (normalise(model.prefix(vectors).float())@words.T).topk(n) # (b, k, n)
@@ -65,6 +66,7 @@ def likely_words(
     seed:int=0, # Of the draws
 )->list[list[tuple[str,float]]]: # `(word, share of the captions with it)`, the most telling first
     "Which words the prefix makes the language model say"
+    for k,o in dict(n=n, samples=samples).items(): whole_number(k, o)
     common,total = Counter(),0
     for s in captioner.bridge.sentences or []: common.update(set(caption_words(s))); total += 1
     drawn = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False, generator=torch.Generator().manual_seed(seed))
@@ -132,7 +134,8 @@ def plot(self:Explanation,
     ax = grid['words']; at = range(len(self.words))
     ax.bar(at, [p for _,p in self.words], color=['C0' if p >= .2 else 'C1' for _,p in self.words])
     ax.set(xticks=at, ylim=(0,1), ylabel='probability', title='How sure each word is (orange: below 0.2)'); ax.set_xticklabels([w for w,_ in self.words], rotation=30, ha='right', size=8)
-    for name,rows,title in (('nearest', self.nearest, 'Nearest sentences (cosine)'), ('likely', self.likely, 'Words that the prefix calls up (share of 64 draws)')):
+    highest = lambda rows: sorted(rows, key=lambda o: -o[1])
+    for name,rows,title in (('nearest', highest(self.nearest), 'Nearest sentences (cosine)'), ('likely', highest(self.likely), 'Words that the prefix calls up (share of 64 draws)')):
         ax = grid[name]; ax.set_title(title); ax.set(yticks=[], xlim=(0, max([v for _,v in rows], default=1)))
         ax.barh(range(len(rows)), [v for _,v in rows], color='C0', alpha=.35)
         for i,(text,v) in enumerate(rows): ax.text(0, i, f' {textwrap.shorten(text, 70)}  {v:.2f}', va='center', size=8)

@@ -397,6 +397,7 @@ def save(self:CaptionModel,
     "Save as a folder that `from_pretrained` opens; an existing captioner there is replaced file by file, weights last"
     from safetensors.torch import save_file
     from capdec import __version__
+    if folder == '': raise ValueError("folder '': has no name; name the folder to save to")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder}: is a file, a folder was expected')
     folder.parent.mkdir(parents=True, exist_ok=True)

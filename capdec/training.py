@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core import atomic_path,pick_device,progress,read_json,write_json
+from .core import atomic_path,pick_device,progress,read_json,whole_number,write_json
 from .model import official_max_tokens
 from .noise import add_noise,keyed_randn,normalise
 
@@ -43,9 +43,11 @@ class TrainConfig:
     checkpoint_steps:int = 1000 # Steps between checkpoints within an epoch; 0: only at its end
 
     def __post_init__(self):
-        for k in ('lr','epochs','bs','accumulate','log_steps','eps'):
+        for k in ('epochs','bs','accumulate','log_steps'): whole_number(k, getattr(self, k))
+        for k in ('warmup_steps','seed','patience','max_steps','max_tokens','checkpoint_steps'): whole_number(k, getattr(self, k), 0)
+        for k in ('lr','eps'):
             if not getattr(self, k) > 0: raise ValueError(f'{k} must be > 0, got {getattr(self, k)}')
-        for k in ('warmup_steps','noise_variance','grad_clip','patience','max_steps','max_tokens','checkpoint_steps','weight_decay'):
+        for k in ('noise_variance','grad_clip','weight_decay'):
             if not getattr(self, k) >= 0: raise ValueError(f'{k} must be >= 0, got {getattr(self, k)}')
         if self.mixed_precision not in ('no','bf16','auto'): raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'auto', got {self.mixed_precision!r}")
 

@@ -28,6 +28,12 @@ def test_saving_over_a_captioner_leaves_nothing_of_it(mini, remembering):
     assert not (remembering/'memory.txt').exists() and not (remembering/'bridge.safetensors').exists()
     assert Captioner.from_pretrained(remembering, 'cpu').bridge.memory is None
 
+def test_a_folder_without_a_name_is_not_this_folder(mini, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for o in (mini, mini.model):
+        with pytest.raises(ValueError, match="folder '': has no name"): o.save('')
+    assert list(tmp_path.iterdir()) == []
+
 def test_damaged_bridge(remembering):
     f, t = remembering/'bridge.safetensors', remembering/'memory.txt'
     text = t.read_text(); t.write_text(text.split('\n', 1)[1])
@@ -121,6 +127,21 @@ def test_what_is_no_photo_is_told_what_is(mini, what):
 
 def test_no_network(mini):
     with pytest.raises(ValueError, match='http://nowhere.invalid/a.jpg: cannot be fetched .*pass a file'): mini('http://nowhere.invalid/a.jpg')
+
+def test_a_seed_gives_a_photo_its_captions(mini, tmp_path):
+    "Whatever it is called, whatever is captioned with it, however it comes in"
+    from skimage import data
+    kw = dict(method='sample', temperature=1.5, max_length=12)
+    for n, a in dict(cup=data.coffee(), cat=data.chelsea(), large=np.tile(data.coffee(), (1, 2, 1))).items(): Image.fromarray(a).save(tmp_path/f'{n}.png', compress_level=1)
+    paths = [tmp_path/f'{n}.png' for n in ('cup', 'cat', 'large')]
+    cup, cat, large = mini(paths, seed=1, num_captions=2, **kw)
+    assert cup != cat and len({*cup, *cat, *large}) > 3
+    again = list(mini.caption_files([paths[2], tmp_path/'none.png', *paths[:2]], seed=1, num_captions=2, batch_size=1, **kw))
+    assert [r.captions for r in again] == [large, [], cup, cat]
+    assert mini(data.coffee(), seed=1, num_captions=2, **kw) == cup != mini(data.coffee(), seed=2, num_captions=2, **kw)
+    assert mini([paths[0]]*2, seed=1, num_captions=2, **kw) == [cup]*2 # a photo that is there twice
+    for k, says in ((dict(method='beam'), "seed 1: only method 'sample' draws"), (kw | dict(generator=torch.Generator()), 'give one of the two')):
+        with pytest.raises(ValueError, match=says): mini(paths[0], seed=1, **k)
 
 # ---- devices and types
 
@@ -218,8 +239,18 @@ def test_counts_must_be_whole_numbers(mini):
     import capdec.explain
     photo = np.full((32, 32, 3), 200, 'uint8')
     for call, says in ((lambda: mini.explain(photo, n=-1), 'n -1: at least 0'), (lambda: mini.nearest(photo, n=2.5), 'n 2.5: a whole number'), (lambda: mini(photo, num_captions='2'), "num_captions '2'"),
-            (lambda: mini(photo, batch_size=0), 'batch_size 0'), (lambda: mini.train_on(['A dog.'], steps=1.5), 'steps 1.5'), (lambda: next(mini.caption_files(['a.jpg'], batch_size='3')), "batch_size '3'")):
+            (lambda: mini(photo, batch_size=0), 'batch_size 0'), (lambda: mini.train_on(['A dog.'], steps=1.5), 'steps 1.5'), (lambda: next(mini.caption_files(['a.jpg'], batch_size='3')), "batch_size '3'"),
+            (lambda: mini.train_on(POEMS, bs=2.5), 'bs 2.5: a whole number'), (lambda: mini.train_on(POEMS, bs=0), 'bs 0: at least 1'), (lambda: mini.train_on(POEMS, seed=1.5), 'seed 1.5'), (lambda: mini.embed([photo], 2.5), 'batch_size 2.5'),
+            (lambda: capdec.explain.likely_words(mini, mini.embed([photo]), samples=2.5), 'samples 2.5'), (lambda: capdec.explain.prefix_tokens(mini.model, mini.embed([photo]), 0), 'n 0: at least 1'), (lambda: mini(photo, method='sample', seed=1.5), 'seed 1.5')):
         with pytest.raises(ValueError, match=says): call()
+
+def test_explanations_show_the_highest_bar_on_top():
+    from capdec.explain import Explanation
+    e = Explanation('A dog runs.', -.5, [('A', .2), ('dog', .9), ('runs', .5)], [('one', .1), ('two', .3), ('three', .2)], [('cat', .4), ('dog', .6)], [[('a', .1)]], .1)
+    words, near, likely = (next(ax for ax in e.plot().axes if ax.get_title().startswith(o)) for o in ('How sure', 'Nearest', 'Words'))
+    for ax, heights, names in ((near, [.3, .2, .1], ['two', 'three', 'one']), (likely, [.6, .4], ['dog', 'cat'])):
+        assert ax.yaxis_inverted() and [o.get_width() for o in ax.patches] == heights and [o.get_text().split()[0] for o in ax.texts] == names
+    assert [o.get_height() for o in words.patches] == [.2, .9, .5] and [o.get_text() for o in words.get_xticklabels()] == ['A', 'dog', 'runs'] # as they are read
 
 def test_a_learning_rate_that_destroys_is_told(mini):
     with pytest.warns(UserWarning, match='lr 1: a loss of .* cannot speak'):

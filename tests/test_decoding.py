@@ -209,7 +209,8 @@ def test_bad_input():
     for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'), (dict(beam_size=0), 'beam_size 0'), (dict(max_length=0), 'max_length 0'),
             (dict(min_length=9, max_length=5), 'min_length 9'), (dict(temperature=0), 'temperature 0'), (dict(no_repeat_ngram=-1), 'no_repeat_ngram -1'),
             (dict(method='greedy', num_captions=2), 'greedy search finds one'), (dict(method='sample', top_p=1.5), 'top_p 1.5'),
-            (dict(num_captions='2'), "num_captions '2': a whole number"), (dict(num_captions=1.5), 'num_captions 1.5'), (dict(beam_size=2.5), 'beam_size 2.5'), (dict(max_words=3.5), 'max_words 3.5'), (dict(min_words=100), 'min_words 100: a caption has')]:
+            (dict(num_captions='2'), "num_captions '2': a whole number"), (dict(num_captions=1.5), 'num_captions 1.5'), (dict(beam_size=2.5), 'beam_size 2.5'), (dict(max_words=3.5), 'max_words 3.5'), (dict(min_words=100), 'min_words 100: a caption has'),
+            (dict(batch_size=-1), 'batch_size -1: at least 1'), (dict(batch_size=2.5), 'batch_size 2.5'), (dict(method='sample', max_length=2.5), 'max_length 2.5'), (dict(method='sample', uniform=torch.rand(1, 1, 67)), r'uniform of shape \(1, 1, 67\): \(2, 1, 67\)')]:
         with pytest.raises(ValueError, match=message): generate(model, x, **kw)
     with pytest.raises(ValueError, match=r'takes \(b, 12\)'): generate(model, torch.randn(2, 13))
     assert generate(model, x[:0]) == [] and generate(model, x[:0], 'sample') == []
