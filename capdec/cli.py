@@ -1016,7 +1016,7 @@ def _deliver(r, beside, copies, overwrite):
 
 # %% ../nbs/11_cli.ipynb #8dd186d3
 def _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode):
-    "Caption the photos that are not done into table, sidecars and copies, or print them: how many failed, how many were there already"
+    "Caption the photos that are not done into table, sidecars and copies, or print them: how many failed, how many have all but their copy, how many were there already"
     from capdec.captioner import Journal
     from capdec.core import progress
     kept = _earlier(out, num_captions) if out and not overwrite and Path(out).exists() else {}
@@ -1026,11 +1026,13 @@ def _caption_all(c, paths, out, beside, copies, overwrite, settings, num_caption
     with Journal(f'{out}.part', settings) if out else contextlib.nullcontext() as journal:
         was,done = [p for p in paths if there(p)], journal.done if out else {}
         skip = set(was) | {p for p in paths if (o := done.get(str(p))) and not o['error']}
-        todo,failed = [p for p in paths if p not in skip], 0
+        todo,failed,bare = [p for p in paths if p not in skip], 0, 0
+        at = ' and '.join(o for o in (out, 'the .txt beside it' if beside else '') if o) # where a caption is, copy or not
         bar = progress(c.caption_files(todo, num_captions, batch_size, **decode), 'captioning', len(paths), 'photo', len(skip), show=quiet)
         for r in bar:
             if not r.error: r = _deliver(r, beside, copies, overwrite)
-            if r.error: failed += 1; bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
+            if r.captions and r.error and at: bare += 1; bar.write(f'capdec: no copy: {r.error}; its caption is in {at}', file=sys.stderr)
+            elif r.error: failed += 1; bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
             if journal: journal.add(str(r.path), captions=r.captions, error=r.error)
             elif not quiet:
                 for t in r.captions: print(f'{r.path}\t{t}')
@@ -1039,7 +1041,7 @@ def _caption_all(c, paths, out, beside, copies, overwrite, settings, num_caption
             named = {name(p) for p in paths}
             _write_captions(out, [o for k,o in kept.items() if k not in named] + [done.get(str(p)) or kept[name(p)] for p in paths], num_captions)
             journal.close(remove=True)
-    return failed,len(was)
+    return failed,bare,len(was)
 
 # %% ../nbs/11_cli.ipynb #18685b7d
 def caption(
@@ -1050,7 +1052,7 @@ def caption(
     style_steps:int=300, # Optimiser steps of the restyling; more make the style stronger
     style_mix:float=0.5, # Share of plain sentences in the restyling, 0 to less than 1; 0 gives the style free rein
     sidecar:bool=False, # Write a .txt beside each photo (a.txt; a.jpg.txt where the name is taken)
-    exif:str='', # Folder for copies of the photos (JPEG, PNG) with the caption in their EXIF data
+    exif:str='', # Folder for copies of the photos (JPEG, PNG, WebP) with the caption in their EXIF data
     overwrite:bool=False, # Caption photos again that are in the table, or whose .txt or copy is there already (default: they are left alone)
     num_captions:int=1, # Captions per photo
     min_words:int=0, # Words at least
@@ -1058,6 +1060,7 @@ def caption(
     prompt:str='', # What each caption starts with
     temperature:float=1.0, # Above 1 more varied, below 1 more predictable (with --method sample)
     method:str='beam', # beam, greedy or sample
+    seed:int=None, # With --method sample: the same photo has the same caption for the same seed, whatever other photos are captioned (default: drawn anew each time)
     beam_size:int=5, # Beams of the search
     bridge:str='', # none, offset or memory, instead of the captioner's own
     memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
@@ -1071,6 +1074,7 @@ def caption(
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
     for name,n in dict(batch_size=batch_size, num_captions=num_captions).items(): whole_number(f'--{name}', n)
     if exif and num_captions > 1 and not (out or sidecar): raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the others')
+    if seed is not None and (whole_number('--seed', seed, 0), method)[1] != 'sample': raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
     if odd := next((k for k,v in dict(style_steps=style_steps, style_mix=style_mix).items() if not style and v != _usual(k)), ''): raise ValueError(f'--{odd}: belongs to --style, which names what to restyle on')
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     paths = find_images(sources, empty=empty)
@@ -1079,12 +1083,12 @@ def caption(
     beside,copies = _sidecars(paths) if sidecar else {}, _copies(sources, paths, exif) if exif else {}
     if style: model = _style(style, model, lambda text,folder,**how: _captioner(model, clip_model_type, device).train_on(text, folder, **how), steps=style_steps, mix=style_mix)
     c = _captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
-    decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature, **(dict(beam_size=beam_size) if method == 'beam' else {}))
+    decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature, **(dict(beam_size=beam_size) if method == 'beam' else {}), **({} if seed is None else dict(seed=seed)))
     settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, memory=_memory_key(memory), sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
-    failed,was = _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode)
+    failed,bare,was = _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode)
     if out or sidecar or exif:
-        _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o), f'{len(paths)-failed-was:,} photos captioned' + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
-    return 1 if failed or empty else 0
+        _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o), f'{len(paths)-failed-was:,} photos captioned' + (f', {bare} of them without a copy' if bare else '') + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
+    return 1 if failed or bare or empty else 0
 
 # %% ../nbs/11_cli.ipynb #e3999af4
 def data(
@@ -1190,7 +1194,8 @@ def main(
         return 141
     except (ValueError, OSError, MemoryError, RuntimeError) as e:
         text = str(e)
-        if isinstance(e, (MemoryError, RuntimeError)): # torch has several of its own for full memory
+        if isinstance(e, NotImplementedError) and 'MPS' in text: text = f'the Apple GPU cannot do this ({text.split(".")[0]}); set PYTORCH_ENABLE_MPS_FALLBACK=1 in the environment, or pass --device cpu'
+        elif isinstance(e, (MemoryError, RuntimeError)): # torch has several of its own for full memory
             if not isinstance(e, MemoryError) and 'allocate memory' not in text and 'out of memory' not in text: raise
             text = 'out of memory; take smaller batches (--bs, --batch_size), a smaller model, or another --device'
         if isinstance(e, OSError) and e.strerror: text = f'{e.filename or "the output"}: {e.strerror}'

@@ -62,16 +62,20 @@ def test_an_interrupted_sidecar_run_goes_on(trip, monkeypatch):
 
 def test_exif_copies(trip, tmp_path):
     from capdec.exif import read_caption
-    Image.new('RGB', (50, 50)).save(trip/'c.webp'); (trip/'day 2'/'text.jpg').write_text('no photo')
+    Image.new('RGB', (50, 50)).save(trip/'c.gif'); Image.new('RGB', (50, 50)).save(trip/'d.webp'); (trip/'day 2'/'text.jpg').write_text('no photo')
     before = {p: p.read_bytes() for p in trip.rglob('*.*')}
     r = capdec('caption', trip, '--exif', tmp_path/'out', '--out', tmp_path/'c.json', *FAST)
-    assert r.returncode == 1 and {l.split('/')[-1] for l in one_line(r)} == {'c.webp: captions can be written into JPEG and PNG files only', 'text.jpg: not an image that can be read'}
+    at = tmp_path/'c.json'
+    assert r.returncode == 1 and one_line(r) == [f'capdec: no copy: {trip/"c.gif"}: captions can be written into JPEG, PNG and WebP files only; its caption is in {at}', f'capdec: skipped: {trip/"day 2"/"text.jpg"}: not an image that can be read']
+    assert said(r) == f'5 photos captioned, 1 of them without a copy, 1 failed: {at} and {tmp_path/"out"}'
     assert {p: p.read_bytes() for p in trip.rglob('*.*')} == before
     rows = {o['file'].split('trip/')[1]: o for o in json.loads((tmp_path/'c.json').read_text())}
     copies = {str(p.relative_to(tmp_path/'out')): read_caption(p) for p in (tmp_path/'out').rglob('*.*')}
-    assert copies == {k: rows[k]['caption'] for k in ('a.jpg', 'a.png', 'day 2/b.jpg')} and rows['c.webp']['caption'] and rows['c.webp']['error']
+    assert copies == {k: rows[k]['caption'] for k in ('a.jpg', 'a.png', 'd.webp', 'day 2/b.jpg')} and rows['c.gif']['caption'] and rows['c.gif']['error']
     r = capdec('caption', trip, '--exif', tmp_path/'out', *FAST) # what failed is tried again, the copies are left alone
-    assert said(r).startswith('0 photos captioned, 3 were there already') and len(one_line(r)) == 2
+    assert said(r) == f'0 photos captioned, 4 were there already (--overwrite does them again), 2 failed: {tmp_path/"out"}' and len(one_line(r)) == 2 # nothing is left of the caption without a table
+    r = capdec('caption', trip/'c.gif', '--exif', tmp_path/'out', '--sidecar', *FAST)
+    assert r.returncode == 1 and one_line(r)[0].endswith('its caption is in the .txt beside it') and said(r).startswith('1 photos captioned, 1 of them without a copy: ') and (trip/'c.txt').exists()
 
 def test_says_every_place(trip, tmp_path):
     r = capdec('caption', trip/'a.jpg', '--exif', tmp_path/'out', '--sidecar', '--out', tmp_path/'c.json', *FAST, ok=True)
@@ -142,7 +146,7 @@ def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     for name in ('pirate-00000000', 'pirate-00000001', 'lone-00000000'):
         (tmp_path/'capdec'/'styles'/name).mkdir(parents=True); (tmp_path/'capdec'/'styles'/name/'captioner.json').write_text('{}')
-    for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'), (['--style_steps', 5], 'belongs to --style'), (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
+    for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'), (['--style_steps', 5], 'belongs to --style'), (['--seed', 3], '--seed 3: belongs to --method sample'), (['--seed', -1, '--method', 'sample'], '--seed -1: at least 0'), (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
             (['--style', 'lone', '--model', trip], 'leave --model'), (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'), (['--style', 'gone.txt', '--style_steps', 5], 'neither a captioner'), (['--memory', trip], 'no store of captions')):
         assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
 
@@ -151,6 +155,22 @@ def test_two_runs_on_one_table(trip, tmp_path):
     with Journal(tmp_path/'c.csv.part', {}):
         r = capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=False)
     assert len(one_line(r)) == 1 and 'c.csv.part: another process is writing it' in r.stderr
+
+def test_a_sampled_table_can_be_repeated(trip, tmp_path, monkeypatch):
+    "With a seed the captions are the same in one run or in several; an interrupted run goes on with its own seed alone"
+    from capdec.captioner import Captioner
+    table = lambda name, seed, *more, ok=True, photos=trip: capdec('caption', photos, '--method', 'sample', '--device', 'cpu', '--out', tmp_path/name, '--seed', seed, *more, ok=ok)
+    rows = lambda name: sorted((tmp_path/name).read_text().split('\n'))
+    table('a.csv', 3)
+    table('b.csv', 3, '--batch_size', 1, photos=trip/'day 2'); table('b.csv', 3)
+    with monkeypatch.context() as m:
+        real = Captioner.caption_files
+        def stop(*args, **kw): yield next(real(*args, **kw)); raise KeyboardInterrupt
+        m.setattr(Captioner, 'caption_files', stop)
+        assert table('c.csv', 3, ok=False).returncode == 130
+    assert 'was begun with other settings' in one_line(table('c.csv', 4, ok=False))[0]
+    table('c.csv', 3)
+    assert rows('a.csv') == rows('b.csv') == rows('c.csv')
 
 @pytest.mark.parametrize('kind', ['csv', 'json', 'jsonl'])
 def test_names_that_are_not_utf8(trip, tmp_path, kind):

@@ -84,8 +84,18 @@ def test_missing_photo_beside_a_good_one(album, tmp_path):
     r = capdec_process('caption', 'nowhere.jpg', album/'plain.jpg', '--device', 'cpu')
     assert r.returncode == 1 and one_line(r) == ['capdec: skipped: nowhere.jpg: no such file'] and len(r.stdout.splitlines()) == 1
 
+def test_what_an_apple_gpu_lacks_is_one_line(monkeypatch):
+    from capdec.cli import VERBS
+    def lacking(): raise NotImplementedError("The operator 'aten::rev' is not currently implemented for the MPS device. If you want this op to be considered\n for addition please comment. WARNING: slow")
+    monkeypatch.setitem(VERBS, 'data', lacking)
+    assert one_line(capdec('data', ok=False)) == ["capdec: error: the Apple GPU cannot do this (The operator 'aten::rev' is not currently implemented for the MPS device); set PYTORCH_ENABLE_MPS_FALLBACK=1 in the environment, or pass --device cpu"]
+    def other(): raise NotImplementedError('a method that a class lacks')
+    monkeypatch.setitem(VERBS, 'data', other)
+    with pytest.raises(NotImplementedError): capdec('data')
+
 @pytest.mark.parametrize('args,says', [
     (['caption', '{empty}'], 'no images in this folder'), (['caption', '{album}', '--out', 'c.doc'], '.csv'),
+    (['embed', '--data', '{text}', '--clip_model_type', 'mini', '--device', 'mps'], 'no Apple GPU here; use cpu'), (['predict', '--images', '{album}', '--out', 'p.json', '--device', 'mps'], 'no Apple GPU here; use cpu'), (['train', '--data', '{text}', '--clip_model_type', 'mini', '--lm', 'mini', '--device', 'mps'], 'no Apple GPU here; use cpu'),
     (['caption', '{album}', '--model', '{empty}'], 'config.json'), (['caption', '{album}', '--device', 'cuda'], 'CUDA'), (['caption', '{album}', '--bridge', 'rope'], 'none, offset, memory'), (['caption', '{album}', '--device', 'cpu', '--beam_size', '0'], 'beam_size 0: at least 1'),
     (['train', '--data', '{empty_json}'], 'no captions'), (['train', '--data', '{shape_json}'], 'shape.json'), (['train', '--data', 'missing.json'], 'no such file'), (['train'], '--data'),
     (['parse', '{broken_json}'], 'line 1'), (['parse', '{latin}'], 'UTF-8'), (['embed'], '--data'), (['embed', '--data', '{text}', '--clip_model_type', 'RN51'], 'RN51'),
