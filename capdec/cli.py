@@ -1074,7 +1074,8 @@ def caption(
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
     for name,n in dict(batch_size=batch_size, num_captions=num_captions).items(): whole_number(f'--{name}', n)
     if exif and num_captions > 1 and not (out or sidecar): raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the others')
-    if seed is not None and (whole_number('--seed', seed, 0), method)[1] != 'sample': raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
+    if seed is not None: whole_number('--seed', seed, 0)
+    if seed is not None and method != 'sample': raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
     if odd := next((k for k,v in dict(style_steps=style_steps, style_mix=style_mix).items() if not style and v != _usual(k)), ''): raise ValueError(f'--{odd}: belongs to --style, which names what to restyle on')
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     paths = find_images(sources, empty=empty)
