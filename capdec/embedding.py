@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
 
-from .core import open_image,pick_device,progress,read_json
+from .core import open_image,pick_device,progress,read_json,whole_number
 from .data import image_id_of
 from .store import COLUMNS,EmbeddingStore
 
@@ -65,6 +65,7 @@ def chunks(
     n:int, # Items per list
 ): # Iterator of lists
     "Cut an iterable into lists of `n`, the last may be shorter"
+    whole_number('batch_size', n)
     it = iter(items)
     while part := list(itertools.islice(it, n)): yield part
 

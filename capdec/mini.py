@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
 
-from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,write_json
+from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
 
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
 def pad_tokens(
@@ -190,6 +190,7 @@ class MiniEncoder(nn.Module):
     )->Tensor: # Vectors `(n, d)`, float32, not normalised
         "Sentences to vectors; batches hold sentences of like length"
         if isinstance(texts, str): raise ValueError('encode_text takes a list of sentences; put the one sentence into a list')
+        whole_number('batch_size', batch_size)
         ids = self.tokenize(list(texts))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = torch.empty(len(ids), self.dim, device=self.device)
@@ -231,6 +232,7 @@ def encode_image(self:MiniEncoder,
 )->Tensor: # Vectors `(n, d)`, float32, not normalised
     "Photos to vectors"
     if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of photos; put the one photo into a list')
+    whole_number('batch_size', batch_size)
     out = torch.empty(len(images), self.dim, device=self.device)
     for i in progress(range(0, len(images), batch_size), 'encoding photos', unit='batch', show=show and len(images) > batch_size):
         out[i:i+batch_size] = self.encode_prepared([self.prepare(o) for o in images[i:i+batch_size]])

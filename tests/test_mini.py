@@ -26,6 +26,13 @@ def test_protocol(encoder):
         assert v.shape == (1,512) and v.dtype == torch.float32 and not v.requires_grad
         assert abs(v.norm().item() - 1) > 1e-3   # not normalised
 
+@pytest.mark.parametrize('n', [-1, 0, 2.5])
+def test_batches_that_cannot_be(encoder, n):
+    "A negative size made no batch at all: vectors of whatever was in memory"
+    from capdec.embedding import chunks
+    for f in (lambda: encoder.encode_text(['a dog'], batch_size=n), lambda: encoder.encode_image([photo(30, 20)], batch_size=n), lambda: next(chunks([1], n))):
+        with pytest.raises(ValueError, match='batch_size'): f()
+
 def test_empty_lists(encoder):
     assert encoder.encode_text([]).shape == encoder.encode_image([]).shape == (0,512)
 
