@@ -195,14 +195,21 @@ def _several(images):
     "The photos that are named, folders and patterns taken apart; `None` where it is a single one"
     def names_many(o): return isinstance(o, (str,Path)) and not is_url(o) and ((p := Path(o).expanduser()).is_dir() or bool(set('*?[') & set(str(o))) and not p.exists())
     if names_many(images): return find_images(images)
-    if isinstance(images, (list,tuple)) or getattr(images, 'ndim', 3) == 4: return [p for o in images for p in (find_images(o) if names_many(o) else [o])]
+    if not isinstance(images, (list,tuple)) and getattr(images, 'ndim', 3) != 4: return None
+    out,lines = [],[]
+    for o in images:
+        try: out += find_images(o) if names_many(o) else [o]
+        except FileNotFoundError as e: lines.append(str(e)) # the others are still worth having
+    if lines and not out: raise FileNotFoundError(lines[0])
+    for o in lines: warnings.warn(o)
+    return out
 
 # %% ../nbs/09_captioner.ipynb #f96f6d12
 def _drawn(seed, num, method='beam', max_length=67, generator=None, **_):
     "A function that gives a photo the random numbers `(num, max_length)` for its captions"
     shape = [whole_number(k, v) for k,v in dict(num_captions=num, max_length=max_length).items()]
     whole_number('seed', seed, 0)
-    if method != 'sample': raise ValueError(f'seed {seed}: only method \'sample\' draws; {method} finds the same captions every time')
+    if method in ('beam','greedy'): raise ValueError(f'seed {seed}: only method \'sample\' draws; {method} finds the same captions every time')
     if generator: raise ValueError(f'seed {seed}: the generator has one already; give one of the two')
     def draw(im):
         photo = hashlib.sha256(f'{seed} {im.size}'.encode() + im.tobytes()).digest()
@@ -380,6 +387,9 @@ def train_on(self:Captioner,
     from capdec.training import TrainConfig,train
     c = Captioner.from_pretrained('mini') if self is None else self
     if not 0 <= mix < 1: raise ValueError(f'mix {mix}: must lie in 0..1, less than 1')
+    if out_dir is not None:
+        if not str(out_dir): raise ValueError('out_dir: is empty; name a folder')
+        out_dir = Path(out_dir).expanduser()
     steps,bs,seed = whole_number('steps', steps), whole_number('bs', bs), whole_number('seed', seed, 0)
     texts,cfg = _sentences(sentences),c.model.config
     if (n := len(set(texts))) < 10: warnings.warn(f'{n} different sentence{"s" if n > 1 else ""} to restyle on: the captioner will know little else; a hundred or more make a style')
@@ -398,7 +408,7 @@ def train_on(self:Captioner,
         grad_clip=1., mixed_precision='no', seed=seed, log_steps=20, checkpoint_steps=100)
     work = Path(out_dir)/'training' if out_dir else None
     losses = [o for _,o in train(new.model, (torch.cat([x, vectors]), texts + plain), config, work, prefix='model', save_every=steps, device=c.device.type if c.device.type != 'mps' else 'cpu', show=show)['steps']]
-    if losses and losses[-1] > .75*(guess := math.log(len(c.model.tokenizer))): warnings.warn(f'lr {lr}: a loss of {losses[-1]:.2f} nats per token is left, guessing has {guess:.2f}; the captioner cannot speak, try another lr such as 5e-4')
+    if losses and losses[-1] > .75*(guess := math.log(len(c.model.tokenizer))): warnings.warn(f'steps {steps}, lr {lr}: a loss of {losses[-1]:.2f} nats per token is left, guessing has {guess:.2f}; the captioner cannot speak, try more steps or another lr (usual: 300 and 5e-4)')
     new.model.to(c.device, next(c.model.parameters()).dtype).eval()
     if out_dir: new.save(out_dir); shutil.rmtree(work)
     return new

@@ -56,8 +56,8 @@ def _write(records, out, data, metrics=False):
     from capdec.store import store_captions
     return store_captions(records, out, _source(data))
 
-def _not_the_input(out, *inputs):
-    if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs): raise ValueError(f'--out {out}: is the file that is read; name another one')
+def _not_the_input(out, *inputs, flag='--out'):
+    if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs): raise ValueError(f'{flag} {out}: is the file that is read; name another one')
 
 def _said(path, what): print(f'{what}: {path}')
 
@@ -288,18 +288,24 @@ def _offset(flag, *folders):
     raise FileNotFoundError(f'--add_modality_offset: found none of {", ".join(OFFSETS)} in {", ".join(str(Path(d)) for d in (*folders, "."))}; name a file, or make one with `capdec offset`')
 
 # %% ../nbs/11_cli.ipynb #68b757f6
-def _model_for_training(pretrain_weights, lm, store, official, **config):
-    "A fresh captioner, or one that is trained on; `official`: what the shapes of an official checkpoint do not tell"
-    from dataclasses import fields,replace
+def _start(a):
+    "The captioner that is trained on, if any"
+    if not (name := a['pretrain_weights']): return None
+    from dataclasses import fields
+    from capdec.captioner import _model_folder
+    from capdec.model import CapDecConfig
+    from capdec.official import load_checkpoint
+    model = load_checkpoint(_model_folder(name) if name == 'mini' else name, **{k: a[k] for k in ('tokenizer','lm_heads') if a[k]})
+    _check_shape(model.config, **{f.name: a[f.name] for f in fields(CapDecConfig) if f.name in ('mapping_type','prefix_length','prefix_length_clip','num_layers') and a[f.name] != f.default})
+    if os.environ.get('RANK', '0') == '0': print(f'going on from {name}: mapper {model.config.mapping_type}, {model.config.prefix_length} prefix vectors', file=sys.stderr)
+    return model
+
+def _model_for_training(model, lm, store, **config):
+    "A fresh captioner where `model`, which is trained on, is none"
+    from dataclasses import replace
     from capdec.model import CapDecConfig,CaptionModel
     trained = dict(noise_variance=config.pop('noise_variance'), normalize_prefix=not config.pop('dont_norm'), only_prefix=config['only_prefix'])
-    if pretrain_weights:
-        from capdec.captioner import _model_folder
-        from capdec.official import load_checkpoint
-        model = load_checkpoint(_model_folder(pretrain_weights) if pretrain_weights == 'mini' else pretrain_weights, **official)
-        usual = {f.name: f.default for f in fields(CapDecConfig)}
-        _check_shape(model.config, **{k: v for k,v in config.items() if k != 'only_prefix' and v != usual[k]})
-        if os.environ.get('RANK', '0') == '0': print(f'going on from {pretrain_weights}: mapper {model.config.mapping_type}, {model.config.prefix_length} prefix vectors', file=sys.stderr)
+    if model:
         model.config = replace(model.config, encoder=store.meta.get('encoder') or model.config.encoder, **trained) # what it is trained on from now on
         return model.freeze_lm(config['only_prefix'])
     cfg = CapDecConfig(prefix_size=store.dim, encoder=store.meta.get('encoder'), **trained, **{k: v for k,v in config.items() if k != 'only_prefix'})
@@ -385,6 +391,7 @@ def _train(a):
     from capdec.core import write_json
     from capdec.training import train as fit
     (data,config),out = _train_config(a), Path(a['out_dir'])
+    start = _start(a) # what cannot be loaded is told before hours of embedding
     def load(encoder=None):
         one = lambda path, **kw: _training_data(path, out, a['clip_model_type'], a['device'], a['use_image_embedding_as_clipcap'], image_dir=a['image_dir'], encoder=encoder, **kw)
         return one(data, edit=(a['fix_gender_imbalance_mode'], a['gender_terms'], a['seed'])), one(a['val_pt'], split='val') if a['val_pt'] else None
@@ -395,7 +402,7 @@ def _train(a):
     if a['is_not_rn'] and store.dim != 512: raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
     offset = _offset(a['add_modality_offset'], Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(a['seed'])
-    model = _model_for_training(a['pretrain_weights'], a['lm'], store, {k: a[k] for k in ('tokenizer','lm_heads') if a[k]}, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
+    model = _model_for_training(start, a['lm'], store, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
     def note():
         if run.is_main_process: write_json(out/'train_commandline_args.txt', a)
     if not (out/'state.safetensors').exists(): note() # what a finished or interrupted run was told stays, should this one be refused
@@ -692,7 +699,7 @@ def _predict(a):
     a['out'] = _predictions_file(a)
     _not_the_input(a['out'], data, embeddings)
     kind = a['clip_model_type']
-    c = _captioner(a['checkpoint'], kind, a['device'], a['bridge'], a['memory'], a['dont_normalize_prefix'], encoder=not embeddings or bool(a['memory']) or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
+    c = _captioner(a['checkpoint'], kind, a['device'], '' if a['add_modality_offset'] else a['bridge'], a['memory'], a['dont_normalize_prefix'], encoder=not embeddings or bool(a['memory']) or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
     _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})
     if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
     records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict', a['split_seed']) if data else None
@@ -749,7 +756,10 @@ def _vectors_of(path, kind):
 def _image_and_text(images, texts):
     "Vectors and ids of images, and those of their captions"
     if not texts and images.endswith(('.pkl','.pickle')): return _official_vectors(images, 'image', 'text')
-    return _vectors_of(images, 'image'), _vectors_of(texts or images, 'text')
+    a,b = _vectors_of(images, 'image'), _vectors_of(texts or images, 'text')
+    of = [o.meta.get('encoder') for o,_ in (a, b) if hasattr(o, 'meta')]
+    if len({*of} - {None}) > 1: raise ValueError(f'{images}: vectors of {of[0]}, and {texts} those of {of[1]}; both must come from the same encoder')
+    return a,b
 
 def _some_captions(data, max_images, split, clip_model_type, device):
     "Vectors and image ids of the captions of the first images"
@@ -874,12 +884,14 @@ def evaluate(
 ):
     "BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore of predictions, and what their wording is like"
     from capdec.data import read_captions
-    from capdec.evaluation import NAMES,evaluate as score,style_measures,text_stats
+    from capdec.evaluation import NAMES,evaluate as score,spice_missing,style_measures,text_stats
     if bool(style) != bool(factual): raise ValueError('--style and --factual: the style is told from plain captions, so give both')
     if gallery and not images: raise ValueError('--gallery: needs --images, the photos')
-    asked = [o for m in metrics.split(',') for o in NAMES.get(m.strip().lower(), ())] + ['CLIPScore']*(bool(images) and clip_model_type != 'none') + ['style']*bool(style)
-    if gallery and by not in asked: raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from {", ".join(asked)}, or change --metrics')
-    for o in (out, gallery): _not_the_input(o, predictions, references)
+    for k,o in {'--out': out, '--gallery': gallery}.items(): _not_the_input(o, predictions, references, flag=k)
+    asked = [o for m in metrics.split(',') for o in NAMES.get(m.strip().lower(), ()) if o != 'SPICE' or not spice_missing()] + ['CLIPScore']*(bool(images) and clip_model_type != 'none') + ['style']*bool(style)
+    if not gallery and by != 'CIDEr': raise ValueError(f'--by {by}: says what is worst and best in --gallery; leave it out, or name that file')
+    if gallery and (known := {o.lower(): o for o in asked}.get(by.lower().replace('-', '_'))) is None: raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from {", ".join(asked)}, or change --metrics')
+    by = known if gallery else by
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
     for path in filter(None, (training, style, factual)): next(text(path), None)   # a missing file is told before anything is scored
     scores = score(predictions, references or None, metrics.split(','), None if split == 'all' else split)
@@ -1072,10 +1084,11 @@ def caption(
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
     from capdec.core import find_images,whole_number
     if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
-    for name,n in dict(batch_size=batch_size, num_captions=num_captions).items(): whole_number(f'--{name}', n)
+    for name,n in dict(batch_size=batch_size, num_captions=num_captions, beam_size=beam_size, style_steps=style_steps).items(): whole_number(f'--{name}', n)
+    if not 0 <= style_mix < 1: raise ValueError(f'--style_mix {style_mix}: must lie in 0..1, less than 1')
     if exif and num_captions > 1 and not (out or sidecar): raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the others')
     if seed is not None: whole_number('--seed', seed, 0)
-    if seed is not None and method != 'sample': raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
+    if seed is not None and method in ('beam','greedy'): raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
     if odd := next((k for k,v in dict(style_steps=style_steps, style_mix=style_mix).items() if not style and v != _usual(k)), ''): raise ValueError(f'--{odd}: belongs to --style, which names what to restyle on')
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     paths = find_images(sources, empty=empty)

@@ -261,6 +261,7 @@ def find_images(
     out,lines = {},[]
     for s in ([sources] if isinstance(sources, (str,Path)) else sources):
         if is_url(s): out[s] = None; continue
+        if not str(s): lines.append("a photo without a name (this folder is '.')"); continue
         p = Path(s).expanduser()
         if p.is_dir():
             found,closed = _in_folder(p, recursive)

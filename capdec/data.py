@@ -10,7 +10,7 @@ __all__ = ['KARPATHY_SPLITS', 'PARTS', 'STYLES', 'CAPTION_COLUMNS', 'IMAGE_COLUM
            'dataset_mode', 'read_dataset', 'verify_source', 'counts_table', 'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
-import contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,pickle,re,tarfile,warnings,zipfile,zlib
+import bz2,contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,lzma,pickle,re,shutil,tarfile,tempfile,warnings,zipfile,zlib
 from collections import Counter
 from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
@@ -22,26 +22,44 @@ from .core import IMAGE_SUFFIXES,atomic_path,json_text,read_json,unescape_name
 def _magic(path):
     with open(path, 'rb') as f: return f.read(4)
 
+def _unzipped(f):
+    "The content of a file that may be compressed (gzip, bzip2, xz)"
+    head = f.peek(10)[:10]
+    if head[:2] == b'\x1f\x8b': return gzip.GzipFile(fileobj=f)
+    if head[:3] == b'BZh' and head[4:] == b'1AY&SY': return bz2.BZ2File(f)
+    return lzma.LZMAFile(f) if head[:6] == b'\xfd7zXZ\0' else f
+
 def _is_tar(path):
     with open(path, 'rb') as f:
-        try: head = (gzip.GzipFile(fileobj=f) if f.peek(2)[:2] == b'\x1f\x8b' else f).read(512)
-        except (EOFError, OSError, zlib.error): return False # damaged: whoever reads it says so
+        try: head = _unzipped(f).read(512)
+        except (*_BROKEN, OSError): return False # damaged: whoever reads it says so
     return head[257:262] == b'ustar'
 
+@functools.lru_cache(1)
+def _tar(path, size, time):
+    "A tar archive and its files by name; its compression is taken off once, so that each file can be gone to"
+    with open(path, 'rb') as f:
+        plain = tempfile.TemporaryFile()
+        shutil.copyfileobj(_unzipped(f), plain, 1<<20)
+    plain.seek(0)
+    t = tarfile.open(fileobj=plain)
+    return t,{o.name.removeprefix('./'): o for o in t if o.isfile()}
+
+def _tar_of(path): s = Path(path).stat(); return _tar(str(path), s.st_size, s.st_mtime_ns)
+
 def _is_archive(path):
-    "A zip archive, or a tar archive, gzipped or not?"
+    "A zip archive, or a tar archive, compressed or not?"
     path = Path(path)
     return path.is_file() and (_magic(path) == b'PK\3\4' or _is_tar(path))
 
-_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError) # what damaged archives raise
+_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError) # what damaged archives raise
 def _damaged(path, e): return ValueError(f'{path}: damaged archive ({e}); download it again')
 
 def _members(path):
     "Names of the files in an archive or below a folder"
     if path.is_dir(): return sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
     try:
-        if _is_tar(path):
-            with tarfile.open(path) as t: return sorted(o.name.removeprefix('./') for o in t if o.isfile())
+        if _is_tar(path): return sorted(_tar_of(path)[1])
         with zipfile.ZipFile(path) as z: return sorted(o for o in z.namelist() if not o.endswith('/'))
     except _BROKEN as e: raise _damaged(path, e) from None
 
@@ -70,7 +88,7 @@ def _locate(path, pattern):
 
 @contextlib.contextmanager
 def open_binary(
-    path:str|Path, # A file, `.gz` file, zip or tar archive, folder, or a path that goes on inside an archive
+    path:str|Path, # A file, plain or compressed (`.gz`, `.bz2`, `.xz`), zip or tar archive, folder, or a path that goes on inside an archive
     pattern:str='*', # Which member of an archive or folder is meant, `|` between alternatives in order of preference
 ): # Context manager that yields a binary file
     "Open a file wherever it lies; a damaged archive is one clear line"
@@ -79,15 +97,16 @@ def open_binary(
         with contextlib.ExitStack() as stack:
             if member is None: f = open(where, 'rb')
             elif where.is_dir(): f = open(where/member, 'rb')
-            elif member not in (names := _members(where)): raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds {", ".join(names[:6])}')
-            elif _is_tar(where):
-                t = stack.enter_context(tarfile.open(where))
-                f = t.extractfile(next(o for o in t if o.isfile() and o.name.removeprefix('./') == member))
-            else: f = stack.enter_context(zipfile.ZipFile(where)).open(member)
+            else:
+                z,names = _tar_of(where) if _is_tar(where) else ((z := stack.enter_context(zipfile.ZipFile(where))), {o.filename: o for o in z.infolist()})
+                if member not in names: raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds {", ".join(list(names)[:6])}')
+                f = (z.open if isinstance(z, zipfile.ZipFile) else z.extractfile)(names[member])
             f = stack.enter_context(io.BufferedReader(f))
-            if f.peek(2)[:2] == b'\x1f\x8b': f = stack.enter_context(gzip.GzipFile(fileobj=f))
+            if (plain := _unzipped(f)) is not f: f = stack.enter_context(plain)
             yield f
     except _BROKEN as e: raise _damaged(path, e) from None
+    except OSError as e:
+        raise (_damaged(path, e) if str(e) == 'Invalid data stream' else e) from None # bzip2's words
     except (RuntimeError, NotImplementedError) as e: # what zipfile raises for a password and for unknown compression
         if not isinstance(e, NotImplementedError) and 'password' not in str(e): raise
         raise ValueError(f'{path}: this archive cannot be opened ({e})') from None
@@ -265,9 +284,10 @@ def _list_beside(path, split):
     "The list of a part's images in the same folder or archive as a token file"
     name = f"*{'dev' if split == 'val' else split}Images.txt"
     where,member = (Path(path), '') if Path(path).is_dir() or _is_archive(path) else _locate(path, '*')
-    if member is not None: return where/_find_member(where, name)
-    if found := sorted(where.parent.glob(name)): return found[0]
-    raise FileNotFoundError(f'{where.parent}: nothing in it is named like {name}')
+    with contextlib.suppress(FileNotFoundError):
+        if member is not None: return where/_find_member(where, name)
+        if found := sorted(where.parent.glob(name)): return found[0]
+    raise FileNotFoundError(f"{path}: there is no list of the part's photos with it ({name}). Flickr8k_text.zip has the lists; Flickr30k publishes its parts in dataset_flickr30k.json alone, and all of its captions are flickr30k-tokens (--dataset_mode)")
 
 def _listed(path, split):
     "`split`, where a list says which images of a token file belong to it"

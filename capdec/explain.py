@@ -15,8 +15,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from .captioner import Captioner,_sentences
-from .core import open_image,whole_number
+from .captioner import Captioner,_drawn,_open,_sentences
+from .core import whole_number
 from .decoding import Caption,generate
 from .evaluation import caption_words
 from .model import CaptionModel
@@ -99,13 +99,15 @@ def explain(self:Captioner,
     image, # Whatever `open_image` takes
     n:int=5, # Nearest sentences
     sentences:list|str|Path|None=None, # Corpus to search, a list or a file of captions (default: the captioner's memory; the bundled captioner has the bundled corpus)
+    seed:int|None=None, # Of method 'sample', as when captioning
     **kwargs, # For `decoding.generate`: beam_size, prompt, min_words, ...
 )->Explanation: # Plain data (`.data()`) and a picture (`.plot()`)
     "What the caption of a photo goes by"
     whole_number('n', n, 0)
-    im = open_image(image)
+    if isinstance(im := _open(image), Exception): raise im
     with torch.inference_mode(): seen = normalise(self.encoder.encode_image([im], show=False).float()).to(self.device)
     x = self.bridge(seen) if self.model.config.normalize_prefix else self.embed([im])
+    if seed is not None: kwargs['uniform'] = _drawn(seed, 1, **kwargs)(im)[None]
     best = generate(self.model, x, normalize=False, **kwargs)[0][0]
     if sentences is not None:
         corpus = _sentences(sentences)

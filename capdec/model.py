@@ -398,7 +398,7 @@ def save(self:CaptionModel,
     from safetensors.torch import save_file
     from capdec import __version__
     if folder == '': raise ValueError("folder '': has no name; name the folder to save to")
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder}: is a file, a folder was expected')
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
@@ -534,7 +534,7 @@ def _official_lm(state, lm_heads, source):
     except KeyError as e: raise ValueError(f'{source}: lacks gpt.{e.args[0]}; an official checkpoint holds a GPT-2 and a mapper') from None
     depth = _depth(state, 'transformer.h.')
     heads = lm_heads or h//64
-    if not heads or h%heads: raise ValueError(f'{source}: a GPT-2 of width {h}; its number of attention heads cannot be read off the shapes, pass lm_heads (--lm_heads of capdec predict and capdec convert)')
+    if not heads or h%heads: raise ValueError(f'{source}: a GPT-2 of width {h}; its number of attention heads {f"is not {heads}" if heads else "cannot be read off the shapes"}, pass lm_heads (--lm_heads of capdec predict, train and convert)')
     inner = state.get('transformer.h.0.mlp.c_fc.bias')
     tied = torch.equal(state.get('lm_head.weight', state['transformer.wte.weight']), state['transformer.wte.weight'])
     return _build_lm({'model_type':'gpt2', 'vocab_size':v, 'n_embd':h, 'n_layer':depth, 'n_head':heads, 'n_positions':n,

@@ -52,7 +52,8 @@ def find_weights(
     name:str|Path, # A published name such as 'capdec-coco-0.015', or anything else that names a captioner
 ): # Path of a file or folder for a published name (downloaded when it must be); anything else as it is
     "Where the weights with a published name are"
-    name = str(name)
+    name = os.path.expanduser(name)
+    if not name: raise ValueError('no captioner is named: give a folder, a file, a published name or an id on the hub')
     if Path(name).exists() or name not in PUBLISHED:
         if re.fullmatch(r'capdec-coco-[\d.]+', name) and not Path(name).exists(): raise ValueError(f'{name}: not published under this name; there are {", ".join(PUBLISHED)} (the folder of all nine: https://drive.google.com/drive/folders/{DRIVE_FOLDER})')
         return name

@@ -7,13 +7,13 @@ __all__ = ['PIECE', 'TEXT_COLUMNS', 'split_sentences', 'count_words', 'read_line
            'read_open_text', 'mix']
 
 # %% ../nbs/07_open_text.ipynb #430bf7be
-import contextlib,csv,gzip,hashlib,io,random,re,warnings
+import contextlib,csv,hashlib,io,random,re,warnings
 from collections import Counter
 from dataclasses import dataclass,field
 from itertools import chain,islice
 from pathlib import Path
 
-from .data import _members,open_binary
+from .data import _is_archive,_members,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
 def _check_language(language):
@@ -60,15 +60,12 @@ def _unquote(line):
 @contextlib.contextmanager
 def _opened(path, encoding):
     "A text file, plain, .gz or in an archive, opened for reading; errors of its encoding name the file"
-    path,how = Path(path), dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
+    how = dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
     try:
-        with contextlib.ExitStack() as stack:
-            if path.exists(): yield stack.enter_context((gzip.open if path.suffix.lower() == '.gz' else open)(path, 'rt', **how))
-            else: yield stack.enter_context(io.TextIOWrapper(stack.enter_context(open_binary(path)), **how))
+        with open_binary(path) as f, io.TextIOWrapper(f, **how) as text: yield text
     except UnicodeDecodeError as e:
         raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its encoding, for example encoding="cp1252" (--encoding cp1252 of capdec open-text)') from None
     except LookupError: raise ValueError(f'encoding {encoding!r}: unknown; use for example utf-8, utf-16 or cp1252') from None
-    except (gzip.BadGzipFile, EOFError) as e: raise ValueError(f'{path}: damaged .gz file ({e})') from None
 
 def _lines(path, encoding):
     "Lines of a text file without their ends; very long ones in pieces, `(piece, does the line end here)`"
@@ -124,7 +121,7 @@ def _files(source):
     for s in ([source] if isinstance(source, (str,Path)) else source):
         p = Path(s)
         suffix = Path(p.name.lower().removesuffix('.gz')).suffix
-        if p.is_dir() or suffix in ('.zip','.tar','.tgz') and p.exists(): yield from _inside(p)
+        if p.is_dir() or p.is_file() and suffix not in _NOT_TEXT and _is_archive(p): yield from _inside(p)
         elif suffix in _NOT_TEXT: raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder, .zip or .tar of them')
         else: yield p
 

@@ -32,7 +32,27 @@ def test_a_folder_without_a_name_is_not_this_folder(mini, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     for o in (mini, mini.model):
         with pytest.raises(ValueError, match="folder '': has no name"): o.save('')
-    assert list(tmp_path.iterdir()) == []
+    Image.new('RGB', (40, 30), 'navy').save(tmp_path/'a.jpg')
+    with pytest.raises(FileNotFoundError, match='a photo without a name'): mini('')
+    with pytest.raises(ValueError, match='no captioner is named'): Captioner.from_pretrained('')
+    with pytest.raises(ValueError, match='out_dir: is empty'): mini.train_on(['A dog.'], out_dir='')
+    assert [o.name for o in tmp_path.iterdir()] == ['a.jpg']
+
+def test_the_home_folder(mini, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.chdir(tmp_path)
+    assert mini.save('~/mine') == tmp_path/'mine' and not (tmp_path/'~').exists()
+    assert Captioner.from_pretrained('~/mine', 'cpu', encoder=False).model.config == mini.model.config
+
+def test_a_list_is_not_lost_for_an_empty_folder(mini, tmp_path):
+    (tmp_path/'empty').mkdir(); Image.new('RGB', (40, 30), 'navy').save(tmp_path/'a.jpg')
+    with pytest.warns(UserWarning, match='empty: no images in this folder'): got = mini([tmp_path/'empty', tmp_path/'a.jpg'])
+    assert got == [mini(tmp_path/'a.jpg')]
+    with pytest.raises(FileNotFoundError, match='no images in this folder'): mini([tmp_path/'empty'])
+
+def test_what_a_seed_says_can_be_explained(mini, tmp_path):
+    Image.new('RGB', (40, 30), 'navy').save(tmp_path/'a.jpg')
+    said = {s: mini(tmp_path/'a.jpg', method='sample', seed=s) for s in (1, 2, 3)}
+    assert len(set(said.values())) > 1 and all(mini.explain(tmp_path/'a.jpg', 0, method='sample', seed=s).caption == t for s, t in said.items())
 
 def test_damaged_bridge(remembering):
     f, t = remembering/'bridge.safetensors', remembering/'memory.txt'

@@ -340,8 +340,10 @@ def test_vectors_of_the_other_kind_are_refused(album, tmp_path):
 def test_pretrained_captioner_notes_the_new_training():
     from types import SimpleNamespace
     from capdec.cli import _model_for_training
+    from capdec.core import package_file
+    from capdec.model import CaptionModel
     store = SimpleNamespace(meta=dict(encoder='another'), dim=0)
-    m = _model_for_training('mini', 'mini', store, {}, mapping_type='mlp', prefix_length=40, prefix_length_clip=40, num_layers=8, only_prefix=True, noise_variance=.25, dont_norm=True)
+    m = _model_for_training(CaptionModel.from_pretrained(package_file('models', 'mini', 'captioner')), 'mini', store, mapping_type='mlp', prefix_length=40, prefix_length_clip=40, num_layers=8, only_prefix=True, noise_variance=.25, dont_norm=True)
     assert (m.config.encoder, m.config.noise_variance, m.config.normalize_prefix, m.config.only_prefix) == ('another', .25, False, True)
     assert not any(p.requires_grad for p in m.lm.parameters())
 
@@ -565,7 +567,7 @@ def test_evaluate_measures_style_and_draws(tmp_path):
     lines = [f'a {c} {a} {v}' for c in ('red', 'big', 'old') for a in ('dog', 'cat', 'man') for v in ('runs', 'sleeps')]
     (tmp_path/'plain.txt').write_text('\n'.join(lines) + '\n'); (tmp_path/'fond.txt').write_text('\n'.join(f'{o}, full of joy' for o in lines) + '\n')
     args = ['evaluate', 'p.json', '--references', 'refs.json', '--metrics', 'rouge', '--out', 's.json']
-    r = capdec(*args, '--style', 'fond.txt', '--factual', 'plain.txt', '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'ROUGE_L', '--training', 'plain.txt', cwd=tmp_path, ok=True)
+    r = capdec(*args, '--style', 'fond.txt', '--factual', 'plain.txt', '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'rouge-l', '--training', 'plain.txt', cwd=tmp_path, ok=True)
     s = json.loads((tmp_path/'s.json').read_text())
     assert s['text']['judge_accuracy'] > .9 and s['text']['vocabulary'] >= 12 and s['text']['novel'] == 1 and 'style_shown' in r.stdout
     style = {o['image_id']: o['style'] for o in s['per_image']}
@@ -573,7 +575,8 @@ def test_evaluate_measures_style_and_draws(tmp_path):
     assert Image.open(tmp_path/'g.png').width > 100
     for more, why in ((['--style', 'gone.txt', '--factual', 'plain.txt'], 'gone.txt'), (['--style', 'fond.txt'], 'give both'), (['--gallery', 'g.png'], 'needs --images'), (['--training', 'gone.txt'], 'gone.txt')):
         assert why in one_line(capdec(*args, *more, cwd=tmp_path, ok=False))[0]
-    assert 'is not among what is scored' in one_line(capdec(*args, '--images', '.', '--clip_model_type', 'none', '--gallery', 'g.png', '--by', 'CIDEr', cwd=tmp_path, ok=False))[0]
+    for more, why in ((['--gallery', 'g.png', '--by', 'CIDEr'], 'is not among what is scored'), (['--gallery', 'g.png', '--by', 'SPICE'], 'is not among what is scored'), (['--by', 'ROUGE_L'], 'in --gallery; leave it out'), (['--gallery', args[1]], f'--gallery {args[1]}: is the file')):
+        assert why in one_line(capdec(*args, '--images', '.', '--clip_model_type', 'none', *more, cwd=tmp_path, ok=False))[0]
 
 def test_image_start_then_text(tmp_path):
     "The README's road: first with images, then on open text; what a captioner was trained on decides whether it keeps its bridge"

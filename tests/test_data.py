@@ -210,9 +210,9 @@ def test_gz_zip_and_gz_in_zip_read_the_same(tmp_path):
         z.writestr('a.json', '[]')
         z.writestr('b.json.gz', gzip.compress(raw))
     (tmp_path/'deep').mkdir(); (tmp_path/'deep'/'c.json').write_bytes(raw)
-    for name, mode in (('one.tar', 'w'), ('one.tar.gz', 'w:gz'), ('one.tgz', 'w:gz')):
+    for name, mode in (('one.tar', 'w'), ('one.tar.gz', 'w:gz'), ('one.tgz', 'w:gz'), ('one.tar.bz2', 'w:bz2'), ('one.tar.xz', 'w:xz')):
         with tarfile.open(tmp_path/name, mode) as t: t.add(tmp_path/'deep', './deep')
-    for p in ('c.json', 'c.json.gz', 'one.zip', 'one.zip/deep/c.json', 'two.zip/b.json.gz', 'one.tar', 'one.tar.gz', 'one.tgz', 'one.tar.gz/deep/c.json'): assert list(read_captions(tmp_path/p)) == RECORDS, p
+    for p in ('c.json', 'c.json.gz', 'one.zip', 'one.zip/deep/c.json', 'two.zip/b.json.gz', 'one.tar', 'one.tar.gz', 'one.tgz', 'one.tar.bz2', 'one.tar.xz', 'one.tar.gz/deep/c.json'): assert list(read_captions(tmp_path/p)) == RECORDS, p
     for p in ('one.zip', 'one.tar.gz'):
         with pytest.raises(FileNotFoundError, match='no such member; it holds .*deep/c.json'): list(read_captions(tmp_path/p/'other.json'))
 
@@ -223,10 +223,10 @@ def test_damaged_archives(tmp_path):
     (tmp_path/'cut.gz').write_bytes(gzip.compress(raw)[:-30])
     with zipfile.ZipFile(tmp_path/'ok.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('c.json', raw)
     (tmp_path/'cut.zip').write_bytes((tmp_path/'ok.zip').read_bytes()[:-40])
-    for mode in ('w', 'w:gz'):
+    for mode in ('w', 'w:gz', 'w:bz2'):
         with tarfile.open(tmp_path/'ok.tar', mode) as t: t.add(tmp_path/'c.json', 'c.json')
         (tmp_path/f'cut{len(mode)}.tar').write_bytes((raw := (tmp_path/'ok.tar').read_bytes())[:len(raw)//2])
-    for name in ('cut.gz', 'cut.zip', 'cut1.tar', 'cut4.tar'):
+    for name in ('cut.gz', 'cut.zip', 'cut1.tar', 'cut4.tar', 'cut5.tar'):
         with pytest.raises(ValueError, match='damaged archive'): list(read_captions(tmp_path/name))
 
 
@@ -523,3 +523,15 @@ def test_token_files_are_counted(tmp_path):
         row, = verify_source(path, name)
         assert (row['images'], row['captions'], row['verdict']) == (2, 3, 'differs') and row['expected_captions'] == SOURCES[name].counts['all'][1]
         assert [r['caption'] for r in read_dataset(name, path)] == ['A dog .', 'A dog runs .', 'A cat .']
+    with pytest.raises(FileNotFoundError, match='dataset_flickr30k.json'): list(read_dataset('flickr30k/train', tmp_path/'flickr30k.tar.gz'))
+
+def test_an_archive_of_many_files_is_gone_through_once(tmp_path):
+    "Not a whole archive for each of its files"
+    from capdec.data import _tar, open_text
+    (tmp_path/'a.txt').write_text('A dog runs.')
+    with tarfile.open(tmp_path/'many.tar.gz', 'w:gz') as t:
+        for i in range(300): t.add(tmp_path/'a.txt', f'{i}.txt')
+    before = _tar.cache_info().misses
+    for i in range(300):
+        with open_text(tmp_path/'many.tar.gz'/f'{i}.txt') as f: assert f.read() == 'A dog runs.'
+    assert _tar.cache_info().misses == before+1

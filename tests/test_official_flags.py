@@ -249,6 +249,7 @@ def test_offset_and_bridger(lab, predicted):
     assert 'capdec bridger' in predicted('--modality_bridger', ok=False).error[0]
     save_bridge(lab.base.out/'bridger.safetensors', net)
     same(predicted('--modality_bridger').seen.x, expected)
+    same(predicted('--add_modality_offset', lab.dir/'o.npz', '--bridge', 'offset').seen.x, predicted('--add_modality_offset', lab.dir/'o.npz').seen.x)
     for other in (('--modality_bridger', lab.dir/'official_bridge.pt'), ('--bridge', 'none'), ('--bridge', 'memory')): # neither is dropped in silence
         assert 'two ways across the gap' in predicted('--add_modality_offset', lab.dir/'o.npz', *other, ok=False).error[0]
     assert 'two ways across the gap' in predicted('--modality_bridger', lab.dir/'official_bridge.pt', '--bridge', 'none', ok=False).error[0]
@@ -390,6 +391,8 @@ def test_golden_decoder_checkpoint_there_and_back(golden, shared, tmp_path, monk
     args = ['train', '--data', store, '--out_dir', tmp_path/'run', '--max_steps', 1, '--bs', 4, '--lr', 1e-12, '--device', 'cpu', '--pretrain_weights']
     capdec(*args, tmp_path/'d.pt', '--lm_heads', 4, '--tokenizer', shared/'data'/'gpt2_bpe', ok=True)
     torch.testing.assert_close(weights(CaptionModel.from_pretrained(tmp_path/'run'/'coco_prefix_latest')), weights(model), atol=1e-6, rtol=0)
+    for given, says in (([], 'heads cannot be read off the shapes'), (['--lm_heads', 5], 'is not 5')):
+        assert says in one_line(capdec(*args[:4], 'early', *args[5:], tmp_path/'d.pt', '--tokenizer', shared/'data'/'gpt2_bpe', *given, cwd=tmp_path, ok=False))[0] and not (tmp_path/'early').exists() # before anything is embedded
     for start, says in ((['mini'], 'says lm_heads itself'), ([''], 'belongs to official --pretrain_weights')): assert says in one_line(capdec(*args, *start, '--lm_heads', 4, '--restart', ok=False))[0]
 
 def test_official_loss_of_training_is_the_golden_one(golden, shared):
@@ -441,6 +444,10 @@ def test_noise_offset_and_bridger_of_a_pickle(lab, tmp_path):
     same(load_offset(tmp_path/'o.safetensors'), modality_centres(lab.a.image[:10], lab.a.text[:10])['offset_to_add_in_training'])
     r = capdec('bridger', lab.a.path, '--epochs', 2, '--num_layers', 3, '--lr', 1, '--out', tmp_path/'b.safetensors', '--device', 'cpu', ok=True)
     assert '45 pairs' in r.stdout and len(load_bridge(tmp_path/'b.safetensors').layers) == 3
+    from capdec.store import EmbeddingStore
+    for k, encoder in (('i', 'one'), ('t', 'another')):
+        with EmbeddingStore.create(tmp_path/k, 4, dict(encoder=encoder, kind=dict(i='image', t='text')[k])) as s: s.append([dict(image_id=1, caption='a dog', id=1)], torch.ones(1, 4))
+    for verb in ('offset', 'bridger'): assert 'must come from the same encoder' in one_line(capdec(verb, tmp_path/'i', '--texts', tmp_path/'t', '--out', tmp_path/'x.safetensors', ok=False))[0]
     for args in (('offset', '--rows', -5), ('bridger', '--epochs', 0), ('bridger', '--bs', 0)): assert f'{args[1]} {args[2]}: at least' in one_line(capdec(args[0], lab.a.path, *args[1:], '--out', tmp_path/'x.npz', ok=False))[0]
 
 def test_noise_of_real_clip_vectors(golden):
