@@ -38,11 +38,11 @@ def _is_tar(path):
 @functools.lru_cache(1)
 def _tar(path, size, time):
     "A tar archive and its files by name; its compression is taken off once, so that each file can be gone to"
-    with open(path, 'rb') as f:
-        plain = tempfile.TemporaryFile()
-        shutil.copyfileobj(_unzipped(f), plain, 1<<20)
-    plain.seek(0)
-    t = tarfile.open(fileobj=plain)
+    f = open(path, 'rb')
+    if (content := _unzipped(f)) is not f:
+        with f: plain = tempfile.TemporaryFile(); shutil.copyfileobj(content, plain, 1<<20)
+        f = plain; f.seek(0)
+    t = tarfile.open(fileobj=f)
     return t,{o.name.removeprefix('./'): o for o in t if o.isfile()}
 
 def _tar_of(path): s = Path(path).stat(); return _tar(str(path), s.st_size, s.st_mtime_ns)

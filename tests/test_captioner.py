@@ -50,6 +50,7 @@ def test_a_list_is_not_lost_for_an_empty_folder(mini, tmp_path):
     with pytest.raises(FileNotFoundError, match='no images in this folder'): mini([tmp_path/'empty'])
 
 def test_what_a_seed_says_can_be_explained(mini, tmp_path):
+    import capdec.explain  # noqa: F401 (adds the method)
     Image.new('RGB', (40, 30), 'navy').save(tmp_path/'a.jpg')
     said = {s: mini(tmp_path/'a.jpg', method='sample', seed=s) for s in (1, 2, 3)}
     assert len(set(said.values())) > 1 and all(mini.explain(tmp_path/'a.jpg', 0, method='sample', seed=s).caption == t for s, t in said.items())
