@@ -890,8 +890,8 @@ def evaluate(
     for k,o in {'--out': out, '--gallery': gallery}.items(): _not_the_input(o, predictions, references, flag=k)
     asked = [o for m in metrics.split(',') for o in NAMES.get(m.strip().lower(), ()) if o != 'SPICE' or not spice_missing()] + ['CLIPScore']*(bool(images) and clip_model_type != 'none') + ['style']*bool(style)
     if not gallery and by != 'CIDEr': raise ValueError(f'--by {by}: says what is worst and best in --gallery; leave it out, or name that file')
-    if gallery and (known := {o.lower(): o for o in asked}.get(by.lower().replace('-', '_'))) is None: raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from {", ".join(asked)}, or change --metrics')
-    by = known if gallery else by
+    known = {o.lower(): o for o in asked}.get(by.lower().replace('-', '_'))
+    if gallery and not known: raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from {", ".join(asked)}, or change --metrics')
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
     for path in filter(None, (training, style, factual)): next(text(path), None)   # a missing file is told before anything is scored
     scores = score(predictions, references or None, metrics.split(','), None if split == 'all' else split)
@@ -904,7 +904,7 @@ def evaluate(
     if images and clip_model_type != 'none': _clip_score(scores, photos, clip_model_type, device)
     print(scores)
     if out: scores.save(out); _said(out, 'scores')
-    if gallery: _worst_and_best(scores, dict(zip(ids, photos)), by, gallery)
+    if gallery: _worst_and_best(scores, dict(zip(ids, photos)), known, gallery)
 
 # %% ../nbs/11_cli.ipynb #b3c2e857
 def _write_captions(out, results, num_captions):

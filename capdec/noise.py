@@ -127,6 +127,7 @@ def distance_stats(
 # %% ../nbs/03_noise_injection.ipynb #6454fc74
 def _centre(x):
     "Mean of the normalised vectors of a tensor or a store"
+    if not len(x): raise ValueError('no vectors to take the mean of')
     rows = (lambda i: x[i].float()) if isinstance(x, Tensor) else x.vectors
     total = sum(normalise(rows(slice(i, min(i+16_384, len(x))))).double().sum(0) for i in range(0, len(x), 16_384))
     return (total/len(x)).float()

@@ -101,3 +101,8 @@ def test_weights_of_a_bridge_that_would_run_code_are_refused(tmp_path):
     torch.save({'layers.0.weight': Evil()}, tmp_path/'evil.pt')
     with pytest.raises(ValueError, match='refused, since loading it could run code$'): load_bridge(tmp_path/'evil.pt')
     assert not (tmp_path/'ran').exists()
+
+def test_the_mean_of_nothing_is_refused():
+    from capdec.noise import modality_centres
+    for pair in ((torch.empty(0, 4), torch.ones(2, 4)), (torch.ones(2, 4), torch.empty(0, 4))):
+        with pytest.raises(ValueError, match='no vectors'): modality_centres(*pair)
