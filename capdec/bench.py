@@ -31,10 +31,12 @@ from .training import TrainConfig,train
 from .captioner import Captioner
 
 # %% ../nbs/14_benchmark.ipynb #456979bb
-TOWERS = {'RN50x4': dict(embed_dim=640, transformer_width=640, transformer_heads=10, transformer_layers=12), # Text towers of OpenAI's CLIPs
+# Text towers of OpenAI's CLIPs
+TOWERS = {'RN50x4': dict(embed_dim=640, transformer_width=640, transformer_heads=10, transformer_layers=12),
     'ViT-B/32': dict(embed_dim=512, transformer_width=512, transformer_heads=8, transformer_layers=12),
     'tiny': dict(embed_dim=16, transformer_width=64, transformer_heads=1, transformer_layers=2)}
-VISION = {'ViT-B/32': dict(image_resolution=224, vision_layers=12, vision_width=768, vision_patch_size=32), # Image towers
+# Image towers
+VISION = {'ViT-B/32': dict(image_resolution=224, vision_layers=12, vision_width=768, vision_patch_size=32),
     'rn': dict(image_resolution=64, vision_layers=(1,1,1,1), vision_width=8, vision_patch_size=None),
     'vit': dict(image_resolution=64, vision_layers=2, vision_width=64, vision_patch_size=16)}
 
@@ -50,7 +52,9 @@ def random_clip(
     torch.manual_seed(seed)
     model = CLIP(**TOWERS[text], **VISION[image], context_length=77, vocab_size=49408)
     with torch.no_grad():
-        for p in model.parameters(): p += 0.01*torch.randn_like(p)     # so that biases and norms matter
+        # so that biases and norms matter
+        for p in model.parameters():
+            p += 0.01*torch.randn_like(p)
     return model.eval()
 
 # %% ../nbs/14_benchmark.ipynb #369c91d1
@@ -121,8 +125,10 @@ def plain_train(
     "One epoch: batches in random order, everything padded, the loss asked for at every step"
     dev,ids = model.device,model.encode(captions)
     tokens,mask = padded_to(ids, pad_to or official_max_tokens([len(o) for o in ids]))
-    opt = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=lr, eps=1e-6, weight_decay=0., foreach=False, fused=False)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tokens, mask, vectors.float()), bs, shuffle=True)
+    opt = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=lr, eps=1e-6, weight_decay=0.,
+        foreach=False, fused=False)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tokens, mask, vectors.float()), bs,
+        shuffle=True)
     losses = []
     model.train()
     for t,m,x in loader:
@@ -145,7 +151,8 @@ def _end_sentences(model, length, seed=0):
     head,k,table = model.lm.lm_head.weight,model.config.prefix_length,model.lm.transformer.wpe.weight
     head.normal_(0, 5/head.shape[1]**.5)
     stop = head[model.tokenizer('.', add_special_tokens=False)['input_ids'][-1]]
-    for layer in model.mapper.transformer.layers: layer.attn.project.weight.mul_(4)
+    for layer in model.mapper.transformer.layers:
+        layer.attn.project.weight.mul_(4)
     table += F.relu(torch.arange(len(table)) - k - length/2)[:,None]*0.007*head.shape[1]**.5*stop/stop.norm()
     return model
 
@@ -161,7 +168,8 @@ def random_captioner(
     torch.manual_seed(seed)
     lm = {**GPT2, **(lm or {}), 'tie_word_embeddings':not length}
     lm['vocab_size'] = max(len(tokenizer), lm['vocab_size'])
-    model = CaptionModel.create(CapDecConfig(**kwargs), (GPT2LMHeadModel(GPT2Config(**lm, bos_token_id=None, eos_token_id=None)), tokenizer)).eval()
+    model = CaptionModel.create(CapDecConfig(**kwargs),
+        (GPT2LMHeadModel(GPT2Config(**lm, bos_token_id=None, eos_token_id=None)), tokenizer)).eval()
     return _end_sentences(model, length) if length else model
 
 # %% ../nbs/14_benchmark.ipynb #b60dac8c
@@ -177,10 +185,12 @@ def plain_beam_search(
     "CapDec's rule by the letter: full scores of all continuations, everything computed anew at each step"
     words,dev,kind = model.lm.get_input_embeddings(),prefix.device,prefix.dtype
     stops = torch.tensor(model.stop_ids if stop_ids is None else stop_ids, device=dev)
-    tokens,length,stopped = None,torch.ones(beam_size, dtype=kind, device=dev),torch.zeros(beam_size, dtype=torch.bool, device=dev)
+    tokens,length,stopped = None,torch.ones(beam_size, dtype=kind, device=dev),torch.zeros(beam_size, dtype=torch.bool,
+        device=dev)
     for t in range(max_length):
         x = prefix[None] if tokens is None else torch.cat([prefix.expand(beam_size, -1, -1), words(tokens)], 1)
-        lp = (model.lm(inputs_embeds=x, use_cache=False).logits[:, -1].to(kind)/temperature).log_softmax(-1)      # (beams, v)
+        # (beams, v)
+        lp = (model.lm(inputs_embeds=x, use_cache=False).logits[:, -1].to(kind)/temperature).log_softmax(-1)
         if tokens is None:
             total,new = lp[0].topk(beam_size)
             tokens = new[:, None]
@@ -193,7 +203,8 @@ def plain_beam_search(
             tokens,length,stopped = torch.cat([tokens[source], new[:, None]], 1),length[source],stopped[source]
             total = average*length
         stopped = stopped | torch.isin(new, stops)
-        if stopped.all(): break
+        if stopped.all():
+            break
     score = total/length
     return [(tokens[i][:int(length[i])].tolist(), score[i].item()) for i in score.argsort(descending=True)]
 
@@ -214,18 +225,24 @@ def plain_captions(
 # %% ../nbs/14_benchmark.ipynb #0512f526
 def _status(name):
     "A line of /proc/self/status, in bytes"
-    with open('/proc/self/status') as f: return next(int(o.split()[1])*1024 for o in f if o.startswith(name + ':'))
+    with open('/proc/self/status') as f:
+        return next(int(o.split()[1])*1024 for o in f if o.startswith(name + ':'))
 
 def _rss_peak():
-    try: return _status('VmHWM')
-    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
+    try:
+        return _status('VmHWM')
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
 
 def _give_back():
     "Return memory that was freed but is kept by the C library, so that it does not hide what is used next"
     import ctypes,gc
     gc.collect()
-    try: ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError,OSError,TypeError): pass        # not glibc
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError,OSError,TypeError):
+        # not glibc
+        pass
 
 @contextmanager
 def measured(
@@ -233,14 +250,22 @@ def measured(
 ): # Context manager; what it yields has `seconds`, `cpu` (seconds of all threads) and `memory` (bytes, beyond what was held before) when the block is over
     "Time and peak memory of a block"
     out,cuda = SimpleNamespace(),str(device).startswith('cuda')
-    if cuda: torch.cuda.synchronize(); torch.cuda.reset_peak_memory_stats(); before = torch.cuda.memory_allocated()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     else:
         _give_back()
-        try: Path('/proc/self/clear_refs').write_text('5'); before = _status('VmRSS')
-        except OSError: before = _rss_peak()        # elsewhere the mark cannot be set back: only growth beyond it is seen
+        try:
+            Path('/proc/self/clear_refs').write_text('5')
+            before = _status('VmRSS')
+        except OSError:
+            # elsewhere the mark cannot be set back: only growth beyond it is seen
+            before = _rss_peak()
     start,busy = time.perf_counter(),time.process_time()
     yield out
-    if cuda: torch.cuda.synchronize()
+    if cuda:
+        torch.cuda.synchronize()
     out.seconds,out.cpu = time.perf_counter()-start,time.process_time()-busy
     out.memory = max(0, (torch.cuda.max_memory_allocated() if cuda else _rss_peak()) - before)
 
@@ -255,21 +280,29 @@ def compare(
     runs,first = dict(plain=[], fast=[]),{}
     for _ in range(repeats):
         for name,f in dict(plain=plain, fast=fast).items():
-            with measured(device) as m: n,outputs = f()
-            seconds,busy = getattr(outputs, 'clock', (m.seconds,m.cpu))      # a side may keep its own clock
+            with measured(device) as m:
+                n,outputs = f()
+            # a side may keep its own clock
+            seconds,busy = getattr(outputs, 'clock', (m.seconds,m.cpu))
             runs[name].append((n/seconds, m.memory, n/max(busy, 1e-6)))
             first.setdefault(name, outputs)
     ratios,cpu = ([b[i]/a[i] for a,b in zip(runs['plain'], runs['fast'])] for i in (0,2))
-    side = lambda name: dict(per_second=median(o for o,_,_ in runs[name]), per_cpu_second=median(o for *_,o in runs[name]), memory=max(o for _,o,_ in runs[name]))
-    return dict(plain=side('plain'), fast=side('fast'), ratio=median(ratios), ratios=ratios, cpu_ratio=median(cpu)), first
+    side = lambda name: dict(per_second=median(o for o,_,_ in runs[name]),
+        per_cpu_second=median(o for *_,o in runs[name]), memory=max(o for _,o,_ in runs[name]))
+    return dict(plain=side('plain'), fast=side('fast'), ratio=median(ratios), ratios=ratios,
+        cpu_ratio=median(cpu)), first
 
 # %% ../nbs/14_benchmark.ipynb #803614cf
-KINDS = {'matrix products': ('addmm','mm','bmm','baddbmm','mkldnn_linear','convolution','mkldnn_convolution','_convolution','addbmm'),
+KINDS = {'matrix products': ('addmm','mm','bmm','baddbmm','mkldnn_linear','convolution','mkldnn_convolution',
+    '_convolution','addbmm'),
     'attention': ('_scaled_dot_product','_flash_attention','_efficient_attention','scaled_dot_product'),
-    'softmax, loss, best tokens': ('_log_softmax','nll_loss','topk','sort','logsumexp','argmax','_softmax','softmax','log_softmax'),
+    'softmax, loss, best tokens': ('_log_softmax','nll_loss','topk','sort','logsumexp','argmax','_softmax','softmax',
+    'log_softmax'),
     'optimiser': ('_fused_adamw','addcdiv','addcmul','lerp','_foreach','Optimizer'),
     'dropout': ('bernoulli','dropout','native_dropout'),
-    'moving data': ('copy_','cat','index','gather','clone','embedding','select','slice','constant_pad','fill_','zero_','empty','contiguous','_to_copy','split','stack','repeat')} # First matching name decides
+    # First matching name decides
+    'moving data': ('copy_','cat','index','gather','clone','embedding','select','slice','constant_pad','fill_','zero_',
+    'empty','contiguous','_to_copy','split','stack','repeat')}
 
 def kind_of(
     op:str, # Name of an operator, such as 'aten::addmm'
@@ -278,7 +311,8 @@ def kind_of(
     name = op.removeprefix('aten::')
     for exact in (True, False):
         for kind,names in KINDS.items():
-            if any(name == o if exact else name.startswith(o) for o in names): return kind
+            if any(name == o if exact else name.startswith(o) for o in names):
+                return kind
     return 'element by element'
 
 @contextmanager
@@ -286,8 +320,13 @@ def _quiet():
     "The profiler's library announces itself on the process' standard error, past Python's"
     sys.stderr.flush()
     kept,null = os.dup(2),os.open(os.devnull, os.O_WRONLY)
-    try: os.dup2(null, 2); yield
-    finally: os.dup2(kept, 2); os.close(kept); os.close(null)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 def profile(
     f, # Function without arguments; returns how many items it did, and more
@@ -299,23 +338,28 @@ def profile(
     with _quiet(),profiler(activities=[A.CPU] + [A.CUDA]*cuda) as p:
         start = time.perf_counter()
         n,_ = f()
-        if cuda: torch.cuda.synchronize()
+        if cuda:
+            torch.cuda.synchronize()
         total = (time.perf_counter()-start)*1e3
     out = {}
     for e in p.key_averages():
-        if not e.key.startswith('aten::') and not e.key.startswith('Optimizer'): continue
+        if not e.key.startswith('aten::') and not e.key.startswith('Optimizer'):
+            continue
         ms = (e.self_device_time_total if cuda else e.self_cpu_time_total)/1e3
         out[kind_of(e.key)] = out.get(kind_of(e.key), 0) + ms
     out['Python, files, tokens'] = max(0, total - sum(out.values()))
     return {k: v/n for k,v in sorted(out.items(), key=lambda o: -o[1])}
 
 # %% ../nbs/14_benchmark.ipynb #da8f7d29
-FLOORS = {'text': dict(cpu=8, cuda=60), 'image': dict(cpu=1.3, cuda=15), 'train': dict(cpu=1.5, cuda=4), 'caption': dict(cpu=6, cuda=40)} # What the project demands of each speed-up
+# What the project demands of each speed-up
+FLOORS = {'text': dict(cpu=8, cuda=60), 'image': dict(cpu=1.3, cuda=15), 'train': dict(cpu=1.5, cuda=4),
+    'caption': dict(cpu=6, cuda=40)}
 
 def _row(key, what, unit, result, same, size, profiles):
     return dict(key=key, what=what, unit=unit, **result, outputs=same, size=size, profile=profiles)
 
-def _profiles(plain, fast, device): return dict(plain=profile(plain, device), fast=profile(fast, device))
+def _profiles(plain, fast, device):
+    return dict(plain=profile(plain, device), fast=profile(fast, device))
 
 def text_row(
     captions:list[str], # Real captions
@@ -329,10 +373,12 @@ def text_row(
     encoder = OpenAIClip(model, device=str(device), dtype='float32')
     plain = lambda n=few: (n, plain_text_vectors(model, captions[:n], device))
     fast = lambda: (min(many, len(captions)), encoder.encode_text(captions[:many], show=False))
-    plain(2); encoder.encode_text(captions[:64], show=False)
+    plain(2)
+    encoder.encode_text(captions[:64], show=False)
     result,first = compare(plain, fast, repeats, device)
     gap = (first['plain'] - first['fast'][:few].cpu()).abs().max().item()
-    return _row('text', 'caption embedding, RN50x4 text tower', 'captions', result, f'largest difference {gap:.0e}', f'{few} and {many:,} captions',
+    return _row('text', 'caption embedding, RN50x4 text tower', 'captions', result, f'largest difference {gap:.0e}',
+        f'{few} and {many:,} captions',
         _profiles(plain, lambda: (512, encoder.encode_text(captions[:512], show=False)), device))
 
 def image_row(
@@ -346,11 +392,14 @@ def image_row(
     files = list(islice(cycle(files), many))
     model = random_clip('tiny', 'ViT-B/32' if size == 'full' else 'vit').to(device)
     encoder = OpenAIClip(model, device=str(device), dtype='float32')
-    plain,fast = lambda: (few, plain_image_vectors(model, files[:few], device)),lambda: (many, encoder.encode_image(files, 32 if str(device) == 'cpu' else 256, show=False))
-    plain_image_vectors(model, files[:2], device); encoder.encode_image(files[:4], show=False)
+    plain,fast = lambda: (few, plain_image_vectors(model, files[:few], device)),lambda: (many,
+        encoder.encode_image(files, 32 if str(device) == 'cpu' else 256, show=False))
+    plain_image_vectors(model, files[:2], device)
+    encoder.encode_image(files[:4], show=False)
     result,first = compare(plain, fast, repeats, device)
     gap = (first['plain'] - first['fast'][:few].cpu()).abs().max().item()
-    return _row('image', 'image embedding from JPEG files, ViT-B/32', 'images', result, f'largest difference {gap:.0e}', f'{few} and {many:,} files', _profiles(plain, fast, device))
+    return _row('image', 'image embedding from JPEG files, ViT-B/32', 'images', result, f'largest difference {gap:.0e}',
+        f'{few} and {many:,} files', _profiles(plain, fast, device))
 
 # %% ../nbs/14_benchmark.ipynb #592a8f70
 def _batches(captions, n, bs):
@@ -362,10 +411,12 @@ def _one_epoch(model, x, captions, bs, variance=0.016):
     "Seconds and seconds of CPU time of capdec's `train` for one epoch; the clock starts at the first step"
     start = []
     def begin(*_):
-        if not start: start.append((time.perf_counter(),time.process_time()))
+        if not start:
+            start.append((time.perf_counter(),time.process_time()))
     hook = model.register_forward_pre_hook(begin)
     steps = math.ceil(len(captions)/bs)
-    train(model, (x, captions), TrainConfig(bs=bs, epochs=1, warmup_steps=1, noise_variance=variance, log_steps=steps), device=model.device.type, show=False)
+    train(model, (x, captions), TrainConfig(bs=bs, epochs=1, warmup_steps=1, noise_variance=variance, log_steps=steps),
+        device=model.device.type, show=False)
     hook.remove()
     return time.perf_counter()-start[0][0],time.process_time()-start[0][1]
 
@@ -383,16 +434,23 @@ def train_row(
     model = random_captioner(tokenizer, GPT2 if size == 'full' else SMALL, **config).to(device)
     batch = _batches(captions, steps, bs)
     pad_to = official_max_tokens([len(o) for o in model.encode(captions)])
-    x = F.normalize(torch.randn(len(batch), model.config.prefix_size, generator=torch.Generator().manual_seed(0)), dim=-1)
+    x = F.normalize(torch.randn(len(batch), model.config.prefix_size, generator=torch.Generator().manual_seed(0)),
+        dim=-1)
     with torch.no_grad():
         model.eval()
         few = [t.to(device) for t in (x[:bs], *padded_to(model.encode(batch[:bs]), pad_to))]
         gap = abs(plain_loss(model, *few).item() - model(few[0], *model.tokenize(batch[:bs])).item())
-    def plain(n=len(batch)): return n,plain_train(model, x[:n], batch[:n], bs, pad_to=pad_to)
-    def fast(n=len(batch)): return n,SimpleNamespace(clock=_one_epoch(model, x[:n], batch[:n], bs))
+    def plain(n=len(batch)):
+        return n,plain_train(model, x[:n], batch[:n], bs, pad_to=pad_to)
+    def fast(n=len(batch)):
+        return n,SimpleNamespace(clock=_one_epoch(model, x[:n], batch[:n], bs))
     result,_ = compare(plain, fast, repeats, device)
-    row = _row('train', f'training, language model of GPT-2 size, prefix {model.config.prefix_length}, batch {bs}', 'captions', result, f'losses differ by {gap:.0e}', f'{len(batch)} captions, padded to {pad_to} by the plain side', _profiles(lambda: plain(bs), lambda: fast(bs), device))
-    if str(device) != 'cpu': row['best_batch'] = best_batch(lambda n: _one_epoch(model, x.repeat(16, 1), batch*16, n)[0]/len(batch)/16, bs, row['plain']['per_second'])
+    row = _row('train', f'training, language model of GPT-2 size, prefix {model.config.prefix_length}, batch {bs}',
+        'captions', result, f'losses differ by {gap:.0e}', f'{len(batch)} captions, padded to {pad_to} by the plain '
+        f'side', _profiles(lambda: plain(bs), lambda: fast(bs), device))
+    if str(device) != 'cpu':
+        row['best_batch'] = best_batch(lambda n: _one_epoch(model, x.repeat(16, 1), batch*16, n)[0]/len(batch)/16, bs,
+            row['plain']['per_second'])
     return row
 
 def best_batch(
@@ -403,9 +461,13 @@ def best_batch(
     "Search the batch size with the highest speed"
     best,n = None,start
     while True:
-        try: speed = 1/seconds(n)
-        except torch.OutOfMemoryError: torch.cuda.empty_cache(); break
-        if best and speed < 1.03*best['per_second']: break
+        try:
+            speed = 1/seconds(n)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        if best and speed < 1.03*best['per_second']:
+            break
         best,n = dict(batch_size=n, per_second=speed, ratio=speed/plain),2*n
     return best
 
@@ -426,10 +488,14 @@ def caption_row(
     result,first = compare(plain, fast, repeats, device)
     equal = sum(a == b[0].text for a,b in zip(first['plain'], first['fast']))
     length = sum(len(o[0].tokens) for o in first['fast'])/many
-    row = _row('caption', 'captioning, language model of GPT-2 size, 5 beams', 'images', result, f'{equal} of {few} texts equal, {length:.0f} tokens on average', f'{few} and {many:,} images', _profiles(plain, fast, device))
+    row = _row('caption', 'captioning, language model of GPT-2 size, 5 beams', 'images', result,
+        f'{equal} of {few} texts equal, {length:.0f} tokens on average', f'{few} and {many:,} images',
+        _profiles(plain, fast, device))
     if str(device) != 'cpu':
         def seconds(n):
-            start = time.perf_counter(); generate(model, x, batch_size=n); torch.cuda.synchronize()
+            start = time.perf_counter()
+            generate(model, x, batch_size=n)
+            torch.cuda.synchronize()
             return (time.perf_counter()-start)/many
         row['best_batch'] = best_batch(seconds, 64, row['plain']['per_second'])
     return row
@@ -447,12 +513,16 @@ def mini_row(
     captioner(files[:2])
     batched,busy,single = [],[],[]
     for _ in range(repeats):
-        with measured(device) as m: captioner(files, show=False)
-        batched.append(n/m.seconds); busy.append(m.cpu/n*1e3)
+        with measured(device) as m:
+            captioner(files, show=False)
+        batched.append(n/m.seconds)
+        busy.append(m.cpu/n*1e3)
         for o in files[:max(1, n//4)]:
-            start = time.perf_counter(); captioner(o)
+            start = time.perf_counter()
+            captioner(o)
             single.append((time.perf_counter()-start)*1e3)
-    return dict(photos_per_second=median(batched), ms_per_photo=median(single), least_ms_per_photo=min(single), cpu_ms_per_photo=median(busy), memory=m.memory, photos=n)
+    return dict(photos_per_second=median(batched), ms_per_photo=median(single), least_ms_per_photo=min(single),
+        cpu_ms_per_photo=median(busy), memory=m.memory, photos=n)
 
 def start_row(
     repeats:int=5, # Runs; the best counts
@@ -465,7 +535,8 @@ def start_row(
             r = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
             out.append(float(r.stdout) if inside else time.perf_counter()-start)
         return min(out)
-    return dict(import_capdec=best('-c', 'import time; t=time.perf_counter(); import capdec; print(time.perf_counter()-t)', inside=True),
+    return dict(import_capdec=best('-c', 'import time; t=time.perf_counter(); import capdec; '
+        'print(time.perf_counter()-t)', inside=True),
         help=best('-c', "from capdec.cli import main; main(['--help'])"))
 
 # %% ../nbs/14_benchmark.ipynb #d1f83787
@@ -476,16 +547,20 @@ def growth_row(
     "Time and memory at `n` and at `10 n` captions"
     from capdec.training import TrainData,epoch_batches
     out,encoder = dict(embed=[], read=[]),load_encoder('mini', 'cpu')
-    small = random_captioner(CaptionModel.from_pretrained(package_file('models','mini','captioner')).tokenizer, SMALL, prefix_size=encoder.dim, prefix_length=4, prefix_length_clip=4, num_layers=1, num_heads=2)
+    small = random_captioner(CaptionModel.from_pretrained(package_file('models','mini','captioner')).tokenizer, SMALL,
+        prefix_size=encoder.dim, prefix_length=4, prefix_length_clip=4, num_layers=1, num_heads=2)
     encoder.encode_text(captions[:512], show=False)
     with tempfile.TemporaryDirectory() as tmp:
         for size in (n, 10*n):
-            records = (dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(islice(cycle(captions), size)))
-            with measured() as m: store = embed_captions(records, encoder, Path(tmp)/f'{size}.store', show=False)
+            records = (dict(image_id=i, caption=o, id=i, filename=None) for i,
+                o in enumerate(islice(cycle(captions), size)))
+            with measured() as m:
+                store = embed_captions(records, encoder, Path(tmp)/f'{size}.store', show=False)
             out['embed'].append(dict(captions=size, seconds=m.seconds, memory=m.memory))
             with measured() as m:
                 data = TrainData(store, small, on_device=False)
-                for rows in epoch_batches(data.captions.lens, 34): data.batch(rows)
+                for rows in epoch_batches(data.captions.lens, 34):
+                    data.batch(rows)
             out['read'].append(dict(captions=size, seconds=m.seconds, memory=m.memory))
     return out
 
@@ -494,18 +569,23 @@ def _machine(device, threads):
     import platform,transformers
     cpu = platform.processor() or platform.machine()
     try:
-        with open('/proc/cpuinfo') as f: cpu = next(o.split(':')[1].strip() for o in f if o.startswith('model name'))
-    except (OSError,StopIteration): pass
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=threads, gpu=torch.cuda.get_device_name() if str(device).startswith('cuda') else None, torch=torch.__version__,
+        with open('/proc/cpuinfo') as f:
+            cpu = next(o.split(':')[1].strip() for o in f if o.startswith('model name'))
+    except (OSError,StopIteration):
+        pass
+    return dict(cpu=cpu, cores=os.cpu_count(), threads=threads, gpu=torch.cuda.get_device_name()
+        if str(device).startswith('cuda') else None, torch=torch.__version__,
         transformers=transformers.__version__, python=platform.python_version(), date=time.strftime('%Y-%m-%d'))
 
-def _load(): return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+def _load():
+    return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
 
 def _sample_photos(folder):
     "Photos that scikit-image ships, as JPEG files"
     import skimage
     from PIL import Image
-    for name in ('astronaut','chelsea','coffee','rocket'): Image.fromarray(getattr(skimage.data, name)()).save(Path(folder)/f'{name}.jpg', quality=90)
+    for name in ('astronaut','chelsea','coffee','rocket'):
+        Image.fromarray(getattr(skimage.data, name)()).save(Path(folder)/f'{name}.jpg', quality=90)
     return find_images(folder)
 
 def report(
@@ -514,10 +594,15 @@ def report(
     "The table"
     kind = 'cuda' if results['machine']['gpu'] else 'cpu'
     mb = lambda o: f'{o/1e6:,.0f} MB'
-    lines = ['| what | plain, per s | capdec, per s | speed-up | by CPU time | asked for | memory, plain | memory, capdec | outputs |','|---|---:|---:|---:|---:|---:|---:|---:|---|']
+    lines = ['| what | plain, per s | capdec, per s | speed-up | by CPU time | asked for | memory, plain | memory, '
+        'capdec | outputs |','|---|---:|---:|---:|---:|---:|---:|---:|---|']
     for r in results['rows'].values():
-        lines.append(f"| {r['what']} | {r['plain']['per_second']:.3g} | {r['fast']['per_second']:.3g} | **{r['ratio']:.1f}** | {r['cpu_ratio']:.1f} | {FLOORS[r['key']][kind]} | {mb(r['plain']['memory'])} | {mb(r['fast']['memory'])} | {r['outputs']} |")
-        if b := r.get('best_batch'): lines.append(f"| the same, batch {b['batch_size']} | | {b['per_second']:.3g} | **{b['ratio']:.1f}** | | | | | |")
+        lines.append(f"| {r['what']} | {r['plain']['per_second']:.3g} | {r['fast']['per_second']:.3g} | "
+            f"**{r['ratio']:.1f}** | {r['cpu_ratio']:.1f} | {FLOORS[r['key']][kind]} | {mb(r['plain']['memory'])} | "
+            f"{mb(r['fast']['memory'])} | {r['outputs']} |")
+        if b := r.get('best_batch'):
+            lines.append(f"| the same, batch {b['batch_size']} | | {b['per_second']:.3g} | **{b['ratio']:.1f}** | | | "
+                f"| | |")
     return '\n'.join(lines)
 
 # %% ../nbs/14_benchmark.ipynb #54c207b3
@@ -536,25 +621,38 @@ def main(
     size:str='full', # full, or quick for a trial with small models
 ):
     "Measure capdec against the plain official algorithms, in one run"
-    if unknown := [o for o in rows.split(',') if o not in ROWS]: raise SystemExit(f'capdec.bench: --rows {unknown[0]}: use {", ".join(ROWS)}')
+    if unknown := [o for o in rows.split(',') if o not in ROWS]:
+        raise SystemExit(f'capdec.bench: --rows {unknown[0]}: use {", ".join(ROWS)}')
     torch.set_num_threads(threads or os.cpu_count())
     device = pick_device(device)
-    if missing := [o for o in (captions, images, gpt2) if o and not Path(o).exists()]: raise SystemExit(f'capdec.bench: {missing[0]}: no such file or folder')
-    texts = [o['caption'] for o in read_captions(captions, None)] if captions else package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()
-    tok = gpt2_tokenizer(gpt2) if gpt2 else CaptionModel.from_pretrained(package_file('models','mini','captioner')).tokenizer
+    if missing := [o for o in (captions, images, gpt2) if o and not Path(o).exists()]:
+        raise SystemExit(f'capdec.bench: {missing[0]}: no such file or folder')
+    texts = [o['caption'] for o in read_captions(captions, None)] if captions else package_file('models','mini',
+        'captioner','memory.txt').read_text(encoding='utf-8').splitlines()
+    tok = gpt2_tokenizer(gpt2) if gpt2 else CaptionModel.from_pretrained(package_file('models','mini',
+        'captioner')).tokenizer
     path,quick = Path(out),size == 'quick'
     results = read_json(path) if path.exists() else dict(rows={})
-    sample = _batches(texts, len(texts), 1)      # in random order: a file's first captions may be alike
+    # in random order: a file's first captions may be alike
+    sample = _batches(texts, len(texts), 1)
     with tempfile.TemporaryDirectory() as tmp:
         files = find_images(images) if images else _sample_photos(tmp)
-        work = dict(text=lambda: text_row(sample, device, size, repeats), image=lambda: image_row(files, device, size, repeats), train=lambda: train_row(texts, tok, device, size, max(1, repeats-1)),
-            caption=lambda: caption_row(tok, device, size, repeats), mini=lambda: mini_row(files, device, 6 if quick else 96, repeats), start=start_row, growth=lambda: growth_row(sample, 200 if quick else 10_000))
+        work = dict(text=lambda: text_row(sample, device, size, repeats), image=lambda: image_row(files, device, size,
+            repeats), train=lambda: train_row(texts, tok, device, size, max(1, repeats-1)),
+            caption=lambda: caption_row(tok, device, size, repeats), mini=lambda: mini_row(files, device,
+            6 if quick else 96, repeats), start=start_row, growth=lambda: growth_row(sample, 200 if quick else 10_000))
         for name in rows.split(','):
             before = _load()
             row = dict(work[name](), load=[before,_load()])
-            if name in FLOORS: results['rows'][name] = row
-            else: results[name] = row
-            results.update(machine=_machine(device, torch.get_num_threads()), data=dict(captions=Path(captions).name if captions else 'bundled sentences', images=Path(images).name if images else 'scikit-image', tokenizer='GPT-2' if gpt2 else 'bundled'))
+            if name in FLOORS:
+                results['rows'][name] = row
+            else:
+                results[name] = row
+            results.update(machine=_machine(device, torch.get_num_threads()),
+                data=dict(captions=Path(captions).name if captions else 'bundled sentences', images=Path(images).name
+                if images else 'scikit-image', tokenizer='GPT-2' if gpt2 else 'bundled'))
             write_json(path, results)
-            print(f'{name}: ' + (f"{row['ratio']:.2f} times as fast ({row['outputs']})" if name in FLOORS else json.dumps(row)), flush=True)
-    if results['rows']: print(report(results))
+            print(f'{name}: ' + (f"{row['ratio']:.2f} times as fast ({row['outputs']})" if name in FLOORS
+                else json.dumps(row)), flush=True)
+    if results['rows']:
+        print(report(results))

@@ -22,7 +22,7 @@ from .embedding import load_encoder
 from .model import CaptionModel
 from .official import find_weights,is_official,load_checkpoint
 from .decoding import _draws,generate
-from .noise import normalise,project_on_memory
+from .noise import normalize,project_on_memory
 
 # %% ../nbs/09_captioner.ipynb #eb8e2ab7
 BRIDGES = ('none','offset','memory') # Ways from the image vector to the mapper
@@ -31,22 +31,29 @@ class Bridge:
     "What happens to an image vector between encoder and mapper"
     def __init__(self,
         kind:str='none', # 'none', 'offset' or 'memory'
-        offset:Tensor|None=None, # `mean(text) - mean(image)` of normalised vectors `(d,)`, added at inference (official `add_modality_offset`)
+        # `mean(text) - mean(image)` of normalised vectors `(d,)`, added at inference (official `add_modality_offset`)
+        offset:Tensor|None=None,
         memory:Tensor|None=None, # Caption vectors `(m, d)`, unit norm
         sentences:list|None=None, # Their captions
         temperature:float=0.01, # Of the projection onto the memory
     ):
-        if kind not in BRIDGES: raise ValueError(f'bridge {kind!r}: use {", ".join(BRIDGES)}')
-        if kind == 'offset' and offset is None: raise ValueError("bridge 'offset': this captioner has no modality offset; make one with `capdec offset` and pass it (capdec predict --add_modality_offset, or Bridge in Python)")
-        if kind == 'memory' and memory is None: raise ValueError("bridge 'memory': this captioner has no memory of captions; give it one with `remember`")
+        if kind not in BRIDGES:
+            raise ValueError(f'bridge {kind!r}: use {", ".join(BRIDGES)}')
+        if kind == 'offset' and offset is None:
+            raise ValueError("bridge 'offset': this captioner has no modality offset; make one with `capdec offset` "
+                "and pass it (capdec predict --add_modality_offset, or Bridge in Python)")
+        if kind == 'memory' and memory is None:
+            raise ValueError("bridge 'memory': this captioner has no memory of captions; give it one with `remember`")
         self.kind,self.offset,self.memory,self.sentences,self.temperature = kind, offset, memory, sentences, temperature
 
     def __call__(self,
         x:Tensor, # Image vectors `(b, d)`, normalised
     )->Tensor: # What the mapper gets `(b, d)`
         "Cross the gap. As in the official code, the shifted vector is not normalised again"
-        if self.kind == 'offset': return x + self.offset.to(x)
-        if self.kind == 'memory': return project_on_memory(x, self.memory.to(x.device), self.temperature)
+        if self.kind == 'offset':
+            return x + self.offset.to(x)
+        if self.kind == 'memory':
+            return project_on_memory(x, self.memory.to(x.device), self.temperature)
         return x
 
 # %% ../nbs/09_captioner.ipynb #e2f1c728
@@ -58,22 +65,30 @@ class Captioner:
         bridge:Bridge|None=None, # Way across the modality gap (default: none)
     ):
         if encoder.dim != model.config.prefix_size:
-            raise ValueError(f'encoder {encoder.name} makes vectors of {encoder.dim} numbers, the captioner was trained on {model.config.prefix_size} '
+            raise ValueError(f'encoder {encoder.name} makes vectors of {encoder.dim} numbers, the captioner was '
+                f'trained on {model.config.prefix_size} '
                 f'({model.config.encoder or "encoder not recorded"}); load the encoder that belongs to it')
         for what in ('offset','memory'):
             v = getattr(bridge, what, None)
-            if v is not None and v.shape[-1] != encoder.dim: raise ValueError(f'the {what} has vectors of {v.shape[-1]} numbers, the captioner takes {encoder.dim}; compute it with {encoder.name}')
+            if v is not None and v.shape[-1] != encoder.dim:
+                raise ValueError(f'the {what} has vectors of {v.shape[-1]} numbers, the captioner takes {encoder.dim}; '
+                    f'compute it with {encoder.name}')
         self.model,self.encoder,self.bridge = model.eval(), encoder, bridge or Bridge()
 
     @property
-    def device(self): return self.model.device
-    def __repr__(self): return f'Captioner(encoder={self.encoder.name}, language model={self.model.config.lm}, bridge={self.bridge.kind}, device={self.device})'
+    def device(self):
+        return self.model.device
+    def __repr__(self):
+        return (f'Captioner(encoder={self.encoder.name}, language model={self.model.config.lm}, '
+            f'bridge={self.bridge.kind}, device={self.device})')
 
 # %% ../nbs/09_captioner.ipynb #043c9968
 def _model_folder(name):
     "The folder of a bundled, local or hub model"
-    if str(name) == 'mini': return package_file('models','mini','captioner')
-    if Path(name).exists(): return Path(name)
+    if str(name) == 'mini':
+        return package_file('models','mini','captioner')
+    if Path(name).exists():
+        return Path(name)
     from capdec.model import _hub_folder
     return _hub_folder(str(name))
 
@@ -82,44 +97,64 @@ def _load_bridge(folder, info, kind=None):
     from safetensors.torch import load_file
     offset = memory = sentences = None
     if (f := folder/'bridge.safetensors').exists():
-        try: t = load_file(f)
-        except SafetensorError as e: raise ValueError(f'{f}: damaged or cut short ({e}); copy or download it again') from None
+        try:
+            t = load_file(f)
+        except SafetensorError as e:
+            raise ValueError(f'{f}: damaged or cut short ({e}); copy or download it again') from None
         offset,memory = t.get('offset'), t.get('memory')
         if memory is not None:
-            memory,sentences = normalise(memory.float()), (folder/'memory.txt').read_text(encoding='utf-8').removesuffix('\n').split('\n')
-            if len(sentences) != len(memory): raise ValueError(f'{folder}: memory.txt has {len(sentences):,} sentences, bridge.safetensors {len(memory):,} vectors; copy or download both again')
+            memory,sentences = normalize(memory.float()), (folder/'memory.txt').read_text(
+                encoding='utf-8').removesuffix('\n').split('\n')
+            if len(sentences) != len(memory):
+                raise ValueError(f'{folder}: memory.txt has {len(sentences):,} sentences, bridge.safetensors '
+                    f'{len(memory):,} vectors; copy or download both again')
     return Bridge(kind or info.get('bridge', 'none'), offset, memory, sentences, info.get('temperature', .01))
 
 class _NoEncoder:
     "Holds the place of an encoder that is not needed, because the vectors are there already"
-    def __init__(self, name, dim): self.name,self.dim = name, dim
-    def _missing(self, *args, **kwargs): raise ValueError(f'this captioner was loaded without its encoder ({self.name}); load it with encoder=True')
+    def __init__(self, name, dim):
+        self.name,self.dim = name, dim
+    def _missing(self, *args, **kwargs):
+        raise ValueError(f'this captioner was loaded without its encoder ({self.name}); load it with encoder=True')
     encode_image = encode_text = _missing
 
 # %% ../nbs/09_captioner.ipynb #9ddf3efd
 def _half(dtype, device):
     "The decoder's type for `dtype`: half precision on a GPU, float32 elsewhere"
-    if dtype not in (None,'float32','float16','bfloat16'): raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
-    if dtype in (None,'float32'): return torch.float32
-    if device.type == 'cpu': warnings.warn(f'dtype {dtype}: half precision does not pay on a CPU; float32 is used'); return torch.float32
+    if dtype not in (None,'float32','float16','bfloat16'):
+        raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
+    if dtype in (None,'float32'):
+        return torch.float32
+    if device.type == 'cpu':
+        warnings.warn(f'dtype {dtype}: half precision does not pay on a CPU; float32 is used')
+        return torch.float32
     return getattr(torch, dtype)
 
 def from_pretrained(cls,
-    name:str|Path='mini', # 'mini' (bundled), a folder, a hub id, an official checkpoint (`.pt`), or a published name such as 'capdec-coco-0.015'
+    # 'mini' (bundled), a folder, a hub id, an official checkpoint (`.pt`), or a published name such as
+    # 'capdec-coco-0.015'
+    name:str|Path='mini',
     device:str|None=None, # 'cpu', 'cuda', 'mps'; default: the best there is
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
     bridge:str|None=None, # 'none', 'offset' or 'memory' instead of the recorded one
     encoder:bool=True, # Load the encoder; `False` for captioning vectors that are there already
-    dtype:str|None=None, # 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
-    **kwargs, # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see `load_checkpoint`
+    # 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
+    dtype:str|None=None,
+    # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see
+    # `load_checkpoint`
+    **kwargs,
 )->'Captioner':
     "Load a captioner with the encoder and the bridge that belong to it"
     device = pick_device(device)
-    load = functools.partial(_load, cls, name, clip_model_type=clip_model_type, bridge=bridge, encoder=encoder, dtype=dtype, official=kwargs)
-    if device.type != 'mps': return load(device)
-    try: # Apple's GPUs lack operations here and there: a trial shows it
+    load = functools.partial(_load, cls, name, clip_model_type=clip_model_type, bridge=bridge, encoder=encoder,
+        dtype=dtype, official=kwargs)
+    if device.type != 'mps':
+        return load(device)
+    # Apple's GPUs lack operations here and there: a trial shows it
+    try:
         out = load(device)
-        if encoder: out(torch.zeros(3,32,32))
+        if encoder:
+            out(torch.zeros(3,32,32))
         return out
     except (NotImplementedError, RuntimeError) as e:
         warnings.warn(f'the Apple GPU cannot run this captioner ({str(e).splitlines()[0][:120]}); the CPU is used')
@@ -128,16 +163,23 @@ def from_pretrained(cls,
 def _load(cls, name, device, clip_model_type, bridge, encoder, dtype, official):
     half = _half(dtype, device)
     path = find_weights(name)
-    if is_official(path): model,info,folder = load_checkpoint(name, device=device, **official), {}, None
-    elif official: raise ValueError(f'{name}: is no official checkpoint; a captioner of this project records its {" and ".join(official)} itself')
+    if is_official(path):
+        model,info,folder = load_checkpoint(name, device=device, **official), {}, None
+    elif official:
+        raise ValueError(f'{name}: is no official checkpoint; a captioner of this project records its '
+            f'{" and ".join(official)} itself')
     else:
         folder = _model_folder(path)
         model = CaptionModel.from_pretrained(folder, device)
         info = read_json(folder/'captioner.json') if (folder/'captioner.json').exists() else {}
     kind = clip_model_type or info.get('encoder') or model.config.encoder
-    if not encoder: tower = _NoEncoder(kind, model.config.prefix_size)
-    elif kind: tower = load_encoder(kind, device, dtype if device.type == 'cuda' else None)
-    else: raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type (--clip_model_type)')
+    if not encoder:
+        tower = _NoEncoder(kind, model.config.prefix_size)
+    elif kind:
+        tower = load_encoder(kind, device, dtype if device.type == 'cuda' else None)
+    else:
+        raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type '
+            f'(--clip_model_type)')
     return cls(model.to(half), tower, _load_bridge(folder, info, bridge) if folder else Bridge(bridge or 'none'))
 
 Captioner.from_pretrained = classmethod(from_pretrained)
@@ -152,7 +194,7 @@ def embed(self:Captioner,
     whole_number('batch_size', batch_size)
     with torch.inference_mode():
         x = self.encoder.encode_image(images, batch_size=batch_size, show=show).to(self.device)
-        return self.bridge(normalise(x) if self.model.config.normalize_prefix else x)
+        return self.bridge(normalize(x) if self.model.config.normalize_prefix else x)
 
 Captioner.embed = embed
 
@@ -161,9 +203,12 @@ LARGEST = 1024 # Pixels of the longer side of a photo that waits in the queue; e
 
 def _open(image):
     "The photo, no larger than it needs be while it waits; or the reason why it cannot be read"
-    try: im = open_image(image)
-    except (OSError, ValueError) as e: return e
-    if max(im.size) > LARGEST: im.thumbnail((LARGEST,LARGEST), reducing_gap=3)
+    try:
+        im = open_image(image)
+    except (OSError, ValueError) as e:
+        return e
+    if max(im.size) > LARGEST:
+        im.thumbnail((LARGEST,LARGEST), reducing_gap=3)
     return im
 
 def _opened(images, batch_size):
@@ -183,25 +228,38 @@ def _vectors(self, photos, batch_size, show, drawn=None):
     with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
         for i,batch in enumerate(_opened(photos, batch_size)):
             reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
-            if good := [im for _,im in batch if not isinstance(im, Exception)]: vectors.append(self.embed(good, batch_size))
-            if drawn: lots += map(drawn, good)
+            if good := [im for _,im in batch if not isinstance(im, Exception)]:
+                vectors.append(self.embed(good, batch_size))
+            if drawn:
+                lots += map(drawn, good)
             bar.update(len(batch))
     first = next(iter(reasons.values()), None)
-    if first and len(reasons) == len(photos): raise first
-    if first: warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
+    if first and len(reasons) == len(photos):
+        raise first
+    if first:
+        warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
     return torch.cat(vectors),reasons,lots
 
 def _several(images):
     "The photos that are named, folders and patterns taken apart; `None` where it is a single one"
-    def names_many(o): return isinstance(o, (str,Path)) and not is_url(o) and ((p := Path(o).expanduser()).is_dir() or bool(set('*?[') & set(str(o))) and not p.exists())
-    if names_many(images): return find_images(images)
-    if not isinstance(images, (list,tuple)) and getattr(images, 'ndim', 3) != 4: return None
+    def names_many(o):
+        return isinstance(o, (str,Path)) and not is_url(o) and ((p := Path(o).expanduser()).is_dir()
+            or bool(set('*?[') & set(str(o))) and not p.exists())
+    if names_many(images):
+        return find_images(images)
+    if not isinstance(images, (list,tuple)) and getattr(images, 'ndim', 3) != 4:
+        return None
     out,lines = [],[]
     for o in images:
-        try: out += find_images(o) if names_many(o) else [o]
-        except FileNotFoundError as e: lines.append(str(e)) # the others are still worth having
-    if lines and not out: raise FileNotFoundError(lines[0])
-    for o in lines: warnings.warn(o)
+        try:
+            out += find_images(o) if names_many(o) else [o]
+        except FileNotFoundError as e:
+            # the others are still worth having
+            lines.append(str(e))
+    if lines and not out:
+        raise FileNotFoundError(lines[0])
+    for o in lines:
+        warnings.warn(o)
     return out
 
 # %% ../nbs/09_captioner.ipynb #f96f6d12
@@ -209,35 +267,51 @@ def _drawn(seed, num, method='beam', max_length=67, generator=None, **_):
     "A function that gives a photo the random numbers `(num, max_length)` for its captions"
     shape = [whole_number(k, v) for k,v in dict(num_captions=num, max_length=max_length).items()]
     whole_number('seed', seed, 0)
-    if method in ('beam','greedy'): raise ValueError(f'seed {seed}: only method \'sample\' draws; {method} finds the same captions every time')
-    if generator: raise ValueError(f'seed {seed}: the generator has one already; give one of the two')
+    if method in ('beam','greedy'):
+        raise ValueError(f'seed {seed}: only method \'sample\' draws; {method} finds the same captions every time')
+    if generator:
+        raise ValueError(f'seed {seed}: the generator has one already; give one of the two')
     def draw(im):
         photo = hashlib.sha256(f'{seed} {im.size}'.encode() + im.tobytes()).digest()
         return _draws(1, *shape, torch.Generator().manual_seed(int.from_bytes(photo[:7], 'big')))[0]
     return draw
 
 def __call__(self:Captioner,
-    images, # A photo (path, address, bytes, open file, PIL image, array, tensor), a folder, a pattern ('holiday/*.jpg'), or several of these (list; array `(n, ...)`)
+    # A photo (path, address, bytes, open file, PIL image, array, tensor), a folder, a pattern ('holiday/*.jpg'), or
+    # several of these (list; array `(n, ...)`)
+    images,
     num_captions:int=1, # Captions per photo; more than one gives a list for each photo
     scores:bool=False, # Return `decoding.Caption` objects (text, score, tokens) instead of texts
     batch_size:int=32, # Photos per batch
     show:bool|None=None, # Progress bar (default: for more than 32 photos)
-    seed:int|None=None, # Of method 'sample': the captions of a photo then depend on the seed and its pixels alone (default: drawn anew each time)
-    **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method ('beam', 'greedy', 'sample'), ...
+    # Of method 'sample': the captions of a photo then depend on the seed and its pixels alone (default: drawn anew each
+    # time)
+    seed:int|None=None,
+    # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method ('beam', 'greedy',
+    # 'sample'), ...
+    **decode,
 ): # A caption for one photo, a list for several (`None` for one that cannot be read); each a list of captions when `num_captions > 1`
     "Caption photos; one that cannot be read is an error, among several a warning"
     whole_number('batch_size', batch_size)
     drawn = _drawn(seed, num_captions, **decode) if seed is not None else None
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
-    if many is not None: x,reasons,lots = _vectors(self, many, batch_size, show, drawn)
-    elif isinstance(im := _open(images), Exception): raise im
-    else: x,lots = self.embed([im]),[drawn(im)] if drawn else []
-    if lots: decode['uniform'] = torch.stack(lots)
-    found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode) # (photos, num_captions)
-    if not scores: found = [[c.text for c in o] for o in found]
-    if num_captions == 1: found = [o[0] for o in found]
-    if many is None: return found[0]
+    if many is not None:
+        x,reasons,lots = _vectors(self, many, batch_size, show, drawn)
+    elif isinstance(im := _open(images), Exception):
+        raise im
+    else:
+        x,lots = self.embed([im]),[drawn(im)] if drawn else []
+    if lots:
+        decode['uniform'] = torch.stack(lots)
+    # (photos, num_captions)
+    found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode)
+    if not scores:
+        found = [[c.text for c in o] for o in found]
+    if num_captions == 1:
+        found = [o[0] for o in found]
+    if many is None:
+        return found[0]
     found = iter(found)
     return [None if i in reasons else next(found) for i in range(len(many))]
 
@@ -259,11 +333,15 @@ def save(self:Captioner,
     from safetensors.torch import save_file
     folder,b = self.model.save(folder, dtype), self.bridge
     t = {k: v.half().contiguous().cpu() for k,v in dict(offset=b.offset, memory=b.memory).items() if v is not None}
-    for name in ('bridge.safetensors','memory.txt'): (folder/name).unlink(missing_ok=True) # of a captioner that was here before
+    # of a captioner that was here before
+    for name in ('bridge.safetensors','memory.txt'):
+        (folder/name).unlink(missing_ok=True)
     if t:
-        with atomic_path(folder/'bridge.safetensors') as p: save_file(t, p)
+        with atomic_path(folder/'bridge.safetensors') as p:
+            save_file(t, p)
     if b.sentences is not None:
-        with atomic_path(folder/'memory.txt') as p: p.write_text('\n'.join(map(one_line, b.sentences)) + '\n', encoding='utf-8')
+        with atomic_path(folder/'memory.txt') as p:
+            p.write_text('\n'.join(map(one_line, b.sentences)) + '\n', encoding='utf-8')
     write_json(folder/'captioner.json', dict(encoder=self.encoder.name, bridge=b.kind, temperature=b.temperature))
     return folder
 
@@ -276,35 +354,49 @@ def _sentences(source):
         from capdec.data import read_captions
         source = [r['caption'] for r in read_captions(source, None)]
     source = list(source)
-    if odd := [o for o in source if not isinstance(o, str)]: raise ValueError(f'sentences: text was expected, not {type(odd[0]).__name__}')
+    if odd := [o for o in source if not isinstance(o, str)]:
+        raise ValueError(f'sentences: text was expected, not {type(odd[0]).__name__}')
     out = [o for o in map(one_line, source) if o]
-    if not out: raise ValueError('no sentences given')
+    if not out:
+        raise ValueError('no sentences given')
     return out
 
 def _embedded(path, encoder):
     "Captions and vectors of an embedding store, if `path` is one; else None"
     from capdec.store import EmbeddingStore
-    if not (Path(path)/'index.json').exists(): return None
+    if not (Path(path)/'index.json').exists():
+        return None
     s = EmbeddingStore(path)
-    if s.dim and (s.meta.get('kind') != 'text' or s.meta.get('encoder') != encoder.name): raise ValueError(f'{path}: holds {s.meta.get("kind")} vectors of {s.meta.get("encoder")}; a memory takes text vectors of {encoder.name}')
-    if not s.finished: raise ValueError(f'{path}: is unfinished; run `capdec embed` again to complete it')
+    if s.dim and (s.meta.get('kind') != 'text' or s.meta.get('encoder') != encoder.name):
+        raise ValueError(f'{path}: holds {s.meta.get("kind")} vectors of {s.meta.get("encoder")}; a memory takes text '
+            f'vectors of {encoder.name}')
+    if not s.finished:
+        raise ValueError(f'{path}: is unfinished; run `capdec embed` again to complete it')
     return s.captions(), s.vectors()
 
 def remember(self:Captioner,
-    sentences:list|str|Path, # Captions to remember: a list, a file of captions, or a store of them (`capdec embed`), whose vectors are then used
+    # Captions to remember: a list, a file of captions, or a store of them (`capdec embed`), whose vectors are then used
+    sentences:list|str|Path,
     vectors:Tensor|None=None, # Text vectors `(m, d)` of a list, if they are at hand
     use:bool=True, # Project image vectors onto the memory from now on
 )->'Captioner': # Itself
     "Give the captioner a memory of captions, for the `memory` bridge and for `nearest`"
-    if isinstance(sentences, (str,Path)): sentences = Path(sentences).expanduser()
-    if isinstance(sentences, Path) and (both := _embedded(sentences, self.encoder)): sentences,vectors = both
+    if isinstance(sentences, (str,Path)):
+        sentences = Path(sentences).expanduser()
+    if isinstance(sentences, Path) and (both := _embedded(sentences, self.encoder)):
+        sentences,vectors = both
     sentences = [one_line(o) for o in sentences] if vectors is not None else _sentences(sentences)
     if vectors is None:
-        with torch.inference_mode(): vectors = self.encoder.encode_text(sentences, show=len(sentences) > 1000)
-    if len(vectors) != len(sentences) or not sentences: raise ValueError(f'{len(sentences)} sentences but {len(vectors)} vectors')
-    if vectors.shape[1] != self.encoder.dim: raise ValueError(f'the memory has vectors of {vectors.shape[1]} numbers, the captioner takes {self.encoder.dim}; compute it with {self.encoder.name}')
+        with torch.inference_mode():
+            vectors = self.encoder.encode_text(sentences, show=len(sentences) > 1000)
+    if len(vectors) != len(sentences) or not sentences:
+        raise ValueError(f'{len(sentences)} sentences but {len(vectors)} vectors')
+    if vectors.shape[1] != self.encoder.dim:
+        raise ValueError(f'the memory has vectors of {vectors.shape[1]} numbers, the captioner takes '
+            f'{self.encoder.dim}; compute it with {self.encoder.name}')
     b = self.bridge
-    self.bridge = Bridge('memory' if use else b.kind, b.offset, normalise(vectors.float()).cpu(), sentences, b.temperature)
+    self.bridge = Bridge('memory' if use else b.kind, b.offset, normalize(vectors.float()).cpu(), sentences,
+        b.temperature)
     return self
 
 Captioner.remember = remember
@@ -337,10 +429,14 @@ def push_to_hub(self:Captioner,
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             fill = dict(repo_id=repo_id, encoder=self.encoder.name, lm=self.model.config.lm, bridge=self.bridge.kind)
-            (folder/'README.md').write_text(functools.reduce(lambda t,o: t.replace('{%s}' % o[0], str(o[1])), fill.items(), card), encoding='utf-8')
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message='Upload a capdec captioner'))
-        except Exception as e: # the hub's client raises many types (its own, httpx's, OSError, ValueError)
-            raise ValueError(f'{repo_id}: could not be uploaded ({type(e).__name__}: {one_line(str(e))[:200]}); check the name, the network and `hf auth login`') from None
+            (folder/'README.md').write_text(functools.reduce(lambda t,o: t.replace('{%s}' % o[0], str(o[1])),
+                fill.items(), card), encoding='utf-8')
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message='Upload a capdec '
+                'captioner'))
+        except Exception as e:
+            # the hub's client raises many types (its own, httpx's, OSError, ValueError)
+            raise ValueError(f'{repo_id}: could not be uploaded ({type(e).__name__}: {one_line(str(e))[:200]}); check '
+                f'the name, the network and `hf auth login`') from None
 
 Captioner.push_to_hub = push_to_hub
 
@@ -354,21 +450,29 @@ def _rehearsal(bridge, n, seed):
 
 class _EitherWay:
     "A method that can be called on the class as well: then with `None` for the object"
-    def __init__(self, f): self.f = f; functools.update_wrapper(self, f)
-    def __get__(self, obj, cls): return functools.wraps(self.f)(functools.partial(self.f, obj))
+    def __init__(self, f):
+        self.f = f
+        functools.update_wrapper(self, f)
+    def __get__(self, obj, cls):
+        return functools.wraps(self.f)(functools.partial(self.f, obj))
 
 # %% ../nbs/09_captioner.ipynb #2ff22338
 def _style_key(c, texts, settings):
     "What a restyled captioner is a function of, as a few digits"
     h = hashlib.sha256(json.dumps([texts, settings]).encode())
-    for k,w in sorted(c.model.state('float32').items()): h.update(k.encode()); h.update(w.numpy())
+    for k,w in sorted(c.model.state('float32').items()):
+        h.update(k.encode())
+        h.update(w.numpy())
     return h.hexdigest()[:16]
 
 def _finished(c, folder, key):
     "The captioner that an earlier call with the same sentences and settings has left in `folder`"
-    if not (folder/'captioner.json').exists(): return None
-    if ((read_json(folder/'config.json').get('provenance') or {}).get('restyled') or {}).get('key') != key: raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
-    return Captioner(CaptionModel.from_pretrained(folder, c.device), c.encoder, _load_bridge(folder, read_json(folder/'captioner.json')))
+    if not (folder/'captioner.json').exists():
+        return None
+    if ((read_json(folder/'config.json').get('provenance') or {}).get('restyled') or {}).get('key') != key:
+        raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
+    return Captioner(CaptionModel.from_pretrained(folder, c.device), c.encoder,
+        _load_bridge(folder, read_json(folder/'captioner.json')))
 
 # %% ../nbs/09_captioner.ipynb #a3e7357f
 def train_on(self:Captioner,
@@ -377,7 +481,8 @@ def train_on(self:Captioner,
     steps:int=300, # Optimiser steps
     lr:float=5e-4, # Peak learning rate
     bs:int=32, # Sentences per step
-    mix:float=0.5, # Share of remembered sentences in each step, 0..1 (CapDec mixes half and half); 0 where none are remembered
+    # Share of remembered sentences in each step, 0..1 (CapDec mixes half and half); 0 where none are remembered
+    mix:float=0.5,
     noise_variance:float|None=None, # Default: the variance that the captioner was trained with
     only_prefix:bool=False, # Train the mapper alone
     seed:int=0, # Order, noise, and which sentences are rehearsed
@@ -386,31 +491,47 @@ def train_on(self:Captioner,
     "Restyle a captioner from text alone; on the class, the bundled captioner is restyled"
     from capdec.training import TrainConfig,train
     c = Captioner.from_pretrained('mini') if self is None else self
-    if not 0 <= mix < 1: raise ValueError(f'mix {mix}: must lie in 0..1, less than 1')
+    if not 0 <= mix < 1:
+        raise ValueError(f'mix {mix}: must lie in 0..1, less than 1')
     if out_dir is not None:
-        if not str(out_dir): raise ValueError('out_dir: is empty; name a folder')
+        if not str(out_dir):
+            raise ValueError('out_dir: is empty; name a folder')
         out_dir = Path(out_dir).expanduser()
     steps,bs,seed = whole_number('steps', steps), whole_number('bs', bs), whole_number('seed', seed, 0)
     texts,cfg = _sentences(sentences),c.model.config
-    if (n := len(set(texts))) < 10: warnings.warn(f'{n} different sentence{"s" if n > 1 else ""} to restyle on: the captioner will know little else; a hundred or more make a style')
+    if (n := len(set(texts))) < 10:
+        warnings.warn(f'{n} different sentence{"s" if n > 1 else ""} to restyle on: the captioner will know little '
+            f'else; a hundred or more make a style')
     if noise_variance is None:
-        if (noise_variance := cfg.noise_variance) is None: noise_variance = .016; warnings.warn('which noise this captioner was trained with is not recorded; 0.016 is used, the best for RN50x4')
-    own = dict(sentences=len(texts), steps=steps, lr=lr, bs=bs, mix=mix if c.bridge.sentences else 0, noise_variance=noise_variance, only_prefix=only_prefix, seed=seed)
+        if (noise_variance := cfg.noise_variance) is None:
+            noise_variance = .016
+            warnings.warn('which noise this captioner was trained with is not recorded; 0.016 is used, the best for '
+                'RN50x4')
+    own = dict(sentences=len(texts), steps=steps, lr=lr, bs=bs, mix=mix if c.bridge.sentences else 0,
+        noise_variance=noise_variance, only_prefix=only_prefix, seed=seed)
     own['key'] = _style_key(c, texts, own)
-    if out_dir and (done := _finished(c, Path(out_dir), own['key'])): return done
+    if out_dir and (done := _finished(c, Path(out_dir), own['key'])):
+        return done
     n = round(len(texts)*own['mix']/(1-own['mix']))
     plain,vectors = _rehearsal(c.bridge, n, seed) if n else ([], torch.empty(0, c.encoder.dim))
     new = Captioner(copy.deepcopy(c.model).float(), c.encoder, c.bridge)
     new.model.config = replace(cfg, noise_variance=noise_variance, provenance={**cfg.provenance, 'restyled': own})
     new.model.freeze_lm(only_prefix)
-    with torch.no_grad(): x = c.encoder.encode_text(texts, show=show).float().cpu()
-    config = TrainConfig(lr=lr, bs=bs, epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10), noise_variance=noise_variance, dont_norm=not cfg.normalize_prefix,
+    with torch.no_grad():
+        x = c.encoder.encode_text(texts, show=show).float().cpu()
+    config = TrainConfig(lr=lr, bs=bs, epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10),
+        noise_variance=noise_variance, dont_norm=not cfg.normalize_prefix,
         grad_clip=1., mixed_precision='no', seed=seed, log_steps=20, checkpoint_steps=100)
     work = Path(out_dir)/'training' if out_dir else None
-    losses = [o for _,o in train(new.model, (torch.cat([x, vectors]), texts + plain), config, work, prefix='model', save_every=steps, device=c.device.type if c.device.type != 'mps' else 'cpu', show=show)['steps']]
-    if losses and losses[-1] > .75*(guess := math.log(len(c.model.tokenizer))): warnings.warn(f'steps {steps}, lr {lr}: a loss of {losses[-1]:.2f} nats per token is left, guessing has {guess:.2f}; the captioner cannot speak, try more steps or another lr (usual: 300 and 5e-4)')
+    losses = [o for _,o in train(new.model, (torch.cat([x, vectors]), texts + plain), config, work, prefix='model',
+        save_every=steps, device=c.device.type if c.device.type != 'mps' else 'cpu', show=show)['steps']]
+    if losses and losses[-1] > .75*(guess := math.log(len(c.model.tokenizer))):
+        warnings.warn(f'steps {steps}, lr {lr}: a loss of {losses[-1]:.2f} nats per token is left, guessing has '
+            f'{guess:.2f}; the captioner cannot speak, try more steps or another lr (usual: 300 and 5e-4)')
     new.model.to(c.device, next(c.model.parameters()).dtype).eval()
-    if out_dir: new.save(out_dir); shutil.rmtree(work)
+    if out_dir:
+        new.save(out_dir)
+        shutil.rmtree(work)
     return new
 
 Captioner.train_on = _EitherWay(train_on)
@@ -422,10 +543,11 @@ def nearest(self:Captioner,
 )->list: # `(sentence, cosine)` pairs, best first; a list of such lists for several photos
     "The remembered sentences nearest to a photo"
     b = self.bridge
-    if b.memory is None: raise ValueError('this captioner has no memory of captions; give it one with `remember`')
+    if b.memory is None:
+        raise ValueError('this captioner has no memory of captions; give it one with `remember`')
     one = not isinstance(images, (list,tuple))
     with torch.inference_mode():
-        x = normalise(self.encoder.encode_image([images] if one else list(images), show=False)).cpu()
+        x = normalize(self.encoder.encode_image([images] if one else list(images), show=False)).cpu()
         top = (x@b.memory.T).topk(min(whole_number('n', n), len(b.memory)), dim=1)
     out = [[(b.sentences[i], s) for i,s in zip(ii.tolist(), ss.tolist())] for ii,ss in zip(top.indices, top.values)]
     return out[0] if one else out
@@ -447,7 +569,8 @@ def caption_files(self:Captioner,
         good = [im for _,im in batch if not isinstance(im, Exception)]
         texts = iter(self(good, num_captions, batch_size=batch_size, show=False, **kwargs))
         for path,im in batch:
-            if isinstance(im, Exception): yield Result(path, [], ' '.join(str(im).split()))
+            if isinstance(im, Exception):
+                yield Result(path, [], ' '.join(str(im).split()))
             else:
                 t = next(texts)
                 yield Result(path, [one_line(o) for o in ([t] if num_captions == 1 else t)], None)
@@ -465,22 +588,31 @@ class Journal:
         self.lock = claim(self.path)
         try:
             begun = self.path.exists() and self._read(settings)
-            with _writing(self.path): self.file = open(self.path, 'a' if begun else 'w', encoding='utf-8')
-            if not begun: self._line(settings)
-        except BaseException: self.close(); raise
+            with _writing(self.path):
+                self.file = open(self.path, 'a' if begun else 'w', encoding='utf-8')
+            if not begun:
+                self._line(settings)
+        except BaseException:
+            self.close()
+            raise
 
     def _read(self, settings):
         "What an earlier run has noted; was there anything?"
         raw = self.path.read_bytes()
-        whole = raw[:raw.rfind(b'\n')+1] # a crash may have cut the last line
+        # a crash may have cut the last line
+        whole = raw[:raw.rfind(b'\n')+1]
         lines = [json.loads(l) for l in whole.splitlines()]
-        if lines and lines[0] != settings: raise ValueError(f'{self.path}: was begun with other settings; remove it to start again')
+        if lines and lines[0] != settings:
+            raise ValueError(f'{self.path}: was begun with other settings; remove it to start again')
         self.done = {o['key']: o for o in lines[1:]}
-        if len(whole) < len(raw): os.truncate(self.path, len(whole))
+        if len(whole) < len(raw):
+            os.truncate(self.path, len(whole))
         return bool(lines)
 
     def _line(self, o):
-        with _writing(self.path): self.file.write(json.dumps(o) + '\n'); self.file.flush()
+        with _writing(self.path):
+            self.file.write(json.dumps(o) + '\n')
+            self.file.flush()
 
     def add(self,
         key:str, # Of the item
@@ -493,9 +625,14 @@ class Journal:
     def close(self, remove=False):
         "Close the file and let others write; `remove` it when the output is complete"
         if self.file:
-            with contextlib.suppress(OSError): self.file.close() # what a full disk did not take was told when it was written
-        if remove: self.path.unlink()
+            # what a full disk did not take was told when it was written
+            with contextlib.suppress(OSError):
+                self.file.close()
+        if remove:
+            self.path.unlink()
         give_back(self.lock, done=remove)
 
-    def __enter__(self): return self
-    def __exit__(self, *exc): self.close()
+    def __enter__(self):
+        return self
+    def __exit__(self, *exc):
+        self.close()

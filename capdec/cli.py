@@ -18,17 +18,24 @@ from fastcore.script import Param,bool_arg
 def _records(data, split, dataset_mode='', images='', factual='', verb='embed', split_seed=0, report=None, warn=False):
     "Caption records of a file: by the name or number of its data set (`embed` and `predict` number them differently), or by looking at the file"
     from capdec.data import SOURCES,dataset_mode as named,read_captions,read_dataset,select_images
-    if not data: raise ValueError('--data: name the file of captions')
+    if not data:
+        raise ValueError('--data: name the file of captions')
     name = named(dataset_mode, verb)[0] if dataset_mode else ''
-    if split_seed and (not name or SOURCES[name].layout != 'flickrstyle'): raise ValueError('--split_seed: belongs to --dataset_mode humorous, romantic or factual; the other data sets come with their parts')
+    if split_seed and (not name or SOURCES[name].layout != 'flickrstyle'):
+        raise ValueError('--split_seed: belongs to --dataset_mode humorous, romantic or factual; the other data sets '
+            'come with their parts')
     if name:
         if SOURCES[name].layout == 'raw' and _is_running_text(data):
             from capdec.open_text import read_open_text
             return read_open_text(data, shakespeare=name == 'shakespeare', report=report)
-        if dataset_mode == name and SOURCES[name].layout == 'karpathy': dataset_mode = f'{name}/{split}' # the name alone: --split says which part
+        # the name alone: --split says which part
+        if dataset_mode == name and SOURCES[name].layout == 'karpathy':
+            dataset_mode = f'{name}/{split}'
         return read_dataset(dataset_mode, data, verb, images or None, factual or None, split_seed)
-    if factual: raise ValueError('--factual: belongs to --dataset_mode factual (4)')
-    records = read_captions(data, None if split == 'all' else split, warn and split != 'train') # `train` is the default of `--split`
+    if factual:
+        raise ValueError('--factual: belongs to --dataset_mode factual (4)')
+    # `train` is the default of `--split`
+    records = read_captions(data, None if split == 'all' else split, warn and split != 'train')
     return select_images(records, images) if images else records
 
 def _begun(records):
@@ -39,36 +46,46 @@ def _begun(records):
 def _is_running_text(data):
     "Books and articles as they are published, and not a file of captions that were made of them?"
     from capdec.data import _is_archive,sniff
-    if Path(data).is_dir(): return not (Path(data)/'index.json').exists() # a store of captions
+    # a store of captions
+    if Path(data).is_dir():
+        return not (Path(data)/'index.json').exists()
     return _is_archive(data) or sniff(data) in ('text','table')
 
 def _source(data):
     "What a store notes of the file that its captions come from"
     from capdec.core import file_sha256
-    file = next((p for p in (Path(data), *Path(data).parents) if p.is_file()), None) # the archive, when `data` is a file in one
+    # the archive, when `data` is a file in one
+    file = next((p for p in (Path(data), *Path(data).parents) if p.is_file()), None)
     return dict(source=Path(data).name, sha256=file_sha256(file) if file else None)
 
 def _write(records, out, data, metrics=False):
     "Captions into a file, or into shards where its name ends in .store: how many"
     _not_the_input(out, data)
     from capdec.data import write_captions,write_metrics_layout
-    if Path(out).suffix != '.store' or metrics: return (write_metrics_layout if metrics else write_captions)(records, out)
+    if Path(out).suffix != '.store' or metrics:
+        return (write_metrics_layout if metrics else write_captions)(records, out)
     from capdec.store import store_captions
     return store_captions(records, out, _source(data))
 
 def _not_the_input(out, *inputs, flag='--out'):
-    if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs): raise ValueError(f'{flag} {out}: is the file that is read; name another one')
+    if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs):
+        raise ValueError(f'{flag} {out}: is the file that is read; name another one')
 
-def _said(path, what): print(f'{what}: {path}')
+def _said(path, what):
+    print(f'{what}: {path}')
 
 def _skipped(failed):
     "Name the images that could not be read, and why"
-    for path,why in failed: print(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}', file=sys.stderr)
+    for path,why in failed:
+        print(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}', file=sys.stderr)
 
 # %% ../nbs/11_cli.ipynb #32190447
 def parse(
-    data:str, # Caption file as published: Karpathy's JSON, COCO's, Flickr8k's token file, FlickrStyle10K's zip, CSV, JSONL, plain text, .gz and .zip as they are; Parquet or Arrow shards
-    out:str='captions.json', # File to write; a name that ends in .store makes a folder of Arrow shards, for corpora larger than memory
+    # Caption file as published: Karpathy's JSON, COCO's, Flickr8k's token file, FlickrStyle10K's zip, CSV, JSONL, plain
+    # text, .gz and .zip as they are; Parquet or Arrow shards
+    data:str,
+    # File to write; a name that ends in .store makes a folder of Arrow shards, for corpora larger than memory
+    out:str='captions.json',
     split:str='train', # Of Karpathy's files: train (with restval), val, test or all
     dataset_mode:str='', # Name or official number of the data set, such as coco, flickr30k/val, humorous/test, 2
     images_list:str='', # File that lists the images to keep, one a line
@@ -79,14 +96,16 @@ def parse(
     "Bring captions of any origin into CapDec's format"
     from capdec.open_text import CorpusReport
     report = CorpusReport()
-    n = _write(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=report, warn=True), out, data, metrics)
+    n = _write(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=report,
+        warn=True), out, data, metrics)
     _said(out, f'{n:,} captions')
     return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #308338c0
 def open_text(
     data:str, # Text file, CSV, or a folder or .zip of either
-    out:str='sentences.json', # File to write; a name that ends in .store makes a folder of Arrow shards, for corpora larger than memory
+    # File to write; a name that ends in .store makes a folder of Arrow shards, for corpora larger than memory
+    out:str='sentences.json',
     min_words:int=None, # Fewest words of a sentence (default: 4; with --shakespeare any number)
     max_words:int=None, # Most words of a sentence (default: 20; with --official 18, with --shakespeare any number)
     column:str='', # Column of a CSV that holds the text
@@ -102,10 +121,13 @@ def open_text(
     from capdec.data import read_captions
     from capdec.open_text import CorpusReport,mix as mixed,read_open_text
     report = CorpusReport()
-    records = read_open_text(data, min_words, max_words, column or None, language, encoding=encoding, official=official, shakespeare=shakespeare, report=report)
-    if mix: records = mixed(read_captions(mix), records, share, seed)
+    records = read_open_text(data, min_words, max_words, column or None, language, encoding=encoding, official=official,
+        shakespeare=shakespeare, report=report)
+    if mix:
+        records = mixed(read_captions(mix), records, share, seed)
     n = _write(records, out, data)
-    if report.why(): print(f'left out: {report.why()}')
+    if report.why():
+        print(f'left out: {report.why()}')
     _said(out, f'{n:,} sentences')
     return 1 if report.failed else 0
 
@@ -113,7 +135,8 @@ def open_text(
 def _belongs_to_data(data, **flags):
     "Flags that choose among captions, where there are none, would be dropped in silence"
     for k,v in flags.items():
-        if v and not data: raise ValueError(f'--{k} {v}: belongs to --data, captions with their images; leave it out')
+        if v and not data:
+            raise ValueError(f'--{k} {v}: belongs to --data, captions with their images; leave it out')
 
 def _vector_store(data):
     "The embedding store in the folder `data`, if it is one and holds vectors; else None"
@@ -128,10 +151,16 @@ def _with_files(records, image_dir, data):
     root,by_id = Path(image_dir), None
     for r in records:
         name = r.get('filename')
-        if not name and not image_dir: raise ValueError(f'{data}: has no file names of images; name their folder (--image_dir), where a photo is found by the id in its name')
-        if not name and by_id is None: by_id = {str(image_id_of(p.name)): str(p.relative_to(root)) for p in reversed(find_images(root))}
-        if not name: name = by_id.get(str(r['image_id']), f'photo of image_id {r["image_id"]}')
-        elif not (root/name).exists() and (root/Path(name).name).exists(): name = Path(name).name # the folder itself was named, and not the one that it lies in
+        if not name and not image_dir:
+            raise ValueError(f'{data}: has no file names of images; name their folder (--image_dir), where a photo is '
+                f'found by the id in its name')
+        if not name and by_id is None:
+            by_id = {str(image_id_of(p.name)): str(p.relative_to(root)) for p in reversed(find_images(root))}
+        if not name:
+            name = by_id.get(str(r['image_id']), f'photo of image_id {r["image_id"]}')
+        # the folder itself was named, and not the one that it lies in
+        elif not (root/name).exists() and (root/Path(name).name).exists():
+            name = Path(name).name
         yield {**r, 'filename': name}
 
 def _import(data, out, kind, clip_model_type, official=None):
@@ -140,31 +169,38 @@ def _import(data, out, kind, clip_model_type, official=None):
     from capdec.store import import_official,read_official_pickle
     official = official or read_official_pickle(data)
     v = official[kind] if kind else official['image'] if official['text'] is None else official['text']
-    if clip_model_type == 'RN50x4' and v is not None: clip_model_type = ENCODER_OF_WIDTH.get(v.shape[1])
+    if clip_model_type == 'RN50x4' and v is not None:
+        clip_model_type = ENCODER_OF_WIDTH.get(v.shape[1])
     return import_official(data, out, kind, clip_model_type, data=official)
 
 # %% ../nbs/11_cli.ipynb #6b0e5a10
 def _converted(data, out, kind, clip_model_type, both):
     "The store of a pickle or the store that `data` is; and, where both kinds are wanted and there, a store of the photos' vectors"
-    if Path(data).is_dir(): return _vector_store(data),None
+    if Path(data).is_dir():
+        return _vector_store(data),None
     from capdec.store import read_official_pickle
     official = read_official_pickle(data)
     store = _import(data, out, kind or None, clip_model_type, official)
     if official['text'] is not None and official['image'] is not None and not kind:
-        if both: return store,_import(data, Path(out).with_suffix('.images.store'), 'image', clip_model_type, official)
-        print(f'capdec: {data}: holds vectors of captions and of photos; the store gets those of the captions (--kind image: the others)', file=sys.stderr)
+        if both:
+            return store,_import(data, Path(out).with_suffix('.images.store'), 'image', clip_model_type, official)
+        print(f'capdec: {data}: holds vectors of captions and of photos; the store gets those of the captions (--kind '
+            f'image: the others)', file=sys.stderr)
     return store,None
 
 def _edited(records, mode, gender_terms, seed, meta):
     "De-biased captions, and the report that fills while they are read; `meta` says in the store how they were edited"
     if not mode:
-        if gender_terms: raise ValueError('--gender_terms: says what is exchanged, --fix_gender_imbalance_mode 1, 2 or 3 says for whom; give both')
+        if gender_terms:
+            raise ValueError('--gender_terms: says what is exchanged, --fix_gender_imbalance_mode 1, 2 or 3 says for '
+                'whom; give both')
         return records,None
     from capdec.core import file_sha256
     from capdec.fairness import GENDER,SwapReport,debias,load_terms
     report = SwapReport()
     meta.update(fix_gender_imbalance_mode=mode, seed=seed)
-    if gender_terms: meta.update(gender_terms=file_sha256(gender_terms))
+    if gender_terms:
+        meta.update(gender_terms=file_sha256(gender_terms))
     return debias(records, mode, seed, terms=load_terms(gender_terms) if gender_terms else GENDER, report=report),report
 
 def _processes(device):
@@ -178,16 +214,25 @@ def _processes(device):
 def _team(clip_model_type, device):
     "The encoder; where several processes were started, that of all of them for the first, and `None` for the others when their work is done"
     from capdec.embedding import Team,load_encoder
-    if int(os.environ.get('WORLD_SIZE', '1')) == 1: yield load_encoder(clip_model_type, device or None); return
+    if int(os.environ.get('WORLD_SIZE', '1')) == 1:
+        yield load_encoder(clip_model_type, device or None)
+        return
     run = _processes(device)
     team = Team(load_encoder(clip_model_type, str(run.device)), run)
-    if not run.is_main_process: team.serve(); yield None; return
-    try: yield team
-    finally: team.dismiss()
+    if not run.is_main_process:
+        team.serve()
+        yield None
+        return
+    try:
+        yield team
+    finally:
+        team.dismiss()
 
 def _say_edited(report, out):
     "Print what was exchanged, and keep the counts of every term beside the vectors"
-    if report is None or os.environ.get('RANK', '0') != '0': return # of several processes one writes
+    # of several processes one writes
+    if report is None or os.environ.get('RANK', '0') != '0':
+        return
     from capdec.core import write_json
     write_json(Path(out)/'debias.json', report.as_dict())
     print(report)
@@ -197,16 +242,21 @@ def embed(
     data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle or a store to convert
     images:Param('Instead: folders, files or patterns of photos to embed', nargs='+')='', # Instead: folders, files or patterns of photos to embed
     image_dir:str='', # With `data`: folder of the images that it names; their vectors are stored with the captions, to train on images as ClipCap does
-    out:str='', # Folder of the store to write (default: beside the input, ending in .store); NAME.pkl: also a pickle for the official tools
+    # Folder of the store to write (default: beside the input, ending in .store); NAME.pkl: also a pickle for the
+    # official tools
+    out:str='',
     clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a Hugging Face CLIP or SigLIP, a file of weights, or mini
     dataset_mode:str='', # Name or official number of the data set in `data`
     split:str='train', # Of Karpathy's files
     images_list:str='', # File that lists the images whose captions to keep (dataset_mode coco-balanced, 8)
     factual:str='', # Flickr8k's captions, which dataset_mode factual (4) needs
     split_seed:int=0, # Of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
-    kind:str='', # Of an official pickle that holds both: text or image vectors (default: text; into another pickle both go)
-    fix_gender_imbalance_mode:int=0, # 0 as it is, 1 swap gender terms of both, 2 of men only, 3 of women only (each with probability 0.5)
-    gender_terms:str='', # JSON file of term pairs to swap instead of the built-in ones: any attribute, see capdec.fairness.load_terms
+    # Of an official pickle that holds both: text or image vectors (default: text; into another pickle both go)
+    kind:str='',
+    # 0 as it is, 1 swap gender terms of both, 2 of men only, 3 of women only (each with probability 0.5)
+    fix_gender_imbalance_mode:int=0,
+    # JSON file of term pairs to swap instead of the built-in ones: any attribute, see capdec.fairness.load_terms
+    gender_terms:str='',
     batch_size:int=256, # Captions per forward pass (photos: an eighth)
     seed:int=0, # Of the swaps
     device:str='', # cpu, cuda, mps (default: the best there is)
@@ -215,100 +265,156 @@ def embed(
     from capdec.core import find_images,whole_number
     from capdec.open_text import CorpusReport
     whole_number('--batch_size', batch_size)
-    if bool(data) == bool(images): raise ValueError('give either --data (captions) or --images (photos)')
-    if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))): raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a file of captions')
-    if images and out.endswith(('.pkl','.pickle')): raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
+    if bool(data) == bool(images):
+        raise ValueError('give either --data (captions) or --images (photos)')
+    if (fix_gender_imbalance_mode or gender_terms) and (images or data.endswith(('.pkl','.pickle'))):
+        raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a '
+            'file of captions')
+    if images and out.endswith(('.pkl','.pickle')):
+        raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a '
+            f'store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
     _belongs_to_data(data, image_dir=image_dir, dataset_mode=dataset_mode, images_list=images_list, factual=factual)
-    if kind and not (kind in ('text','image') and data.endswith(('.pkl','.pickle'))): raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
+    if kind and not (kind in ('text','image') and data.endswith(('.pkl','.pickle'))):
+        raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
     images = [images] if isinstance(images, str) and images else images
-    if len(images) > 1 and not out: raise ValueError('--out: several --images were given, name the store to write')
-    pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out or f'{Path((data or images[0]).rstrip("/")).with_suffix("")}.store')
-    if pickle or out == Path(data): out = out.with_suffix('.store' if pickle else '.vectors.store') # captions that lie in a store already
-    corpus = CorpusReport() # of running text: which files could not be read
-    texts = None # vectors of the captions beside those of their images: an official pickle holds both
+    if len(images) > 1 and not out:
+        raise ValueError('--out: several --images were given, name the store to write')
+    pickle,out = (out if out.endswith(('.pkl','.pickle')) else ''), Path(out
+        or f'{Path((data or images[0]).rstrip("/")).with_suffix("")}.store')
+    # captions that lie in a store already
+    if pickle or out == Path(data):
+        out = out.with_suffix('.store' if pickle else '.vectors.store')
+    # of running text: which files could not be read
+    corpus = CorpusReport()
+    # vectors of the captions beside those of their images: an official pickle holds both
+    texts = None
     convert = data.endswith(('.pkl','.pickle')) or bool(pickle and _vector_store(data))
-    if convert and os.environ.get('RANK', '0') != '0': return 0 # of several processes one converts
-    if convert: store,texts = _converted(data, out, kind, clip_model_type, bool(pickle))
+    # of several processes one converts
+    if convert and os.environ.get('RANK', '0') != '0':
+        return 0
+    if convert:
+        store,texts = _converted(data, out, kind, clip_model_type, bool(pickle))
     else:
         from capdec.embedding import embed_captions,embed_images
         with _team(clip_model_type, device) as encoder:
-            if encoder is None: return 0 # of several processes: the first has no more work for this one
-            if images: store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
+            # of several processes: the first has no more work for this one
+            if encoder is None:
+                return 0
+            if images:
+                store = embed_images(find_images(images), encoder, out, batch_size=max(1, batch_size//8))
             else:
-                records,meta = _begun(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed, report=corpus, warn=True)), _source(data)
+                records,meta = _begun(_records(data, split, dataset_mode, images_list, factual, split_seed=split_seed,
+                    report=corpus, warn=True)), _source(data)
                 records,report = _edited(records, fix_gender_imbalance_mode, gender_terms, seed, meta)
                 if image_dir:
-                    store = embed_images(_with_files(records, image_dir, data), encoder, out, image_dir, batch_size=max(1, batch_size//8), meta=meta)
-                    if pickle: texts = embed_captions(store.rows(), encoder, out.with_suffix('.texts.store'), batch_size=batch_size, meta=meta)
-                else: store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
+                    store = embed_images(_with_files(records, image_dir, data), encoder, out, image_dir,
+                        batch_size=max(1, batch_size//8), meta=meta)
+                    if pickle:
+                        texts = embed_captions(store.rows(), encoder, out.with_suffix('.texts.store'),
+                            batch_size=batch_size, meta=meta)
+                else:
+                    store = embed_captions(records, encoder, out, batch_size=batch_size, meta=meta)
                 _say_edited(report, out)
     if pickle:
         from capdec.store import export_official
-        export_official(store, pickle, texts); _said(pickle, 'official pickle')
+        export_official(store, pickle, texts)
+        _said(pickle, 'official pickle')
     _skipped(store.meta.get('failed', []))
     _said(store.path, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #e1591d43
-PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)} # Official values of `data`: where the vectors are expected, captions per step
-OFFSETS = ('offset.safetensors','offset.npz','CLIP_embeddings_centers_info.pkl','others/CLIP_embeddings_centers_info.pkl') # Where a bare --add_modality_offset looks; the last is the official place
+# Official values of `data`: where the vectors are expected, captions per step
+PRESETS = {'COCO': ('coco.store',30), 'FLICKR': ('flickr30k.store',16)}
+# Where a bare --add_modality_offset looks; the last is the official place
+OFFSETS = ('offset.safetensors','offset.npz','CLIP_embeddings_centers_info.pkl',
+    'others/CLIP_embeddings_centers_info.pkl')
 
-def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0), image_dir='', encoder=None):
+def _training_data(data, out_dir, clip_model_type, device, image=False, split='train', edit=(0,'',0), image_dir='',
+        encoder=None):
     "A store to train on, made first when `data` is a file of captions or an official pickle"
     from capdec.core import file_sha256
-    if not Path(data).exists(): raise FileNotFoundError(f'{data}: no such file or folder; --data and --val_pt take a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
+    if not Path(data).exists():
+        raise FileNotFoundError(f'{data}: no such file or folder; --data and --val_pt take a store made by `capdec '
+            f'embed`, an official embeddings pickle, or a file of captions')
     kind = 'image' if image else 'text'
-    if any(edit[:2]) and (image or _vector_store(data) is not None or str(data).endswith(('.pkl','.pickle'))): raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to `capdec embed`, or give `train` a file of captions')
+    if any(edit[:2]) and (image or _vector_store(data) is not None or str(data).endswith(('.pkl','.pickle'))):
+        raise ValueError(f'{data}: --fix_gender_imbalance_mode edits captions before they are embedded; pass it to '
+            f'`capdec embed`, or give `train` a file of captions')
     if (store := _vector_store(data)) is not None:
         if store.meta.get('kind', kind) != kind:
-            raise ValueError(f'{data}: holds vectors of {store.meta["kind"]}s; ' + ('leave --use_image_embedding_as_clipcap out' if image else 'pass --use_image_embedding_as_clipcap to train on them'))
-        if 'caption' not in store.columns: raise ValueError(f'{data}: holds vectors without captions; give the file of captions as --data and the photos\' folder as --image_dir')
+            raise ValueError(f'{data}: holds vectors of {store.meta["kind"]}s; '
+                f'' + ('leave --use_image_embedding_as_clipcap out' if image
+                else 'pass --use_image_embedding_as_clipcap to train on them'))
+        if 'caption' not in store.columns:
+            raise ValueError(f'{data}: holds vectors without captions; give the file of captions as --data and the '
+                f'photos\' folder as --image_dir')
         return store
-    if str(data).endswith(('.pkl','.pickle')): return _import(data, Path(out_dir)/f'{Path(data).stem}.{kind}.{file_sha256(data)[:8]}.store', kind, clip_model_type)
-    if image and not image_dir: raise ValueError(f'{data}: --use_image_embedding_as_clipcap needs vectors of images: an official pickle, a store of images with captions, or --image_dir with the photos')
+    if str(data).endswith(('.pkl','.pickle')):
+        return _import(data, Path(out_dir)/f'{Path(data).stem}.{kind}.{file_sha256(data)[:8]}.store', kind,
+            clip_model_type)
+    if image and not image_dir:
+        raise ValueError(f'{data}: --use_image_embedding_as_clipcap needs vectors of images: an official pickle, a '
+            f'store of images with captions, or --image_dir with the photos')
     from capdec.embedding import embed_captions,embed_images,load_encoder
     out,meta = Path(out_dir)/f'{Path(data).name}.{split}{".image" if image else ""}.store', _source(data)
     encoder = encoder or load_encoder(clip_model_type, device or None)
-    if os.environ.get('RANK', '0') == '0': print(f'embedding the {"photos" if image else "captions"} of {data} with {clip_model_type}', file=sys.stderr)
-    if image: return embed_images(_with_files(_records(data, split), image_dir, data), encoder, out, root=image_dir, meta=meta)
+    if os.environ.get('RANK', '0') == '0':
+        print(f'embedding the {"photos" if image else "captions"} of {data} with {clip_model_type}', file=sys.stderr)
+    if image:
+        return embed_images(_with_files(_records(data, split), image_dir, data), encoder, out, root=image_dir,
+            meta=meta)
     records,report = _edited(_records(data, split), *edit, meta)
     store = embed_captions(records, encoder, out, meta=meta)
     _say_edited(report, out)
     return store
 
-def _to_be_embedded(data): return bool(data) and Path(data).exists() and not data.endswith(('.pkl','.pickle')) and _vector_store(data) is None
+def _to_be_embedded(data):
+    return bool(data) and Path(data).exists() and not data.endswith(('.pkl','.pickle')) and _vector_store(data) is None
 
 def _offset(flag, *folders):
     "The modality offset that `--add_modality_offset` means: of a file, or, when the flag stands alone, of the one that is found"
     from capdec.noise import load_offset
-    if not flag: return None
-    if flag != 'auto': return load_offset(flag)
+    if not flag:
+        return None
+    if flag != 'auto':
+        return load_offset(flag)
     for p in (Path(d)/name for d in (*folders, '.') for name in OFFSETS):
-        if p.exists(): return load_offset(p)
-    raise FileNotFoundError(f'--add_modality_offset: found none of {", ".join(OFFSETS)} in {", ".join(str(Path(d)) for d in (*folders, "."))}; name a file, or make one with `capdec offset`')
+        if p.exists():
+            return load_offset(p)
+    raise FileNotFoundError(f'--add_modality_offset: found none of {", ".join(OFFSETS)} in '
+        f'{", ".join(str(Path(d)) for d in (*folders, "."))}; name a file, or make one with `capdec offset`')
 
 # %% ../nbs/11_cli.ipynb #68b757f6
 def _start(a):
     "The captioner that is trained on, if any"
-    if not (name := a['pretrain_weights']): return None
+    if not (name := a['pretrain_weights']):
+        return None
     from dataclasses import fields
     from capdec.captioner import _model_folder
     from capdec.model import CapDecConfig
     from capdec.official import load_checkpoint
-    model = load_checkpoint(_model_folder(name) if name == 'mini' else name, **{k: a[k] for k in ('tokenizer','lm_heads') if a[k]})
-    _check_shape(model.config, **{f.name: a[f.name] for f in fields(CapDecConfig) if f.name in ('mapping_type','prefix_length','prefix_length_clip','num_layers') and a[f.name] != f.default})
-    if os.environ.get('RANK', '0') == '0': print(f'going on from {name}: mapper {model.config.mapping_type}, {model.config.prefix_length} prefix vectors', file=sys.stderr)
+    model = load_checkpoint(_model_folder(name) if name == 'mini' else name,
+        **{k: a[k] for k in ('tokenizer','lm_heads') if a[k]})
+    _check_shape(model.config, **{f.name: a[f.name] for f in fields(CapDecConfig) if f.name in ('mapping_type',
+        'prefix_length','prefix_length_clip','num_layers') and a[f.name] != f.default})
+    if os.environ.get('RANK', '0') == '0':
+        print(f'going on from {name}: mapper {model.config.mapping_type}, {model.config.prefix_length} prefix vectors',
+            file=sys.stderr)
     return model
 
 def _model_for_training(model, lm, store, **config):
     "A fresh captioner where `model`, which is trained on, is none"
     from dataclasses import replace
     from capdec.model import CapDecConfig,CaptionModel
-    trained = dict(noise_variance=config.pop('noise_variance'), normalize_prefix=not config.pop('dont_norm'), only_prefix=config['only_prefix'])
+    trained = dict(noise_variance=config.pop('noise_variance'), normalize_prefix=not config.pop('dont_norm'),
+        only_prefix=config['only_prefix'])
     if model:
-        model.config = replace(model.config, encoder=store.meta.get('encoder') or model.config.encoder, **trained) # what it is trained on from now on
+        # what it is trained on from now on
+        model.config = replace(model.config, encoder=store.meta.get('encoder') or model.config.encoder, **trained)
         return model.freeze_lm(config['only_prefix'])
-    cfg = CapDecConfig(prefix_size=store.dim, encoder=store.meta.get('encoder'), **trained, **{k: v for k,v in config.items() if k != 'only_prefix'})
+    cfg = CapDecConfig(prefix_size=store.dim, encoder=store.meta.get('encoder'), **trained,
+        **{k: v for k,v in config.items() if k != 'only_prefix'})
     if lm == 'mini':
         from capdec.core import package_file
         small = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
@@ -320,24 +426,32 @@ def _train_config(args):
     from dataclasses import fields
     from capdec.training import TrainConfig
     data,bs = args['data'], args['bs']
-    if not data: raise ValueError('--data: name a store made by `capdec embed`, an official embeddings pickle, or a file of captions')
+    if not data:
+        raise ValueError('--data: name a store made by `capdec embed`, an official embeddings pickle, or a file of '
+            'captions')
     if data in PRESETS and not Path(data).exists():
         name,(data,usual) = data, PRESETS[data]
-        if not Path(data).exists(): raise FileNotFoundError(f'--data {name}: stands for the store {data} in the working folder, which is not there; make it with `capdec embed --data dataset_{Path(data).stem}.json --out {data}`')
-        if bs == TrainConfig.bs: bs = usual
+        if not Path(data).exists():
+            raise FileNotFoundError(f'--data {name}: stands for the store {data} in the working folder, which is not '
+                f'there; make it with `capdec embed --data dataset_{Path(data).stem}.json --out {data}`')
+        if bs == TrainConfig.bs:
+            bs = usual
     for k in ('tokenizer','lm_heads'):
-        if args[k] and not args['pretrain_weights']: raise ValueError(f'--{k} {args[k]}: belongs to official --pretrain_weights; --lm brings its own')
+        if args[k] and not args['pretrain_weights']:
+            raise ValueError(f'--{k} {args[k]}: belongs to official --pretrain_weights; --lm brings its own')
     return data, TrainConfig(**{f.name: args[f.name] for f in fields(TrainConfig) if f.name in args} | dict(bs=bs))
 
 def _keep_bridge(name, out_dir, prefix):
     "A captioner that was trained on keeps the bridge of the one it started from"
     from capdec.captioner import Captioner
     from capdec.official import find_weights,is_official
-    if is_official(find_weights(name)): return
+    if is_official(find_weights(name)):
+        return
     old = Captioner.from_pretrained(name, 'cpu', encoder=False)
     for folder in (f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()):
         new = Captioner.from_pretrained(folder, 'cpu', encoder=False)
-        if new.encoder.name == old.encoder.name: Captioner(new.model, new.encoder, old.bridge).save(folder)
+        if new.encoder.name == old.encoder.name:
+            Captioner(new.model, new.encoder, old.bridge).save(folder)
 
 # %% ../nbs/11_cli.ipynb #41810979
 def train(
@@ -364,10 +478,15 @@ def train(
     image_dir:str='', # Folder of the photos, for --use_image_embedding_as_clipcap with a file of captions
     lm:str='gpt2', # Language model to start from: hub id, folder, or mini
     clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
-    fix_gender_imbalance_mode:int=0, # When `data` is a file of captions: swap gender terms as `embed` does, in vectors and targets alike
+    # When `data` is a file of captions: swap gender terms as `embed` does, in vectors and targets alike
+    fix_gender_imbalance_mode:int=0,
     gender_terms:str='', # JSON file of term pairs to swap instead
-    tokenizer:str='', # Of official --pretrain_weights: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
-    lm_heads:int=0, # Of official --pretrain_weights: attention heads of the language model (default: its width / 64, as in all of OpenAI's)
+    # Of official --pretrain_weights: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the
+    # hub)
+    tokenizer:str='',
+    # Of official --pretrain_weights: attention heads of the language model (default: its width / 64, as in all of
+    # OpenAI's)
+    lm_heads:int=0,
     warmup_steps:int=5000, # Steps of linear warm-up; lower it for small corpora
     max_steps:int=0, # Stop after so many steps
     patience:int=0, # Stop after so many epochs without a better validation loss
@@ -376,7 +495,8 @@ def train(
     mixed_precision:str='auto', # no, bf16, or auto
     log_steps:int=50, # Steps per point of the loss curve
     checkpoint_steps:int=1000, # Steps between checkpoints within an epoch
-    official:bool=False, # Treat tokens as the official code does: no full stop added, token 0 never learned, variance 0 skips the noise step
+    # Treat tokens as the official code does: no full stop added, token 0 never learned, variance 0 skips the noise step
+    official:bool=False,
     seed:int=0, # Order, noise, dropout and fresh weights
     restart:bool=False, # Start anew instead of continuing the run in `out_dir`
     device:str='', # cpu to leave a GPU alone
@@ -391,44 +511,69 @@ def _train(a):
     from capdec.core import write_json
     from capdec.training import train as fit
     (data,config),out = _train_config(a), Path(a['out_dir'])
-    start = _start(a) # what cannot be loaded is told before hours of embedding
+    # what cannot be loaded is told before hours of embedding
+    start = _start(a)
     def load(encoder=None):
-        one = lambda path, **kw: _training_data(path, out, a['clip_model_type'], a['device'], a['use_image_embedding_as_clipcap'], image_dir=a['image_dir'], encoder=encoder, **kw)
-        return one(data, edit=(a['fix_gender_imbalance_mode'], a['gender_terms'], a['seed'])), one(a['val_pt'], split='val') if a['val_pt'] else None
+        one = lambda path, **kw: _training_data(path, out, a['clip_model_type'], a['device'],
+            a['use_image_embedding_as_clipcap'], image_dir=a['image_dir'], encoder=encoder, **kw)
+        return one(data, edit=(a['fix_gender_imbalance_mode'], a['gender_terms'], a['seed'])), one(a['val_pt'],
+            split='val') if a['val_pt'] else None
     run,stores = _processes(a['device']), None
     if run.num_processes > 1 and any(map(_to_be_embedded, (data, a['val_pt']))):
-        with _team(a['clip_model_type'], a['device']) as encoder: stores = encoder and load(encoder) # all embed, the first one writes
-    with run.main_process_first(): store,val = stores or load() # the others find finished stores
-    if a['is_not_rn'] and store.dim != 512: raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
+        # all embed, the first one writes
+        with _team(a['clip_model_type'], a['device']) as encoder:
+            stores = encoder and load(encoder)
+    # the others find finished stores
+    with run.main_process_first():
+        store,val = stores or load()
+    if a['is_not_rn'] and store.dim != 512:
+        raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
     offset = _offset(a['add_modality_offset'], Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(a['seed'])
-    model = _model_for_training(start, a['lm'], store, **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix','noise_variance','dont_norm')})
+    model = _model_for_training(start, a['lm'], store,
+        **{k: a[k] for k in ('mapping_type','prefix_length','prefix_length_clip','num_layers','only_prefix',
+        'noise_variance','dont_norm')})
     def note():
-        if run.is_main_process: write_json(out/'train_commandline_args.txt', a)
-    if not (out/'state.safetensors').exists(): note() # what a finished or interrupted run was told stays, should this one be refused
-    history = fit(model, store, config, out, val, offset, a['prefix'], a['save_every'], not a['restart'], a['device'] or None)
+        if run.is_main_process:
+            write_json(out/'train_commandline_args.txt', a)
+    # what a finished or interrupted run was told stays, should this one be refused
+    if not (out/'state.safetensors').exists():
+        note()
+    history = fit(model, store, config, out, val, offset, a['prefix'], a['save_every'], not a['restart'], a['device']
+        or None)
     note()
-    if not run.is_main_process: return 0
-    if a['pretrain_weights'] and not (a['use_image_embedding_as_clipcap'] or a['add_modality_offset']): _keep_bridge(a['pretrain_weights'], out, a['prefix'])
-    if history['epochs']: print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
+    if not run.is_main_process:
+        return 0
+    if a['pretrain_weights'] and not (a['use_image_embedding_as_clipcap'] or a['add_modality_offset']):
+        _keep_bridge(a['pretrain_weights'], out, a['prefix'])
+    if history['epochs']:
+        print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
     _said(out/f'{a["prefix"]}_latest', 'captioner')
 
 # %% ../nbs/11_cli.ipynb #1cfd4cd3
 def _one_way(**ways):
     "Of two ways across the gap one would be dropped in silence"
     given = [f'--{k}' for k,v in ways.items() if v]
-    if len(given) > 1: raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')
+    if len(given) > 1:
+        raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')
 
-def _captioner(name, clip_model_type='', device='', bridge='', memory='', dont_normalize_prefix=False, encoder=True, dtype='', **official):
+def _captioner(name, clip_model_type='', device='', bridge='', memory='', dont_normalize_prefix=False, encoder=True,
+        dtype='', **official):
     "Load a captioner for the verbs that caption"
     from dataclasses import replace
     from capdec.captioner import Captioner
     _one_way(memory=memory, bridge=bridge not in ('','memory'))
-    if memory and Path(memory).is_dir() and not (Path(memory)/'index.json').exists(): raise ValueError(f'{memory}: is a folder and no store of captions (--memory takes a file of them, or a store from `capdec embed`)')
-    if memory and not Path(memory).exists(): raise FileNotFoundError(f'{memory}: no such file or store of captions (--memory)')
-    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None, encoder, dtype or None, **{k: v for k,v in official.items() if v})
-    if memory: c.remember(memory)
-    if dont_normalize_prefix: c.model.config = replace(c.model.config, normalize_prefix=False)
+    if memory and Path(memory).is_dir() and not (Path(memory)/'index.json').exists():
+        raise ValueError(f'{memory}: is a folder and no store of captions (--memory takes a file of them, or a store '
+            f'from `capdec embed`)')
+    if memory and not Path(memory).exists():
+        raise FileNotFoundError(f'{memory}: no such file or store of captions (--memory)')
+    c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
+        encoder, dtype or None, **{k: v for k,v in official.items() if v})
+    if memory:
+        c.remember(memory)
+    if dont_normalize_prefix:
+        c.model.config = replace(c.model.config, normalize_prefix=False)
     return c
 
 def _weights_file(name):
@@ -453,16 +598,23 @@ def _check_shape(config, **typed):
     "Official flags that the checkpoint answers itself: what was typed must not contradict it"
     from capdec.model import MAPPING_TYPES
     for k,v in typed.items():
-        if k == 'mapping_type' and v and v not in MAPPING_TYPES: raise ValueError(f'--mapping_type {v}: use {", ".join(MAPPING_TYPES)}')
-        if not v or config.mapping_type == 'mlp' and k in ('num_layers','prefix_length_clip'): continue # not used by an mlp
-        if MAPPING_TYPES.get(v, v) != getattr(config, k): raise ValueError(f'--{k} {v}: the checkpoint has {k} {getattr(config, k)}; leave the flag out')
+        if k == 'mapping_type' and v and v not in MAPPING_TYPES:
+            raise ValueError(f'--mapping_type {v}: use {", ".join(MAPPING_TYPES)}')
+        # not used by an mlp
+        if not v or config.mapping_type == 'mlp' and k in ('num_layers','prefix_length_clip'):
+            continue
+        if MAPPING_TYPES.get(v, v) != getattr(config, k):
+            raise ValueError(f'--{k} {v}: the checkpoint has {k} {getattr(config, k)}; leave the flag out')
 
 def _bridger(flag, checkpoint, d):
     "The supervised bridge that `--modality_bridger` means: of a file, or, when the flag stands alone, the one beside the checkpoint or in the official place"
     from capdec.core import file_sha256
     from capdec.noise import load_bridge
-    path = flag if flag != 'auto' else next((o for o in (Path(checkpoint).parent/'bridger.safetensors', 'bridger.safetensors', 'others/weights_modality_mapper.pt') if Path(o).is_file()), None)
-    if path is None: raise FileNotFoundError(f'--modality_bridger: found no bridger.safetensors beside {checkpoint} or here; name a file, or train one with `capdec bridger`')
+    path = flag if flag != 'auto' else next((o for o in (Path(checkpoint).parent/'bridger.safetensors',
+        'bridger.safetensors', 'others/weights_modality_mapper.pt') if Path(o).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f'--modality_bridger: found no bridger.safetensors beside {checkpoint} or here; name a '
+            f'file, or train one with `capdec bridger`')
     net = load_bridge(path, d)
     net.kind = f'bridger {file_sha256(path)[:16]}'
     return net
@@ -472,7 +624,8 @@ def _one_per_image(records, image):
     "The first caption of each image"
     seen = set()
     for r in records:
-        if r['image_id'] in seen: continue
+        if r['image_id'] in seen:
+            continue
         seen.add(r['image_id'])
         yield {k: v for k,v in r.items() if k != 'caption'} if image else r
 
@@ -482,14 +635,20 @@ def _prediction_vectors(c, images, records, embeddings, image_dir, out, text, ba
     from capdec.embedding import embed_captions,embed_images
     from capdec.store import EmbeddingStore,import_official
     if embeddings:
-        if embeddings.endswith(('.pkl','.pickle')): return import_official(embeddings, f'{out}.vectors', 'text' if text else 'image')
+        if embeddings.endswith(('.pkl','.pickle')):
+            return import_official(embeddings, f'{out}.vectors', 'text' if text else 'image')
         store = EmbeddingStore(embeddings)
         made,own = store.meta.get('encoder'), c.encoder.name
-        if made and own and made != own: raise ValueError(f'{embeddings}: vectors of {made}, the captioner takes those of {own}; embed again with --clip_model_type {own}')
+        if made and own and made != own:
+            raise ValueError(f'{embeddings}: vectors of {made}, the captioner takes those of {own}; embed again with '
+                f'--clip_model_type {own}')
         return store
-    if images: return embed_images(find_images(images), c.encoder, f'{out}.vectors', batch_size=batch_size)
-    if text: return embed_captions(_one_per_image(records, False), c.encoder, f'{out}.vectors')
-    return embed_images(_with_files(_one_per_image(records, True), image_dir, '--data'), c.encoder, f'{out}.vectors', root=image_dir, batch_size=batch_size, meta=dict(image_dir=str(Path(image_dir).resolve())))
+    if images:
+        return embed_images(find_images(images), c.encoder, f'{out}.vectors', batch_size=batch_size)
+    if text:
+        return embed_captions(_one_per_image(records, False), c.encoder, f'{out}.vectors')
+    return embed_images(_with_files(_one_per_image(records, True), image_dir, '--data'), c.encoder, f'{out}.vectors',
+        root=image_dir, batch_size=batch_size, meta=dict(image_dir=str(Path(image_dir).resolve())))
 
 # %% ../nbs/11_cli.ipynb #f228fac0
 def _sets_of_five(records):
@@ -497,28 +656,34 @@ def _sets_of_five(records):
     groups,full = {}, 0
     for n,r in enumerate(records):
         g = groups.setdefault(r['image_id'], [])
-        if len(g) < 5: g.append((n, r['caption'])); full += len(g) == 5
-        if full == 900: break
+        if len(g) < 5:
+            g.append((n, r['caption']))
+            full += len(g) == 5
+        if full == 900:
+            break
     rows = [o for g in groups.values() if len(g) == 5 for o in g]
-    if not rows: raise ValueError('--ablation_dist: no image has five captions')
+    if not rows:
+        raise ValueError('--ablation_dist: no image has five captions')
     return zip(*rows)
 
 def _print_distances(c, cross, records, embeddings):
     "The official `ablation_dist`: how far the captions of an image lie apart, across the bridge if one is named, in CLIP space and after the mapper"
     import torch
-    from capdec.noise import distance_stats,normalise
+    from capdec.noise import distance_stats,normalize
     from capdec.store import read_official_pickle
     official = read_official_pickle(embeddings) if embeddings else None
-    if official and official['text'] is None: raise ValueError(f'{embeddings}: holds no text vectors, which --ablation_dist needs')
+    if official and official['text'] is None:
+        raise ValueError(f'{embeddings}: holds no text vectors, which --ablation_dist needs')
     rows,captions = _sets_of_five(official['captions'] if official else records)
     groups = [i//5 for i in range(len(rows))]
     with torch.inference_mode():
         x = official['text'][list(rows)].float() if official else c.encoder.encode_text(list(captions))
-        x = cross((normalise(x) if c.model.config.normalize_prefix else x).to(c.device)).cpu()
+        x = cross((normalize(x) if c.model.config.normalize_prefix else x).to(c.device)).cpu()
         after = torch.cat([c.model.prefix(o.to(c.device)).flatten(1).cpu() for o in x.split(256)]) # (n, k*h)
     stats = distance_stats(x, groups)
     print('CLIP space: ' + '  '.join(f'{k} {v:.5f}' if isinstance(v, float) else f'{k} {v:,}' for k,v in stats.items()))
-    print('after the mapper: ' + '  '.join(f'{k} {v:.5f}' for k,v in distance_stats(after, groups).items() if k != 'images' and 'linf' not in k))
+    print('after the mapper: ' + '  '.join(f'{k} {v:.5f}' for k,v in distance_stats(after, groups).items()
+        if k != 'images' and 'linf' not in k))
 
 def _image_text_pairs(c, records, embeddings, image_dir):
     "Image and text vectors of every caption and its photo, a thousand at a time"
@@ -526,7 +691,9 @@ def _image_text_pairs(c, records, embeddings, image_dir):
     from capdec.store import read_official_pickle
     if embeddings:
         official = read_official_pickle(embeddings)
-        if official['text'] is None or official['image'] is None: raise ValueError(f'{embeddings}: holds one kind of vectors; --ablation_image_dist needs those of images and of texts')
+        if official['text'] is None or official['image'] is None:
+            raise ValueError(f'{embeddings}: holds one kind of vectors; --ablation_image_dist needs those of images '
+                f'and of texts')
         yield from zip(official['image'].float().split(1000), official['text'].float().split(1000))
         return
     for rows in chunks(_with_files(records, image_dir, '--ablation_image_dist'), 1000):
@@ -537,10 +704,12 @@ def _image_text_pairs(c, records, embeddings, image_dir):
 def _print_image_distance(c, cross, *source):
     "The official `ablation_image_dist`: the mean distance of a photo, across the bridge if one is named, and its caption"
     import torch
-    from capdec.noise import normalise
-    total,n,unit = 0., 0, normalise if c.model.config.normalize_prefix else (lambda x: x)
+    from capdec.noise import normalize
+    total,n,unit = 0., 0, normalize if c.model.config.normalize_prefix else (lambda x: x)
     with torch.inference_mode():
-        for image,text in _image_text_pairs(c, *source): total,n = total + (cross(unit(image).to(c.device)).to(image)-unit(text).to(image)).norm(dim=1).double().sum().item(), n+len(image)
+        for image,text in _image_text_pairs(c, *source):
+            total,n = total + (cross(unit(image).to(c.device)).to(image)-unit(text).to(image)).norm(dim=1).double().sum(
+                ).item(), n+len(image)
     print(f'mean L2 distance of an image and its caption: {total/n:.4f} ({n:,} pairs)')
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
@@ -563,14 +732,18 @@ def predict(
     text_autoencoder:bool=False, # Caption the captions: their text vectors go in
     add_modality_offset:Param('Modality offset whose negative is added to the vectors: a file (.safetensors, .npz, official .pkl); alone, the one beside the checkpoint', str, nargs='?', const='auto')='',
     modality_bridger:Param('Supervised bridge to put image vectors through: a file from `capdec bridger`, or official weights; alone, bridger.safetensors beside the checkpoint', str, nargs='?', const='auto')='',
-    ablation_dist:bool=False, # Only print the distances between the captions of an image of `data` (or of an official pickle)
-    ablation_image_dist:bool=False, # Only print the distance of images of `data` and their captions (or of an official pickle)
+    # Only print the distances between the captions of an image of `data` (or of an official pickle)
+    ablation_dist:bool=False,
+    # Only print the distance of images of `data` and their captions (or of an official pickle)
+    ablation_image_dist:bool=False,
     prefix_length:int=0, # Of the checkpoint (read off it, checked when given; so are the next three)
     prefix_length_clip:int=0, # Of the checkpoint
     num_layers:int=0, # Of the checkpoint
     mapping_type:str='', # Of the checkpoint
-    lm_heads:int=0, # Of an official checkpoint: attention heads of its language model (default: its width / 64, as in all of OpenAI's)
-    tokenizer:str='', # Of an official checkpoint: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
+    # Of an official checkpoint: attention heads of its language model (default: its width / 64, as in all of OpenAI's)
+    lm_heads:int=0,
+    # Of an official checkpoint: folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
+    tokenizer:str='',
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
     bridge:str='', # none, offset or memory, instead of the captioner's own
     memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
@@ -584,18 +757,23 @@ def predict(
 # %% ../nbs/11_cli.ipynb #b47da7e9
 def _predictions_file(a):
     "Where predictions go: `--out`, or beside the checkpoint under its name, as the official tool does"
-    if a['out'] or a['ablation_dist'] or a['ablation_image_dist']: return a['out']
+    if a['out'] or a['ablation_dist'] or a['ablation_image_dist']:
+        return a['out']
     path = Path(a['checkpoint'])
-    if not path.exists(): raise ValueError('--out: name the file to write')
-    name = path.name.removesuffix('.pt').removesuffix('.safetensors') + ('add_modality_offset' if a['add_modality_offset'] else '')
+    if not path.exists():
+        raise ValueError('--out: name the file to write')
+    name = path.name.removesuffix('.pt').removesuffix('.safetensors') + ('add_modality_offset'
+        if a['add_modality_offset'] else '')
     return str(path.parent/f'{name}.json')
 
 def _cross(c, a):
     "Set the captioner's way across the gap to what the flags say"
     from capdec.captioner import Bridge,Captioner
     offset = _offset(a['add_modality_offset'], Path(a['checkpoint']).parent)
-    if offset is not None: c = Captioner(c.model, c.encoder, Bridge('offset', -offset))
-    if a['modality_bridger']: c.bridge = _bridger(a['modality_bridger'], a['checkpoint'], c.model.config.prefix_size).to(c.device)
+    if offset is not None:
+        c = Captioner(c.model, c.encoder, Bridge('offset', -offset))
+    if a['modality_bridger']:
+        c.bridge = _bridger(a['modality_bridger'], a['checkpoint'], c.model.config.prefix_size).to(c.device)
     return c
 
 def _official_stops(model, beam):
@@ -623,31 +801,41 @@ class _Part:
         with open(self.path, 'ab+') as f:
             f.seek(0)
             first,end,n = f.readline(), len(head), 0
-            if first.endswith(b'\n') and first != head: raise ValueError(f'{path}: was begun with other settings; remove it to start again')
+            if first.endswith(b'\n') and first != head:
+                raise ValueError(f'{path}: was begun with other settings; remove it to start again')
             at = end
             for line in f if first == head else ():
-                at += len(line); n += line.endswith(b'\n')
-                if n % batch_size == 0: self.done,end = n, at
+                at += len(line)
+                n += line.endswith(b'\n')
+                if n % batch_size == 0:
+                    self.done,end = n, at
             f.truncate(end if first == head else 0)
-            if first != head: f.write(head)
+            if first != head:
+                f.write(head)
         self.file = open(self.path, 'a', encoding='utf-8')
 
     def add(self, records):
         from capdec.core import _writing,json_text
-        with _writing(self.path): self.file.write(''.join(json_text(r) + '\n' for r in records)); self.file.flush()
+        with _writing(self.path):
+            self.file.write(''.join(json_text(r) + '\n' for r in records))
+            self.file.flush()
 
     def finish(self, out):
         "Write the list of all predictions, line by line, and remove the part"
         from capdec.core import atomic_path,give_back
         self.file.close()
         with atomic_path(out) as tmp, open(tmp, 'w', encoding='utf-8') as f, open(self.path, encoding='utf-8') as lines:
-            next(lines); f.write('[')
-            for n,line in enumerate(lines): f.write(', '*bool(n) + line.rstrip('\n'))
+            next(lines)
+            f.write('[')
+            for n,line in enumerate(lines):
+                f.write(', '*bool(n) + line.rstrip('\n'))
             f.write(']\n')
         self.path.unlink()
         give_back(self.lock)
 
-    def close(self): self.file.close(); self.lock.release()
+    def close(self):
+        self.file.close()
+        self.lock.release()
 
 # %% ../nbs/11_cli.ipynb #c1a6c65d
 def _caption_store(c, store, a, settings):
@@ -656,18 +844,21 @@ def _caption_store(c, store, a, settings):
     from capdec.captioner import one_line
     from capdec.core import progress
     from capdec.decoding import generate
-    from capdec.noise import normalise
+    from capdec.noise import normalize
     how = dict(method='beam', beam_size=a['beam_size']) if a['beam'] else dict(method='greedy')
-    if a['official']: how['stop_ids'] = _official_stops(c.model, a['beam'])
+    if a['official']:
+        how['stop_ids'] = _official_stops(c.model, a['beam'])
     todo,size = _first_rows(store), a['batch_size']
-    with contextlib.closing(_Part(f'{a["out"]}.part', settings, size)) as part, progress(None, 'captioning', len(todo), 'image', part.done) as bar:
+    with contextlib.closing(_Part(f'{a["out"]}.part', settings, size)) as part, progress(None, 'captioning', len(todo),
+            'image', part.done) as bar:
         for start in range(part.done, len(todo), size):
             rows = todo[start:start+size]
             with torch.inference_mode():
                 x = store.vectors(rows).to(c.device)
-                x = c.bridge(normalise(x) if c.model.config.normalize_prefix else x)
+                x = c.bridge(normalize(x) if c.model.config.normalize_prefix else x)
             texts = generate(c.model, x, normalize=False, texts=True, **how)
-            part.add([dict(image_id=i, caption=one_line(t).lower()) for i,t in zip(store.column('image_id', rows), texts)])
+            part.add([dict(image_id=i, caption=one_line(t).lower()) for i,t in zip(store.column('image_id', rows),
+                texts)])
             bar.update(len(rows))
         part.finish(a['out'])
     return len(todo)
@@ -676,10 +867,13 @@ def _report(out, n, failed):
     "Say how many captions there are, and list the images that failed, in `<out>.failed.json` too"
     from capdec.core import write_json
     report = Path(f'{out.removesuffix(".json")}.failed.json')
-    if failed: write_json(report, [dict(file=path, error=why) for path,why in failed])
-    else: report.unlink(missing_ok=True)
+    if failed:
+        write_json(report, [dict(file=path, error=why) for path,why in failed])
+    else:
+        report.unlink(missing_ok=True)
     _skipped(failed)
-    _said(out, f'{n:,} captions' + (f', {len(failed):,} image{"s"*(len(failed)>1)} failed, see {report}' if failed else ''))
+    _said(out, f'{n:,} captions' + (f', {len(failed):,} image{"s"*(len(failed)>1)} failed, see {report}' if failed
+        else ''))
     return int(bool(failed))
 
 # %% ../nbs/11_cli.ipynb #3c5a7d2b
@@ -688,39 +882,66 @@ def _predict(a):
     import hashlib,json
     from capdec.captioner import Bridge
     from capdec.core import whole_number
-    for k in ('batch_size','beam_size'): whole_number(f'--{k}', a[k])
-    _one_way(add_modality_offset=a['add_modality_offset'], modality_bridger=a['modality_bridger'], memory=a['memory'], bridge=a['bridge'] not in ('', 'offset' if a['add_modality_offset'] else '', 'memory' if a['memory'] else ''))
+    for k in ('batch_size','beam_size'):
+        whole_number(f'--{k}', a[k])
+    _one_way(add_modality_offset=a['add_modality_offset'], modality_bridger=a['modality_bridger'], memory=a['memory'],
+        bridge=a['bridge'] not in ('', 'offset' if a['add_modality_offset'] else '', 'memory' if a['memory'] else ''))
     data,embeddings,ablation = a['data'], a['embeddings'], a['ablation_dist'] or a['ablation_image_dist']
-    if sum(map(bool, (a['images'], data, embeddings))) != 1: raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store or an official pickle)')
+    if sum(map(bool, (a['images'], data, embeddings))) != 1:
+        raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store '
+            'or an official pickle)')
     text = a['text_autoencoder'] or a['dataset_mode'] in ('5','5.0')
-    _belongs_to_data(data, **{k: a[k] for k in ('image_dir','images_list','factual')}, dataset_mode='' if text or a['dataset_mode'] == '0' else a['dataset_mode']) # 0 is the official default
-    if a['images'] and text: raise ValueError('--text_autoencoder, --dataset_mode 5: captions go in, not --images; give --data or --embeddings')
-    if ablation and not data and not embeddings.endswith(('.pkl','.pickle')): raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an official pickle as --embeddings')
+    # 0 is the official default
+    _belongs_to_data(data, **{k: a[k] for k in ('image_dir','images_list','factual')}, dataset_mode='' if text
+        or a['dataset_mode'] == '0' else a['dataset_mode'])
+    if a['images'] and text:
+        raise ValueError('--text_autoencoder, --dataset_mode 5: captions go in, not --images; give --data or '
+            '--embeddings')
+    if ablation and not data and not embeddings.endswith(('.pkl','.pickle')):
+        raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an '
+            'official pickle as --embeddings')
     a['out'] = _predictions_file(a)
     _not_the_input(a['out'], data, embeddings)
     kind = a['clip_model_type']
-    c = _captioner(a['checkpoint'], kind, a['device'], '' if a['add_modality_offset'] else a['bridge'], a['memory'], a['dont_normalize_prefix'], encoder=not embeddings or bool(a['memory']) or bool(kind) and Path(kind).exists(), tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
-    _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers','mapping_type')})
-    if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512): raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave the flag out')
-    records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict', a['split_seed']) if data else None
-    named = any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory')) # a way across the gap
+    c = _captioner(a['checkpoint'], kind, a['device'], '' if a['add_modality_offset'] else a['bridge'], a['memory'],
+        a['dont_normalize_prefix'], encoder=not embeddings or bool(a['memory']) or bool(kind) and Path(kind).exists(),
+        tokenizer=a['tokenizer'], lm_heads=a['lm_heads'])
+    _check_shape(c.model.config, **{k: a[k] for k in ('prefix_length','prefix_length_clip','num_layers',
+        'mapping_type')})
+    if a['is_rn'] is not None and (width := c.model.config.prefix_size) != (640 if a['is_rn'] else 512):
+        raise ValueError(f'--is_rn {str(a["is_rn"]).lower()}: the checkpoint takes vectors of {width} numbers; leave '
+            f'the flag out')
+    records = _records(data, a['split'], a['dataset_mode'], a['images_list'], a['factual'], 'predict',
+        a['split_seed']) if data else None
+    # a way across the gap
+    named = any(a[k] for k in ('add_modality_offset','modality_bridger','bridge','memory'))
     c = _cross(c, a)
     cross = c.bridge if named else lambda x: x
-    if a['ablation_dist']: return _print_distances(c, cross, records, embeddings)
-    if a['ablation_image_dist']: return _print_image_distance(c, cross, records, embeddings, a['image_dir'])
+    if a['ablation_dist']:
+        return _print_distances(c, cross, records, embeddings)
+    if a['ablation_image_dist']:
+        return _print_image_distance(c, cross, records, embeddings, a['image_dir'])
     store = _prediction_vectors(c, a['images'], records, embeddings, a['image_dir'], a['out'], text, a['batch_size'])
-    if store.dim != c.model.config.prefix_size: raise ValueError(f'the vectors have {store.dim} numbers, the captioner takes {c.model.config.prefix_size}; embed with its encoder')
+    if store.dim != c.model.config.prefix_size:
+        raise ValueError(f'the vectors have {store.dim} numbers, the captioner takes {c.model.config.prefix_size}; '
+            f'embed with its encoder')
     text = text or store.meta.get('kind') == 'text'
-    if text and not named: c.bridge = Bridge('none') # text vectors lie where the captioner was trained
+    # text vectors lie where the captioner was trained
+    if text and not named:
+        c.bridge = Bridge('none')
     offset = c.bridge.offset if a['add_modality_offset'] else None
-    settings = dict(checkpoint=str(a['checkpoint']), weights=_weights(a['checkpoint']), encoder=c.encoder.name, rows=len(store), method='beam' if a['beam'] else 'greedy', beam_size=a['beam_size'],
-        store=hashlib.sha256(json.dumps(store.meta, sort_keys=True, default=str).encode()).hexdigest()[:16], bridge=c.bridge.kind, memory=_memory_key(a['memory']), text_autoencoder=text, official=a['official'],
-        dont_normalize_prefix=a['dont_normalize_prefix'], add_modality_offset='' if offset is None else hashlib.sha256(offset.cpu().numpy().tobytes()).hexdigest()[:16])
+    settings = dict(checkpoint=str(a['checkpoint']), weights=_weights(a['checkpoint']), encoder=c.encoder.name,
+        rows=len(store), method='beam' if a['beam'] else 'greedy', beam_size=a['beam_size'],
+        store=hashlib.sha256(json.dumps(store.meta, sort_keys=True, default=str).encode()).hexdigest()[:16],
+        bridge=c.bridge.kind, memory=_memory_key(a['memory']), text_autoencoder=text, official=a['official'],
+        dont_normalize_prefix=a['dont_normalize_prefix'], add_modality_offset='' if offset is None
+        else hashlib.sha256(offset.cpu().numpy().tobytes()).hexdigest()[:16])
     return _report(a['out'], _caption_store(c, store, a, settings), store.meta.get('failed', []))
 
 # %% ../nbs/11_cli.ipynb #1645a003
 def convert(
-    source:str, # Official or ClipCap checkpoint (.pt), published name such as capdec-coco-0.015; or a captioner's folder
+    # Official or ClipCap checkpoint (.pt), published name such as capdec-coco-0.015; or a captioner's folder
+    source:str,
     out:str, # Folder to make; from a folder, a .safetensors file with the official names
     tokenizer:str='', # Folder with GPT-2's tokenizer (default: gpt2 in ~/.cache/capdec, else from the hub)
     clip_model_type:str='', # Encoder that made the vectors (default: by their width)
@@ -732,7 +953,8 @@ def convert(
 ):
     "Bring an official checkpoint into a folder of this project, or a captioner back to official names"
     from capdec.official import convert as bring
-    path = bring(source, out, tokenizer or None, dtype or None, lm_heads=lm_heads or None, num_heads=num_heads, encoder=clip_model_type or None, normalize_prefix=not dont_norm, noise_variance=noise_variance)
+    path = bring(source, out, tokenizer or None, dtype or None, lm_heads=lm_heads or None, num_heads=num_heads,
+        encoder=clip_model_type or None, normalize_prefix=not dont_norm, noise_variance=noise_variance)
     _said(path, 'captioner' if Path(path).is_dir() else 'official weights')
 
 # %% ../nbs/11_cli.ipynb #bde42dd3
@@ -741,24 +963,30 @@ def _official_vectors(path, *kinds):
     from capdec.store import read_official_pickle
     official = read_official_pickle(path)
     for k in kinds:
-        if official[k] is None: raise ValueError(f'{path}: holds no {k} vectors')
+        if official[k] is None:
+            raise ValueError(f'{path}: holds no {k} vectors')
     ids = [r['image_id'] for r in official['captions']]
     return [(official[k], ids) for k in kinds]
 
 def _vectors_of(path, kind):
     "Vectors of one kind and the ids of their images, from a store or an official pickle"
     from capdec.store import EmbeddingStore
-    if str(path).endswith(('.pkl','.pickle')): return _official_vectors(path, kind)[0]
+    if str(path).endswith(('.pkl','.pickle')):
+        return _official_vectors(path, kind)[0]
     store = EmbeddingStore(path)
-    if store.meta.get('kind', kind) != kind: raise ValueError(f'{path}: holds vectors of {store.meta["kind"]}s, {kind} vectors were expected')
+    if store.meta.get('kind', kind) != kind:
+        raise ValueError(f'{path}: holds vectors of {store.meta["kind"]}s, {kind} vectors were expected')
     return store, store.column('image_id')
 
 def _image_and_text(images, texts):
     "Vectors and ids of images, and those of their captions"
-    if not texts and images.endswith(('.pkl','.pickle')): return _official_vectors(images, 'image', 'text')
+    if not texts and images.endswith(('.pkl','.pickle')):
+        return _official_vectors(images, 'image', 'text')
     a,b = _vectors_of(images, 'image'), _vectors_of(texts or images, 'text')
     of = [o.meta.get('encoder') for o,_ in (a, b) if hasattr(o, 'meta')]
-    if len({*of} - {None}) > 1: raise ValueError(f'{images}: vectors of {of[0]}, and {texts} those of {of[1]}; both must come from the same encoder')
+    if len({*of} - {None}) > 1:
+        raise ValueError(f'{images}: vectors of {of[0]}, and {texts} those of {of[1]}; both must come from the same '
+            f'encoder')
     return a,b
 
 def _some_captions(data, max_images, split, clip_model_type, device):
@@ -771,12 +999,17 @@ def _some_captions(data, max_images, split, clip_model_type, device):
         from capdec.embedding import load_encoder
         records,seen = [], set()
         for r in _records(data, split):
-            if len(seen | {r['image_id']}) > max_images: break
-            seen.add(r['image_id']); records.append(r)
-        ids,pick = [r['image_id'] for r in records], lambda n: load_encoder(clip_model_type, device or None).encode_text([r['caption'] for r in records[:n]]).cpu()
+            if len(seen | {r['image_id']}) > max_images:
+                break
+            seen.add(r['image_id'])
+            records.append(r)
+        ids,pick = [r['image_id'] for r in records], lambda n: load_encoder(clip_model_type,
+            device or None).encode_text([r['caption'] for r in records[:n]]).cpu()
     seen,n = set(), 0
     for n,i in enumerate(ids, 1):
-        if i not in seen and len(seen) == max_images: n -= 1; break
+        if i not in seen and len(seen) == max_images:
+            n -= 1
+            break
         seen.add(i)
     return pick(n), ids[:n]
 
@@ -793,7 +1026,8 @@ def noise(
     from capdec.noise import estimate_noise_variance
     x,ids = _some_captions(data, max_images, split, clip_model_type, device)
     v,d = estimate_noise_variance(x, ids), x.shape[1]
-    print(f'--noise_variance {v:.4g}  ({len(set(ids)):,} images, {len(ids):,} captions; d*v = {d*v:.2f}, expected cosine to the clean vector {1/math.sqrt(1+d*v):.2f})')
+    print(f'--noise_variance {v:.4g}  ({len(set(ids)):,} images, {len(ids):,} captions; d*v = {d*v:.2f}, expected '
+        f'cosine to the clean vector {1/math.sqrt(1+d*v):.2f})')
 
 def offset(
     images:str, # Store of image vectors, or official pickle with both kinds
@@ -806,10 +1040,12 @@ def offset(
     from capdec.noise import modality_centres,save_offset
     whole_number('--rows', rows, least=0)
     (image,_),(text,_) = _image_and_text(images, texts)
-    if rows: image,text = (o[:rows] if hasattr(o, 'shape') else o.vectors(slice(0, rows)) for o in (image, text))
+    if rows:
+        image,text = (o[:rows] if hasattr(o, 'shape') else o.vectors(slice(0, rows)) for o in (image, text))
     centres = modality_centres(image, text)
     n = [len(o) for o in (image, text)]
-    _said(save_offset(out, centres), f'offset of length {centres["offset_to_add_in_training"].norm():.3f} from {n[1]:,} captions to {n[0]:,} images')
+    _said(save_offset(out, centres), f'offset of length {centres["offset_to_add_in_training"].norm():.3f} from '
+        f'{n[1]:,} captions to {n[0]:,} images')
 
 def bridger(
     images:str, # Store of image vectors, or official pickle with both kinds
@@ -826,16 +1062,20 @@ def bridger(
     import torch
     from capdec.core import pick_device,whole_number
     from capdec.noise import ImageToTextBridge,save_bridge
-    for k,v in dict(epochs=epochs, bs=bs, num_layers=num_layers).items(): whole_number(f'--{k}', v)
+    for k,v in dict(epochs=epochs, bs=bs, num_layers=num_layers).items():
+        whole_number(f'--{k}', v)
     (image,image_ids),(text,text_ids) = _image_and_text(images, texts)
     row = dict(zip(image_ids, range(len(image_ids))))
     pairs = torch.tensor([(row[o], n) for n,o in enumerate(text_ids) if o in row])
-    if not len(pairs): raise ValueError(f'{images}: none of its images has a caption in {texts or images}; image_id must be the same in both')
+    if not len(pairs):
+        raise ValueError(f'{images}: none of its images has a caption in {texts or images}; image_id must be the same '
+            f'in both')
     dev = pick_device(device or None)
     image,text = ((o if hasattr(o, 'shape') else o.vectors()).to(dev) for o in (image, text))
     net = ImageToTextBridge(image.shape[1], num_layers).to(dev)
     losses = net.fit(image, text, pairs, epochs, lr, bs, seed)
-    _said(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, mean squared error {losses[0]:.2e} -> {losses[-1]:.2e}')
+    _said(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, mean squared error {losses[0]:.2e} -> '
+        f'{losses[-1]:.2e}')
 
 # %% ../nbs/11_cli.ipynb #92d7235a
 def _photos_of(ids, images):
@@ -843,17 +1083,23 @@ def _photos_of(ids, images):
     from capdec.core import find_images
     from capdec.data import image_id_of
     photos = {}
-    for p in find_images(images): photos.setdefault(str(image_id_of(p.name)), p); photos[str(p)] = p
-    if missing := [i for i in ids if str(i) not in photos]: raise ValueError(f'{images}: has no photo for {len(missing):,} of {len(ids):,} predictions, such as image_id {missing[0]}')
+    for p in find_images(images):
+        photos.setdefault(str(image_id_of(p.name)), p)
+        photos[str(p)] = p
+    if missing := [i for i in ids if str(i) not in photos]:
+        raise ValueError(f'{images}: has no photo for {len(missing):,} of {len(ids):,} predictions, such as image_id '
+            f'{missing[0]}')
     return [photos[str(i)] for i in ids]
 
 def _clip_score(scores, photos, clip_model_type, device):
     "Add CLIPScore to the scores"
     from capdec.embedding import load_encoder
     from capdec.evaluation import clip_score
-    r = clip_score(photos, [o['caption'] for o in scores.per_image.values()], load_encoder(clip_model_type, device or None))
+    r = clip_score(photos, [o['caption'] for o in scores.per_image.values()],
+        load_encoder(clip_model_type, device or None))
     scores.corpus['CLIPScore'] = r['CLIPScore']
-    for o,s in zip(scores.per_image.values(), r['per_image']['CLIPScore']): o['CLIPScore'] = s
+    for o,s in zip(scores.per_image.values(), r['per_image']['CLIPScore']):
+        o['CLIPScore'] = s
 
 def _worst_and_best(scores, photos, by, path, n=4):
     "Draw the predictions that scored lowest and highest"
@@ -862,8 +1108,11 @@ def _worst_and_best(scores, photos, by, path, n=4):
     from capdec.core import atomic_path
     from capdec.evaluation import gallery,worst_and_best
     low,high = worst_and_best(scores.per_image, min(n, max(1, len(photos)//2)), by)
-    fig = gallery([photos[i] for i in low+high], [scores.per_image[i]['caption'] for i in low+high], [f'{k}: {by} {scores.per_image[i][by]:.2f}' for k,ids in (('worst',low),('best',high)) for i in ids], columns=len(low))
-    with atomic_path(path) as p: fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
+    fig = gallery([photos[i] for i in low+high], [scores.per_image[i]['caption'] for i in low+high],
+        [f'{k}: {by} {scores.per_image[i][by]:.2f}' for k,ids in (('worst',low),('best',high)) for i in ids],
+        columns=len(low))
+    with atomic_path(path) as p:
+        fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
     _said(path, 'worst and best')
 
 # %% ../nbs/11_cli.ipynb #cf491219
@@ -871,8 +1120,10 @@ def evaluate(
     predictions:str, # Predictions, `[{image_id, caption}]`
     references:str='', # Captions of the same images, any file that `parse` reads
     split:str='val', # Of Karpathy's files
-    metrics:str='bleu,meteor,rouge,cider,spice', # Which, with commas; spice needs extra files and is left out, with a remark, where they are missing
-    images:Param('Folders, files or patterns of the photos: also CLIPScore, and for --gallery', nargs='+')='', # Folders, files or patterns of the photos: also CLIPScore, and for `gallery`
+    # Which, with commas; spice needs extra files and is left out, with a remark, where they are missing
+    metrics:str='bleu,meteor,rouge,cider,spice',
+    # Folders, files or patterns of the photos: also CLIPScore, and for `gallery`
+    images:Param('Folders, files or patterns of the photos: also CLIPScore, and for --gallery', nargs='+')='',
     clip_model_type:str='ViT-B/32', # Encoder of CLIPScore (ViT-B/32: as its authors; or mini; none: no CLIPScore)
     device:str='', # cpu, cuda, mps
     out:str='', # JSON file for the scores, with those of every image
@@ -885,103 +1136,144 @@ def evaluate(
     "BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore of predictions, and what their wording is like"
     from capdec.data import read_captions
     from capdec.evaluation import NAMES,evaluate as score,spice_missing,style_measures,text_stats
-    if bool(style) != bool(factual): raise ValueError('--style and --factual: the style is told from plain captions, so give both')
-    if gallery and not images: raise ValueError('--gallery: needs --images, the photos')
-    for k,o in {'--out': out, '--gallery': gallery}.items(): _not_the_input(o, predictions, references, flag=k)
-    asked = [o for m in metrics.split(',') for o in NAMES.get(m.strip().lower(), ()) if o != 'SPICE' or not spice_missing()] + ['CLIPScore']*(bool(images) and clip_model_type != 'none') + ['style']*bool(style)
-    if not gallery and by != 'CIDEr': raise ValueError(f'--by {by}: says what is worst and best in --gallery; leave it out, or name that file')
+    if bool(style) != bool(factual):
+        raise ValueError('--style and --factual: the style is told from plain captions, so give both')
+    if gallery and not images:
+        raise ValueError('--gallery: needs --images, the photos')
+    for k,o in {'--out': out, '--gallery': gallery}.items():
+        _not_the_input(o, predictions, references, flag=k)
+    asked = [o for m in metrics.split(',') for o in NAMES.get(m.strip().lower(), ()) if o != 'SPICE'
+        or not spice_missing()] + ['CLIPScore']*(bool(images) and clip_model_type != 'none') + ['style']*bool(style)
+    if not gallery and by != 'CIDEr':
+        raise ValueError(f'--by {by}: says what is worst and best in --gallery; leave it out, or name that file')
     known = {o.lower(): o for o in asked}.get(by.lower().replace('-', '_'))
-    if gallery and not known: raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from {", ".join(asked)}, or change --metrics')
+    if gallery and not known:
+        raise ValueError(f'--by {by}: says what is worst and best, and is not among what is scored; choose from '
+            f'{", ".join(asked)}, or change --metrics')
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
-    for path in filter(None, (training, style, factual)): next(text(path), None)   # a missing file is told before anything is scored
+    # a missing file is told before anything is scored
+    for path in filter(None, (training, style, factual)):
+        next(text(path), None)
     scores = score(predictions, references or None, metrics.split(','), None if split == 'all' else split)
     ids,captions = list(scores.per_image),[o['caption'] for o in scores.per_image.values()]
     scores.text = text_stats(captions, text(training) if training else None)
     if style:
         scores.text |= style_measures(captions, text(style), text(factual, 'train'))
-        for i,p in zip(ids, scores.text.pop('per_caption')): scores.per_image[i]['style'] = p
+        for i,p in zip(ids, scores.text.pop('per_caption')):
+            scores.per_image[i]['style'] = p
     photos = _photos_of(ids, images) if images else []
-    if images and clip_model_type != 'none': _clip_score(scores, photos, clip_model_type, device)
+    if images and clip_model_type != 'none':
+        _clip_score(scores, photos, clip_model_type, device)
     print(scores)
-    if out: scores.save(out); _said(out, 'scores')
-    if gallery: _worst_and_best(scores, dict(zip(ids, photos)), known, gallery)
+    if out:
+        scores.save(out)
+        _said(out, 'scores')
+    if gallery:
+        _worst_and_best(scores, dict(zip(ids, photos)), known, gallery)
 
 # %% ../nbs/11_cli.ipynb #b3c2e857
 def _write_captions(out, results, num_captions):
     "All results as .csv, .json or .jsonl"
     import csv
     from capdec.core import atomic_path,json_text
-    said = lambda o: {} if o['error'] and not o['captions'] else {'caption': o['captions'][0]} if num_captions == 1 and o['captions'] else {'captions': o['captions']}
+    said = lambda o: {} if o['error'] and not o['captions'] else {
+        'caption': o['captions'][0]} if num_captions == 1 and o['captions'] else {'captions': o['captions']}
     rows = [dict(file=o['key'], **said(o), **({'error': o['error']} if o['error'] else {})) for o in results]
-    with atomic_path(out) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f: # file names need not be UTF-8, tables must be
+    # file names need not be UTF-8, tables must be
+    with atomic_path(out) as p, open(p, 'w', encoding='utf-8', errors='backslashreplace', newline='') as f:
         if out.endswith('.csv'):
             names = ['caption'] if num_captions == 1 else [f'caption_{i+1}' for i in range(num_captions)]
-            w = csv.writer(f); w.writerow(['file',*names,'error'])
-            for o in results: w.writerow([o['key'], *(o['captions'] + ['']*num_captions)[:num_captions], o['error'] or ''])
-        elif out.endswith('.jsonl'): f.writelines(json_text(r) + '\n' for r in rows)
-        else: f.write(json_text(rows, 1) + '\n')
+            w = csv.writer(f)
+            w.writerow(['file',*names,'error'])
+            for o in results:
+                w.writerow([o['key'], *(o['captions'] + ['']*num_captions)[:num_captions], o['error'] or ''])
+        elif out.endswith('.jsonl'):
+            f.writelines(json_text(r) + '\n' for r in rows)
+        else:
+            f.write(json_text(rows, 1) + '\n')
 
 def _earlier(out, num_captions):
     "The captions in a table that an earlier run has written, `{file: captions}`; photos that failed are left out"
     import csv,json,re
     from capdec.core import read_json
-    said = lambda r: [t for k,t in r.items() if str(k).startswith('caption_')] or r.get('captions') or [r.get('caption')]
-    ours = lambda names: all(isinstance(k, str) and re.fullmatch(r'file|captions?|caption_[0-9]+|error', k) for k in names) # other columns would be lost
+    said = lambda r: [t for k,t in r.items() if str(k).startswith('caption_')] or r.get('captions') or [
+        r.get('caption')]
+    # other columns would be lost
+    ours = lambda names: all(isinstance(k, str) and re.fullmatch(r'file|captions?|caption_[0-9]+|error', k)
+        for k in names)
     try:
-        if out.endswith('.json'): rows = read_json(out)
+        if out.endswith('.json'):
+            rows = read_json(out)
         else:
             with open(out, encoding='utf-8-sig', newline='') as f:
                 if out.endswith('.csv'):
-                    table = csv.DictReader(f); rows = list(table)
-                    if not ours(table.fieldnames or ()) or 'file' not in (table.fieldnames or ['file']): rows = None
-                else: rows = [json.loads(l) for l in f]
-    except (ValueError, csv.Error): rows = None
-    if not isinstance(rows, list) or any(not isinstance(r, dict) or not r.get('file') or not ours(r) for r in rows): raise ValueError(f'--out {out}: is there already and is no table of captions as this command writes it; name another file, or replace it with --overwrite')
+                    table = csv.DictReader(f)
+                    rows = list(table)
+                    if not ours(table.fieldnames or ()) or 'file' not in (table.fieldnames or ['file']):
+                        rows = None
+                else:
+                    rows = [json.loads(l) for l in f]
+    except (ValueError, csv.Error):
+        rows = None
+    if not isinstance(rows, list) or any(not isinstance(r, dict) or not r.get('file') or not ours(r) for r in rows):
+        raise ValueError(f'--out {out}: is there already and is no table of captions as this command writes it; name '
+            f'another file, or replace it with --overwrite')
     kept = {r['file']: o for r in rows if not r.get('error') and all(o := said(r))}
-    if other := next((len(o) for o in kept.values() if len(o) != num_captions), 0): raise ValueError(f'--out {out}: has {other} captions for each photo; pass --num_captions {other}, name another file, or replace it with --overwrite')
+    if other := next((len(o) for o in kept.values() if len(o) != num_captions), 0):
+        raise ValueError(f'--out {out}: has {other} captions for each photo; pass --num_captions {other}, name another '
+            f'file, or replace it with --overwrite')
     return kept
 
 # %% ../nbs/11_cli.ipynb #b3c2e858
 def _sidecars(paths):
     "Where the captions of each photo go: a.txt for a.jpg; a.jpg.txt where a.png is there too (named or not), or a photo has the name a.txt"
     from capdec.core import IMAGE_SUFFIXES,is_url
-    if web := [p for p in paths if is_url(p)]: raise ValueError(f'--sidecar: there is no folder beside {web[0]}; use --out')
+    if web := [p for p in paths if is_url(p)]:
+        raise ValueError(f'--sidecar: there is no folder beside {web[0]}; use --out')
     folders = {p.parent for p in paths}
     photos = set(paths) | {o for d in folders if d.is_dir() for o in d.iterdir() if o.suffix.lower() in IMAGE_SUFFIXES}
     plain,out = Counter(p.with_suffix('.txt') for p in photos), {}
     for p in paths:
         t = p.with_suffix('.txt')
-        if plain[t] > 1 or t in photos: t = p.with_name(f'{p.name}.txt')
-        while t in photos: t = t.with_name(f'{t.name}.txt')
+        if plain[t] > 1 or t in photos:
+            t = p.with_name(f'{p.name}.txt')
+        while t in photos:
+            t = t.with_name(f'{t.name}.txt')
         out[p] = t
     return out
 
 def _roots(sources):
     "The folders that are named, or lie before the first star of a pattern"
-    return [p if p.is_dir() else Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts)) for p in (Path(s).expanduser() for s in sources)]
+    return [p if p.is_dir() else Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts))
+        for p in (Path(s).expanduser() for s in sources)]
 
 def _copies(sources, paths, folder):
     "Where the copy of each photo goes: to the same place below `folder` as it has below the folder or pattern that was named"
     from capdec.core import is_url
-    if web := [p for p in paths if is_url(p)]: raise ValueError(f'--exif: copies are made of files, not of {web[0]}')
+    if web := [p for p in paths if is_url(p)]:
+        raise ValueError(f'--exif: copies are made of files, not of {web[0]}')
     roots = _roots(sources)
     out = {p: Path(folder)/p.relative_to(next((r for r in roots if r in p.parents), p.parent)) for p in paths}
-    if len(set(out.values())) < len(out): # two photos of one name: their folders tell them apart
+    # two photos of one name: their folders tell them apart
+    if len(set(out.values())) < len(out):
         top = os.path.commonpath([Path(p).absolute().parent for p in paths])
         out = {p: Path(folder)/Path(p).absolute().relative_to(top) for p in paths}
-    if any(t.resolve() == p.resolve() for p,t in out.items()): raise ValueError(f'--exif {folder}: is where the photos are; name another folder for the copies')
+    if any(t.resolve() == p.resolve() for p,t in out.items()):
+        raise ValueError(f'--exif {folder}: is where the photos are; name another folder for the copies')
     return out
 
 def _originals(sources, paths, folder):
     "The photos without the copies that an earlier run has left in `folder`, when it lies within a folder that is captioned"
     from capdec.core import is_url
     folder = Path(folder).resolve()
-    if not any(o.resolve() in folder.parents for o in _roots(sources)): return paths
+    if not any(o.resolve() in folder.parents for o in _roots(sources)):
+        return paths
     inside = [p for p in paths if not is_url(p) and folder in p.resolve().parents]
     paths = [p for p in paths if p not in set(inside)]
     copies = {t.resolve() for t in _copies(sources, paths, folder).values()}
     if others := [p for p in inside if p.resolve() not in copies]:
-        warnings.warn(f'--exif {folder}: {len(others)} photos in this folder, such as {others[0].name}, are left out, since copies go there; to caption them too, name a folder for the copies that holds no photos of yours')
+        warnings.warn(f'--exif {folder}: {len(others)} photos in this folder, such as {others[0].name}, are left out, '
+            f'since copies go there; to caption them too, name a folder for the copies that holds no photos of yours')
     return paths
 
 # %% ../nbs/11_cli.ipynb #6e2917b9
@@ -999,18 +1291,26 @@ def _style(style, model, restyle, **how):
     kept = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'capdec'/'styles'
     path = Path(style).expanduser()
     if path.is_file():
-        key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__, str(inspect.signature(train_on)), repr(how)]).encode()).hexdigest()[:8]
+        key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__,
+            str(inspect.signature(train_on)), repr(how)]).encode()).hexdigest()[:8]
         folder = kept/f'{path.stem}-{key}'
         if not (folder/'captioner.json').exists():
             print(f'capdec: restyling {model} on {path}', file=sys.stderr)
             restyle(path, folder, **how)
             print(f'capdec: kept in {folder}', file=sys.stderr)
         return folder
-    made = [path] if path.is_dir() else sorted(o for o in kept.glob(f'{glob.escape(style)}-????????') if (o/'captioner.json').exists())
-    if not made: raise FileNotFoundError(f'--style {style}: neither a captioner\'s folder, nor a file of sentences, nor the name of a file that was used before')
-    if len(made) > 1: raise ValueError(f'--style {style}: is the name of {len(made)} captioners; name the file of sentences again, or one of the folders {", ".join(map(str, made))}')
+    made = [path] if path.is_dir() else sorted(o for o in kept.glob(f'{glob.escape(style)}-????????')
+        if (o/'captioner.json').exists())
+    if not made:
+        raise FileNotFoundError(f'--style {style}: neither a captioner\'s folder, nor a file of sentences, nor the '
+            f'name of a file that was used before')
+    if len(made) > 1:
+        raise ValueError(f'--style {style}: is the name of {len(made)} captioners; name the file of sentences again, '
+            f'or one of the folders {", ".join(map(str, made))}')
     for k,v in dict(model=model, style_steps=how['steps'], style_mix=how['mix']).items():
-        if v != _usual(k): raise ValueError(f'--style {style}: is a captioner itself; leave --{k} {v} out, or name a file of sentences')
+        if v != _usual(k):
+            raise ValueError(f'--style {style}: is a captioner itself; leave --{k} {v} out, or name a file of '
+                f'sentences')
     return made[0]
 
 # %% ../nbs/11_cli.ipynb #505891d3
@@ -1020,10 +1320,13 @@ def _deliver(r, beside, copies, overwrite):
     from capdec.exif import write_caption
     due = lambda where: where and (overwrite or not where[r.path].exists())
     if due(beside):
-        with atomic_path(beside[r.path]) as p: p.write_text('\n'.join(r.captions) + '\n', encoding='utf-8')
+        with atomic_path(beside[r.path]) as p:
+            p.write_text('\n'.join(r.captions) + '\n', encoding='utf-8')
     try:
-        if due(copies): write_caption(r.path, copies[r.path], r.captions[0])
-    except ValueError as e: return r._replace(error=str(e))
+        if due(copies):
+            write_caption(r.path, copies[r.path], r.captions[0])
+    except ValueError as e:
+        return r._replace(error=str(e))
     return r
 
 # %% ../nbs/11_cli.ipynb #8dd186d3
@@ -1032,47 +1335,66 @@ def _caption_all(c, paths, out, beside, copies, overwrite, settings, num_caption
     from capdec.captioner import Journal
     from capdec.core import progress
     kept = _earlier(out, num_captions) if out and not overwrite and Path(out).exists() else {}
-    name = (lambda p: str(p).encode('utf-8', 'backslashreplace').decode()) if out.endswith('.csv') else str # as it stands in the table
+    # as it stands in the table
+    name = (lambda p: str(p).encode('utf-8', 'backslashreplace').decode()) if out.endswith('.csv') else str
     quiet = bool(out or beside or copies)
-    there = lambda p: quiet and not overwrite and (not out or name(p) in kept) and all(o[p].exists() for o in (beside,copies) if o)
+    there = lambda p: quiet and not overwrite and (not out or name(p) in kept) and all(o[p].exists()
+        for o in (beside,copies) if o)
     with Journal(f'{out}.part', settings) if out else contextlib.nullcontext() as journal:
         was,done = [p for p in paths if there(p)], journal.done if out else {}
         skip = set(was) | {p for p in paths if (o := done.get(str(p))) and not o['error']}
         todo,failed,bare = [p for p in paths if p not in skip], 0, 0
-        at = ' and '.join(o for o in (out, 'the .txt beside it' if beside else '') if o) # where a caption is, copy or not
-        bar = progress(c.caption_files(todo, num_captions, batch_size, **decode), 'captioning', len(paths), 'photo', len(skip), show=quiet)
+        # where a caption is, copy or not
+        at = ' and '.join(o for o in (out, 'the .txt beside it' if beside else '') if o)
+        bar = progress(c.caption_files(todo, num_captions, batch_size, **decode), 'captioning', len(paths), 'photo',
+            len(skip), show=quiet)
         for r in bar:
-            if not r.error: r = _deliver(r, beside, copies, overwrite)
-            if r.captions and r.error and at: bare += 1; bar.write(f'capdec: no copy: {r.error}; its caption is in {at}', file=sys.stderr)
-            elif r.error: failed += 1; bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
-            if journal: journal.add(str(r.path), captions=r.captions, error=r.error)
+            if not r.error:
+                r = _deliver(r, beside, copies, overwrite)
+            if r.captions and r.error and at:
+                bare += 1
+                bar.write(f'capdec: no copy: {r.error}; its caption is in {at}', file=sys.stderr)
+            elif r.error:
+                failed += 1
+                bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
+            if journal:
+                journal.add(str(r.path), captions=r.captions, error=r.error)
             elif not quiet:
-                for t in r.captions: print(f'{r.path}\t{t}')
+                for t in r.captions:
+                    print(f'{r.path}\t{t}')
         if journal:
-            kept = {k: dict(key=k, captions=o, error=None) for k,o in kept.items()} # photos that are not named now stay in the table
+            # photos that are not named now stay in the table
+            kept = {k: dict(key=k, captions=o, error=None) for k,o in kept.items()}
             named = {name(p) for p in paths}
-            _write_captions(out, [o for k,o in kept.items() if k not in named] + [done.get(str(p)) or kept[name(p)] for p in paths], num_captions)
+            _write_captions(out, [o for k,o in kept.items() if k not in named] + [done.get(str(p)) or kept[name(p)]
+                for p in paths], num_captions)
             journal.close(remove=True)
     return failed,bare,len(was)
 
 # %% ../nbs/11_cli.ipynb #18685b7d
 def caption(
-    photos:Param('Photos, folders, patterns or addresses (http://, https://)', nargs='+'), # Photos, folders, patterns or addresses
+    # Photos, folders, patterns or addresses
+    photos:Param('Photos, folders, patterns or addresses (http://, https://)', nargs='+'),
     out:str='', # .csv, .json or .jsonl file (default: print)
     model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
-    style:str='', # A restyled captioner's folder, or a file of sentences to restyle `model` on (kept for the next time, then its name is enough)
+    # A restyled captioner's folder, or a file of sentences to restyle `model` on (kept for the next time, then its name
+    # is enough)
+    style:str='',
     style_steps:int=300, # Optimiser steps of the restyling; more make the style stronger
     style_mix:float=0.5, # Share of plain sentences in the restyling, 0 to less than 1; 0 gives the style free rein
     sidecar:bool=False, # Write a .txt beside each photo (a.txt; a.jpg.txt where the name is taken)
     exif:str='', # Folder for copies of the photos (JPEG, PNG, WebP) with the caption in their EXIF data
-    overwrite:bool=False, # Caption photos again that are in the table, or whose .txt or copy is there already (default: they are left alone)
+    # Caption photos again that are in the table, or whose .txt or copy is there already (default: they are left alone)
+    overwrite:bool=False,
     num_captions:int=1, # Captions per photo
     min_words:int=0, # Words at least
     max_words:int=0, # Words at most; 0 for no limit
     prompt:str='', # What each caption starts with
     temperature:float=1.0, # Above 1 more varied, below 1 more predictable (with --method sample)
     method:str='beam', # beam, greedy or sample
-    seed:int=None, # With --method sample: the same photo has the same caption for the same seed, whatever other photos are captioned (default: drawn anew each time)
+    # With --method sample: the same photo has the same caption for the same seed, whatever other photos are captioned
+    # (default: drawn anew each time)
+    seed:int=None,
     beam_size:int=5, # Beams of the search
     bridge:str='', # none, offset or memory, instead of the captioner's own
     memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
@@ -1083,25 +1405,44 @@ def caption(
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
     from capdec.core import find_images,whole_number
-    if out and not out.endswith(('.csv','.json','.jsonl')): raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
-    for name,n in dict(batch_size=batch_size, num_captions=num_captions, beam_size=beam_size, style_steps=style_steps).items(): whole_number(f'--{name}', n)
-    if not 0 <= style_mix < 1: raise ValueError(f'--style_mix {style_mix}: must lie in 0..1, less than 1')
-    if exif and num_captions > 1 and not (out or sidecar): raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the others')
-    if seed is not None: whole_number('--seed', seed, 0)
-    if seed is not None and method in ('beam','greedy'): raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
-    if odd := next((k for k,v in dict(style_steps=style_steps, style_mix=style_mix).items() if not style and v != _usual(k)), ''): raise ValueError(f'--{odd}: belongs to --style, which names what to restyle on')
+    if out and not out.endswith(('.csv','.json','.jsonl')):
+        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
+    for name,n in dict(batch_size=batch_size, num_captions=num_captions, beam_size=beam_size,
+            style_steps=style_steps).items():
+        whole_number(f'--{name}', n)
+    if not 0 <= style_mix < 1:
+        raise ValueError(f'--style_mix {style_mix}: must lie in 0..1, less than 1')
+    if exif and num_captions > 1 and not (out or sidecar):
+        raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the '
+            f'others')
+    if seed is not None:
+        whole_number('--seed', seed, 0)
+    if seed is not None and method in ('beam','greedy'):
+        raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
+    if odd := next((k for k,v in dict(style_steps=style_steps, style_mix=style_mix).items() if not style
+            and v != _usual(k)), ''):
+        raise ValueError(f'--{odd}: belongs to --style, which names what to restyle on')
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     paths = find_images(sources, empty=empty)
-    for o in empty: print(f'capdec: skipped: {o}', file=sys.stderr)
-    if exif: paths = _originals(sources, paths, exif)
+    for o in empty:
+        print(f'capdec: skipped: {o}', file=sys.stderr)
+    if exif:
+        paths = _originals(sources, paths, exif)
     beside,copies = _sidecars(paths) if sidecar else {}, _copies(sources, paths, exif) if exif else {}
-    if style: model = _style(style, model, lambda text,folder,**how: _captioner(model, clip_model_type, device).train_on(text, folder, **how), steps=style_steps, mix=style_mix)
+    if style:
+        model = _style(style, model, lambda text,folder,**how: _captioner(model, clip_model_type, device).train_on(text,
+            folder, **how), steps=style_steps, mix=style_mix)
     c = _captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
-    decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature, **(dict(beam_size=beam_size) if method == 'beam' else {}), **({} if seed is None else dict(seed=seed)))
-    settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, memory=_memory_key(memory), sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
+    decode = dict(method=method, min_words=min_words, max_words=max_words, prompt=prompt, temperature=temperature,
+        **(dict(beam_size=beam_size) if method == 'beam' else {}), **({} if seed is None else dict(seed=seed)))
+    settings = dict(model=str(model), num_captions=num_captions, bridge=c.bridge.kind, memory=_memory_key(memory),
+        sidecar=sidecar, exif=exif, clip_model_type=clip_model_type, weights=_weights(model), **decode)
     failed,bare,was = _caption_all(c, paths, out, beside, copies, overwrite, settings, num_captions, batch_size, decode)
     if out or sidecar or exif:
-        _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o), f'{len(paths)-failed-was:,} photos captioned' + (f', {bare} of them without a copy' if bare else '') + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed' if failed else ''))
+        _said(' and '.join(o for o in (out, exif, 'beside the photos' if sidecar else '') if o),
+            f'{len(paths)-failed-was:,} photos captioned' + (f', {bare} of them without a copy' if bare else '')
+            + (f', {was:,} were there already (--overwrite does them again)' if was else '') + (f', {failed} failed'
+            if failed else ''))
     return 1 if failed or bare or empty else 0
 
 # %% ../nbs/11_cli.ipynb #e3999af4
@@ -1111,16 +1452,21 @@ def data(
 ):
     "List the known data sets, or count what a local copy holds against what it should hold"
     from capdec.data import counts_table,sources_table,verify_source
-    if path and not name: raise ValueError(f'--name: which data set is {path}? `capdec data` lists them')
-    if not name: print(sources_table()); return 0
-    if not path: raise ValueError(f'--path: where is your copy of {name}?')
+    if path and not name:
+        raise ValueError(f'--name: which data set is {path}? `capdec data` lists them')
+    if not name:
+        print(sources_table())
+        return 0
+    if not path:
+        raise ValueError(f'--path: where is your copy of {name}?')
     rows = verify_source(path, name)
     print(counts_table(rows, name))
     return int(any(r['verdict'] in ('missing','differs') for r in rows))
 
 # %% ../nbs/11_cli.ipynb #7ec45299
 def demo(
-    photos:Param('Your own photos: files, folders or patterns', nargs='+')='', # Your own photos: files, folders or patterns
+    # Your own photos: files, folders or patterns
+    photos:Param('Your own photos: files, folders or patterns', nargs='+')='',
     out:str='_out/demo', # Folder for the page
     quick:bool=False, # Caption only, without the training experiment
     full:bool=False, # The whole corpus in the experiment, which takes three times as long
@@ -1129,11 +1475,13 @@ def demo(
     import shlex
     from capdec.demo import run_demo
     named = [photos] if isinstance(photos, str) else photos
-    own = [p for o in named for p in ([o] if o and Path(o).expanduser().exists() else shlex.split(o))] # one path may hold blanks, `make demo PHOTOS=` several paths
+    # one path may hold blanks, `make demo PHOTOS=` several paths
+    own = [p for o in named for p in ([o] if o and Path(o).expanduser().exists() else shlex.split(o))]
     return run_demo(own, Path(out), quick, full)
 
 # %% ../nbs/11_cli.ipynb #79445183
-VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'parse': parse, 'open-text': open_text, 'predict': predict, 'evaluate': evaluate, 'convert': convert,
+VERBS = {'demo': demo, 'caption': caption, 'train': train, 'embed': embed, 'parse': parse, 'open-text': open_text,
+    'predict': predict, 'evaluate': evaluate, 'convert': convert,
     'noise': noise, 'offset': offset, 'bridger': bridger, 'data': data}
 EXAMPLES = {
     'demo': 'capdec demo\ncapdec demo --photos ~/Pictures',
@@ -1143,10 +1491,14 @@ EXAMPLES = {
     'embed': 'capdec embed --data coco.json --clip_model_type RN50x4 --out coco.store\ncapdec embed --images photos/ --clip_model_type ViT-B/32\ncapdec embed --data flickr8k.json --image_dir flickr8k/ --out clipcap.store\ncapdec embed --data coco.store --out coco.pkl',
     'train': 'capdec train --data coco.store --noise_variance 0.016 --epochs 8 --bs 30\ncapdec train --data sentences.txt --clip_model_type mini --lm mini --mapping_type mlp --prefix_length 4\ncapdec train --data mixed.json --pretrain_weights mini --noise_variance 0.004 --lr 1e-3 --bs 64 --epochs 4 --warmup_steps 50 --clip_model_type mini',
     'predict': 'capdec predict --checkpoint checkpoints/coco_prefix_latest --data dataset_coco.json --split val --image_dir coco/ --out predictions.json\ncapdec predict --images val2014/ --out predictions.json',
-    'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider --gallery worst_and_best.png\ncapdec evaluate predictions.json --references humorous.json --style humorous.json --factual dataset_flickr8k.json.gz --out scores.json',
-    'convert': 'capdec convert coco_prefix-009.pt captioner/\ncapdec convert capdec-coco-0.015 captioner/\ncapdec convert checkpoints/coco_prefix_latest official.safetensors',
+    'evaluate': 'capdec evaluate predictions.json --references dataset_coco.json --split val --out scores.json\ncapdec '
+    'evaluate predictions.json --references dataset_coco.json --split val --images coco/val2014 --metrics cider '
+    '--gallery worst_and_best.png\ncapdec evaluate predictions.json --references humorous.json --style humorous.json --factual dataset_flickr8k.json.gz --out scores.json',
+    'convert': 'capdec convert coco_prefix-009.pt captioner/\ncapdec convert capdec-coco-0.015 captioner/\ncapdec '
+    'convert checkpoints/coco_prefix_latest official.safetensors',
     'noise': 'capdec noise coco.store\ncapdec noise dataset_flickr8k.json --clip_model_type ViT-B/32',
-    'offset': 'capdec offset photos.store --texts coco.store --out offset.safetensors\ncapdec offset oscar_split_RN50x4_train_with_text_embeddings.pkl --rows 20000',
+    'offset': 'capdec offset photos.store --texts coco.store --out offset.safetensors\ncapdec offset '
+    'oscar_split_RN50x4_train_with_text_embeddings.pkl --rows 20000',
     'bridger': 'capdec bridger photos.store --texts coco.store --out bridger.safetensors',
     'data': 'capdec data\ncapdec data --name flickr30k --path dataset_flickr30k.json',
 }
@@ -1155,43 +1507,54 @@ def _switches(parser):
     "Flags without a value, as the official tools have them, may also be given one: `--uniform_noise`, `--uniform_noise false`"
     from argparse import _StoreAction,_StoreTrueAction
     for a in parser._actions:
-        if isinstance(a, _StoreTrueAction): a.__class__,a.nargs,a.const,a.type = _StoreAction,'?',True,bool_arg
+        if isinstance(a, _StoreTrueAction):
+            a.__class__,a.nargs,a.const,a.type = _StoreAction,'?',True,bool_arg
 
 def _parser(verb):
     from argparse import RawDescriptionHelpFormatter
     from fastcore.script import anno_parser
     p = anno_parser(VERBS[verb], prog=f'capdec {verb}')
-    if verb in ('train','predict'): _switches(p)
-    for a in p._actions: a.help = (a.help or '').removesuffix(' (default: )').removesuffix(' (default: False)')
+    if verb in ('train','predict'):
+        _switches(p)
+    for a in p._actions:
+        a.help = (a.help or '').removesuffix(' (default: )').removesuffix(' (default: False)')
     p.epilog = 'examples:\n' + '\n'.join('  ' + l for l in EXAMPLES[verb].splitlines())
     p.formatter_class = type('F', (p.formatter_class, RawDescriptionHelpFormatter), {})
     return p
 
-def _show_warning(message, *args, **kwargs): print(f'capdec: {" ".join(str(message).split())}', file=sys.stderr)
+def _show_warning(message, *args, **kwargs):
+    print(f'capdec: {" ".join(str(message).split())}', file=sys.stderr)
 
 def _help():
     lines = [f'  {k:<10} {f.__doc__.splitlines()[0]}' for k,f in VERBS.items()]
-    return 'capdec: train an image captioner from text alone, and caption photos\n\nusage: capdec VERB ...\n\n' + '\n'.join(lines) + '\n\ncapdec VERB --help shows flags and examples.'
+    return ('capdec: train an image captioner from text alone, and caption photos\n\nusage: capdec VERB '
+        '...\n\n' + '\n'.join(lines) + '\n\ncapdec VERB --help shows flags and examples.')
 
 # %% ../nbs/11_cli.ipynb #e2ae136c
 def _verb(argv):
     "Run one verb: its exit code"
-    if not argv or argv[0] in ('-h','--help','help'): print(_help()); return 0
+    if not argv or argv[0] in ('-h','--help','help'):
+        print(_help())
+        return 0
     if argv[0] in ('-V','--version'):
         from capdec import __version__
-        print(__version__); return 0
+        print(__version__)
+        return 0
     verb = argv[0].replace('_','-')
     if verb not in VERBS:
         print(f'capdec: {argv[0]!r} is no verb; use one of: {", ".join(VERBS)}', file=sys.stderr)
         return 2
     args = {k:v for k,v in vars(_parser(verb).parse_args(argv[1:])).items() if k not in ('pdb','xtra')}
-    if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='surrogateescape') # file names need not be UTF-8
+    # file names need not be UTF-8
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='surrogateescape')
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return VERBS[verb](**args) or 0
     except KeyboardInterrupt:
-        resumes = verb in ('embed','train','predict') or verb == 'caption' and (args['out'] or args['sidecar'] or args['exif'])
+        resumes = verb in ('embed','train','predict') or verb == 'caption' and (args['out'] or args['sidecar']
+            or args['exif'])
         print('\ncapdec: stopped' + '; run the same command again to continue'*bool(resumes), file=sys.stderr)
         return 130
 
@@ -1201,20 +1564,29 @@ def main(
     "The `capdec` command"
     try:
         code = _verb(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush() # a reader that went away is noticed here, not when Python ends
+        # a reader that went away is noticed here, not when Python ends
+        sys.stdout.flush()
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # the reader went away (| head)
+        # the reader went away (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, MemoryError, RuntimeError) as e:
         text = str(e)
-        if isinstance(e, NotImplementedError) and 'MPS' in text: text = f'the Apple GPU cannot do this ({text.split(".")[0]}); set PYTORCH_ENABLE_MPS_FALLBACK=1 in the environment, or pass --device cpu'
-        elif isinstance(e, (MemoryError, RuntimeError)): # torch has several of its own for full memory
-            if not isinstance(e, MemoryError) and 'allocate memory' not in text and 'out of memory' not in text: raise
+        if isinstance(e, NotImplementedError) and 'MPS' in text:
+            text = (f'the Apple GPU cannot do this ({text.split(".")[0]}); set PYTORCH_ENABLE_MPS_FALLBACK=1 in the '
+                f'environment, or pass --device cpu')
+        # torch has several of its own for full memory
+        elif isinstance(e, (MemoryError, RuntimeError)):
+            if not isinstance(e, MemoryError) and 'allocate memory' not in text and 'out of memory' not in text:
+                raise
             text = 'out of memory; take smaller batches (--bs, --batch_size), a smaller model, or another --device'
-        if isinstance(e, OSError) and e.strerror: text = f'{e.filename or "the output"}: {e.strerror}'
+        if isinstance(e, OSError) and e.strerror:
+            text = f'{e.filename or "the output"}: {e.strerror}'
         print(f'capdec: error: {" ".join(text.split())}', file=sys.stderr)
         return 1
 
 # %% ../nbs/11_cli.ipynb #0ebb7814
-if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # `python -m capdec.cli`, which `accelerate launch -m` and torchrun start in several processes
+# `python -m capdec.cli`, which `accelerate launch -m` and torchrun start in several processes
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(main())

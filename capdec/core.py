@@ -22,11 +22,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO) # Erro
 @contextlib.contextmanager
 def _writing(path, only=None):
     "What the operating system says about a write that failed, as one line that names `path`"
-    try: yield
-    except Exception as e: # libraries in other languages report "os error 28" in errors of their own
+    try:
+        yield
+    except Exception as e:
+        # libraries in other languages report "os error 28" in errors of their own
         told = re.search(r'os error (\d+)', str(e))
         n = e.errno if isinstance(e, OSError) else int(told[1]) if told else None
-        if only and n not in only or n is None and not isinstance(e, OSError): raise
+        if only and n not in only or n is None and not isinstance(e, OSError):
+            raise
         err = OSError(f'{path}: cannot be written ({os.strerror(n) if n else str(e).splitlines()[0]})')
         err.errno = n
         raise err from None
@@ -43,16 +46,23 @@ def atomic_path(
         os.close(fd)
     tmp = Path(tmp)
     try:
-        with _writing(path, _FULL): yield tmp # the block may fail for other reasons, such as a file that it reads
+        # the block may fail for other reasons, such as a file that it reads
+        with _writing(path, _FULL):
+            yield tmp
         with _writing(path):
-            with open(tmp, 'rb+') as o: os.fsync(o.fileno())
-            umask = os.umask(0); os.umask(umask)
-            os.chmod(tmp, 0o666 & ~umask) # mkstemp makes files that only their owner can read
+            with open(tmp, 'rb+') as o:
+                os.fsync(o.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            # mkstemp makes files that only their owner can read
+            os.chmod(tmp, 0o666 & ~umask)
             os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #adf58cf0
-_HALVES = re.compile('[\ud800-\udfff]') # Halves of characters: how Python shows the bytes of a file name that are not UTF-8
+# Halves of characters: how Python shows the bytes of a file name that are not UTF-8
+_HALVES = re.compile('[\ud800-\udfff]')
 
 def json_text(
     obj, # Anything JSON can hold
@@ -68,7 +78,8 @@ def write_json(
     indent:int|None=1, # Spaces per level; `None` for one line
 )->Path: # The path written
     "Write `obj` as UTF-8 JSON, whole or not at all"
-    with atomic_path(path) as p: p.write_text(json_text(obj, indent) + '\n', encoding='utf-8')
+    with atomic_path(path) as p:
+        p.write_text(json_text(obj, indent) + '\n', encoding='utf-8')
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #35145f0b
@@ -77,12 +88,18 @@ def read_json(
 ): # What the file holds
     "Read UTF-8 JSON; says in one line what is wrong, and where, when it is not JSON"
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
-    if path.is_dir(): raise ValueError(f'{path}: is a folder, a JSON file was expected')
-    try: return json.loads(path.read_text(encoding='utf-8-sig'))
-    except UnicodeDecodeError as e: raise ValueError(f'{path}: not UTF-8 text (byte {e.start}); is it a JSON file?') from None
-    except json.JSONDecodeError as e: raise ValueError(f'{path}: not valid JSON at line {e.lineno}, column {e.colno}: {e.msg}') from None
-    except RecursionError: raise ValueError(f'{path}: JSON nested too deeply to be read') from None
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, a JSON file was expected')
+    try:
+        return json.loads(path.read_text(encoding='utf-8-sig'))
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path}: not UTF-8 text (byte {e.start}); is it a JSON file?') from None
+    except json.JSONDecodeError as e:
+        raise ValueError(f'{path}: not valid JSON at line {e.lineno}, column {e.colno}: {e.msg}') from None
+    except RecursionError:
+        raise ValueError(f'{path}: JSON nested too deeply to be read') from None
 
 # %% ../nbs/00_core.ipynb #fabf4c5e
 def escape_name(
@@ -102,11 +119,13 @@ def file_sha256(
     path:str|Path, # File to hash
 )->str: # 64 hexadecimal digits
     "SHA-256 of a file's content, read in pieces"
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _sha256(f)
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _sha256(f)
 
 def _sha256(f):
     h = hashlib.sha256()
-    while piece := f.read(1<<20): h.update(piece)
+    while piece := f.read(1<<20):
+        h.update(piece)
     return h.hexdigest()
 
 # %% ../nbs/00_core.ipynb #7b548811
@@ -121,11 +140,15 @@ def claim(
     file = Path(lock or path.with_name(f'.{path.name}.lock'))
     with _writing(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        open(file, 'a').close() # says why, where nothing can be written; the lock would wait
+        # says why, where nothing can be written; the lock would wait
+        open(file, 'a').close()
         taken = FileLock(file, timeout=0, thread_local=False)
-        try: taken.acquire()
-        except Timeout: taken = None
-    if taken is None: raise ValueError(f'{path}: {busy}')
+        try:
+            taken.acquire()
+        except Timeout:
+            taken = None
+    if taken is None:
+        raise ValueError(f'{path}: {busy}')
     return taken
 
 def give_back(
@@ -134,7 +157,8 @@ def give_back(
 ):
     "Let others write"
     lock.release()
-    if done: Path(lock.lock_file).unlink(missing_ok=True)
+    if done:
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #a6cf4932
 def whole_number(
@@ -144,10 +168,14 @@ def whole_number(
 )->int: # `value`
     "Check that an option is a whole number and not too small"
     import operator
-    try: n = None if isinstance(value, (bool,np.bool_)) else operator.index(value)
-    except TypeError: n = None
-    if n is None: raise ValueError(f'{name} {value!r}: a whole number was expected')
-    if n < least: raise ValueError(f'{name} {n}: at least {least}')
+    try:
+        n = None if isinstance(value, (bool,np.bool_)) else operator.index(value)
+    except TypeError:
+        n = None
+    if n is None:
+        raise ValueError(f'{name} {value!r}: a whole number was expected')
+    if n < least:
+        raise ValueError(f'{name} {n}: at least {least}')
     return n
 
 # %% ../nbs/00_core.ipynb #527f9c3e
@@ -172,68 +200,107 @@ def read_url(
     try:
         with urllib.request.urlopen(request, timeout=timeout) as f:
             while part := f.read1(1<<16):
-                parts.append(part); size += len(part)
-                if size > limit: raise ValueError(f'{url}: larger than {limit:,} bytes; download it yourself and pass the file')
-                if time.monotonic() > end: raise TimeoutError
-    except urllib.error.HTTPError as e: raise ValueError(f'{url}: the server answers {e.code} {e.reason}') from None
-    except TimeoutError: raise ValueError(f'{url}: not there after {timeout:g} seconds; download it yourself and pass the file') from None
-    except (OSError, HTTPException) as e: # no network, unknown host, refused, cut short
-        raise ValueError(f'{url}: cannot be fetched ({getattr(e, "reason", None) or e}); where there is no network, pass a file') from None
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise ValueError(f'{url}: larger than {limit:,} bytes; download it yourself and pass the file')
+                if time.monotonic() > end:
+                    raise TimeoutError
+    except urllib.error.HTTPError as e:
+        raise ValueError(f'{url}: the server answers {e.code} {e.reason}') from None
+    except TimeoutError:
+        raise ValueError(f'{url}: not there after {timeout:g} seconds; download it yourself and pass the '
+            f'file') from None
+    except (OSError, HTTPException) as e:
+        # no network, unknown host, refused, cut short
+        raise ValueError(f'{url}: cannot be fetched ({getattr(e, "reason", None) or e}); where there is no network, '
+            f'pass a file') from None
     return b''.join(parts)
 
 # %% ../nbs/00_core.ipynb #c913b53e
 MAX_PIXELS = 200_000_000 # Larger images are refused: Pillow would need gigabytes to decode them
 
 def _to_pil(src):
-    if isinstance(src, Image.Image): return src, 'image'
-    if isinstance(src, (bytes, bytearray)): return Image.open(io.BytesIO(src)), 'bytes'
-    if hasattr(src, 'read'): return Image.open(src), str(getattr(src, 'name', 'file')) # before `detach`, which files have too
-    if hasattr(src, 'detach'): src = src.detach().cpu().numpy() # a tensor
-    if isinstance(src, np.ndarray): return _array_to_pil(src), 'array'
-    if not isinstance(src, (str,os.PathLike)): raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, a PIL image, an array or a tensor')
+    if isinstance(src, Image.Image):
+        return src, 'image'
+    if isinstance(src, (bytes, bytearray)):
+        return Image.open(io.BytesIO(src)), 'bytes'
+    # before `detach`, which files have too
+    if hasattr(src, 'read'):
+        return Image.open(src), str(getattr(src, 'name', 'file'))
+    # a tensor
+    if hasattr(src, 'detach'):
+        src = src.detach().cpu().numpy()
+    if isinstance(src, np.ndarray):
+        return _array_to_pil(src), 'array'
+    if not isinstance(src, (str,os.PathLike)):
+        raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, a PIL '
+            f'image, an array or a tensor')
     path = Path(src).expanduser()
-    if is_url(src): return Image.open(io.BytesIO(read_url(src))), str(src)
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
-    if path.is_dir(): raise ValueError(f'{path}: is a folder, an image file was expected')
-    if path.stat().st_size == 0: raise ValueError(f'{path}: is empty')
+    if is_url(src):
+        return Image.open(io.BytesIO(read_url(src))), str(src)
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, an image file was expected')
+    if path.stat().st_size == 0:
+        raise ValueError(f'{path}: is empty')
     return Image.open(path), str(path)
 
 # %% ../nbs/00_core.ipynb #0299ea1e
 def _array_to_pil(a):
-    if a.ndim == 3 and a.shape[-1] not in (1,3,4) and a.shape[0] in (1,3,4): a = a.transpose(1,2,0) # (c, h, w) -> (h, w, c)
-    if a.ndim == 3 and a.shape[-1] == 1: a = a[...,0]
+    # (c, h, w) -> (h, w, c)
+    if a.ndim == 3 and a.shape[-1] not in (1,3,4) and a.shape[0] in (1,3,4):
+        a = a.transpose(1,2,0)
+    if a.ndim == 3 and a.shape[-1] == 1:
+        a = a[...,0]
     if a.ndim not in (2,3) or a.ndim == 3 and a.shape[-1] not in (3,4) or 0 in a.shape:
-        raise ValueError(f'array of shape {a.shape}: an image has shape (height, width), (height, width, 3 or 4) or (3 or 4, height, width)')
+        raise ValueError(f'array of shape {a.shape}: an image has shape (height, width), (height, width, 3 or 4) or (3 '
+            f'or 4, height, width)')
     if np.issubdtype(a.dtype, np.floating):
-        if not np.isfinite(a).all() or a.min() < 0 or a.max() > 1: raise ValueError('array of floats: values must lie in 0..1 (integers: 0..255)')
+        if not np.isfinite(a).all() or a.min() < 0 or a.max() > 1:
+            raise ValueError('array of floats: values must lie in 0..1 (integers: 0..255)')
         a = (a*255).round()
-    elif a.dtype == np.bool_: a = a*255
-    elif a.dtype == np.uint16: a = a/257
-    elif a.min() < 0 or a.max() > 255: raise ValueError('array of integers: values must lie in 0..255 (16-bit: pass uint16)')
+    elif a.dtype == np.bool_:
+        a = a*255
+    elif a.dtype == np.uint16:
+        a = a/257
+    elif a.min() < 0 or a.max() > 255:
+        raise ValueError('array of integers: values must lie in 0..255 (16-bit: pass uint16)')
     return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
 # %% ../nbs/00_core.ipynb #1b0cee77
 def open_image(
-    src:object, # Path, address (http://, https://), bytes, open binary file, PIL image, NumPy array or tensor (`(h, w)`, `(h, w, c)` or `(c, h, w)`; floats in 0..1, integers in 0..255)
+    # Path, address (http://, https://), bytes, open binary file, PIL image, NumPy array or tensor (`(h, w)`, `(h, w,
+    # c)` or `(c, h, w)`; floats in 0..1, integers in 0..255)
+    src:object,
 )->Image.Image: # RGB, 8 bits, upright
     "Open anything that is an image as upright RGB: EXIF rotation applied, transparency on white, 16 bits scaled, CMYK and palettes converted"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning) # `MAX_PIXELS` decides
+            # `MAX_PIXELS` decides
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             im,name = _to_pil(src)
-            if im.width*im.height > MAX_PIXELS: raise ValueError(f'{name}: {im.width} x {im.height} pixels are more than {MAX_PIXELS:,}')
+            if im.width*im.height > MAX_PIXELS:
+                raise ValueError(f'{name}: {im.width} x {im.height} pixels are more than {MAX_PIXELS:,}')
             im.load()
             im = ImageOps.exif_transpose(im)
-    except (FileNotFoundError, ValueError): raise
-    except PermissionError: raise ValueError(f'{src}: permission denied') from None
-    except Exception as e: # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...): each means this file cannot be decoded
+    except (FileNotFoundError, ValueError):
+        raise
+    except PermissionError:
+        raise ValueError(f'{src}: permission denied') from None
+    except Exception as e:
+        # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...): each means this file cannot be decoded
         what = src if isinstance(src, (str,Path)) else type(src).__name__
-        why = 'not an image that can be read' if isinstance(e, Image.UnidentifiedImageError) else f'damaged or unsupported image ({e})'
+        why = 'not an image that can be read' if isinstance(e,
+            Image.UnidentifiedImageError) else f'damaged or unsupported image ({e})'
         raise ValueError(f'{what}: {why}') from None
     if im.mode.startswith('I') or im.mode == 'F':
         a = np.array(im, dtype=np.float32)
-        if im.mode == 'F' and not a.max() > 1: a *= 65535
-        a = np.nan_to_num(a, copy=False).clip(0, 65535, out=a) # in place: such images may have a hundred million pixels
+        if im.mode == 'F' and not a.max() > 1:
+            a *= 65535
+        # in place: such images may have a hundred million pixels
+        a = np.nan_to_num(a, copy=False).clip(0, 65535, out=a)
         a /= 257
         im = Image.fromarray(a.round(out=a).astype(np.uint8))
     if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
@@ -242,40 +309,56 @@ def open_image(
     return im.convert('RGB')
 
 # %% ../nbs/00_core.ipynb #b12756e7
-IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff','.ppm','.pgm'} # What a folder is searched for
+# What a folder is searched for
+IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff','.ppm','.pgm'}
 
 def _in_folder(folder, recursive):
     "The image files in a folder, sorted, and a line for each folder that cannot be opened"
     found,closed = [],[]
-    for at,folders,names in os.walk(folder, onerror=lambda e: closed.append(f'{e.filename}: cannot be opened ({e.strerror})')):
+    for at,folders,names in os.walk(folder, onerror=lambda e: closed.append(f'{e.filename}: cannot be opened '
+            f'({e.strerror})')):
         folders[:] = [o for o in folders if recursive and not o.startswith('.')]
-        found += [p for o in names if not o.startswith('.') and (p := Path(at, o)).suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        found += [p for o in names if not o.startswith('.') and (p := Path(at, o)).suffix.lower() in IMAGE_SUFFIXES
+            and p.is_file()]
     return sorted(found),closed
 
 def find_images(
     sources:list|str|Path, # Files, folders and glob patterns (`holiday/**/*.jpg`)
     recursive:bool=True, # Also look into folders within folders
-    empty:list|None=None, # Gets a line for each folder or pattern that has no image or cannot be opened, instead of a warning
+    # Gets a line for each folder or pattern that has no image or cannot be opened, instead of a warning
+    empty:list|None=None,
 )->list[Path]: # Paths in the order given, each folder's sorted by name, each path once; addresses stay text
     "The image files that `sources` name. A file named outright is kept whatever its suffix; hidden files in folders are passed over"
     out,lines = {},[]
     for s in ([sources] if isinstance(sources, (str,Path)) else sources):
-        if is_url(s): out[s] = None; continue
-        if not str(s): lines.append("a photo without a name (this folder is '.')"); continue
+        if is_url(s):
+            out[s] = None
+            continue
+        if not str(s):
+            lines.append("a photo without a name (this folder is '.')")
+            continue
         p = Path(s).expanduser()
         if p.is_dir():
             found,closed = _in_folder(p, recursive)
             lines += closed
-            if not found and not closed: lines.append(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
+            if not found and not closed:
+                lines.append(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
         elif any(c in str(s) for c in '*?[') and not p.exists():
             found = sorted(Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file())
-            if not found: lines.append(f'{s}: no file matches this pattern')
-        else: found = [p]   # missing files are reported one by one where they are opened
+            if not found:
+                lines.append(f'{s}: no file matches this pattern')
+        else:
+            # missing files are reported one by one where they are opened
+            found = [p]
         out.update(dict.fromkeys(found))
-    if lines and not out: raise FileNotFoundError(lines[0])
-    if empty is not None: empty += lines
+    if lines and not out:
+        raise FileNotFoundError(lines[0])
+    if empty is not None:
+        empty += lines
     else:
-        for o in lines: warnings.warn(o) # the others are still worth having
+        # the others are still worth having
+        for o in lines:
+            warnings.warn(o)
     return list(out)
 
 # %% ../nbs/00_core.ipynb #21bef60b
@@ -285,14 +368,21 @@ def pick_device(
     "The device to compute on; a named device that is not there is an error, never a silent CPU"
     import torch
     if device is None:
-        if torch.cuda.is_available(): return torch.device('cuda')
+        if torch.cuda.is_available():
+            return torch.device('cuda')
         return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
-    try: dev = torch.device(device)
-    except RuntimeError: dev = None
-    if dev is None or dev.type not in ('cpu','cuda','mps'): raise ValueError(f'device {device!r}: use cpu, cuda, cuda:N or mps')
-    if dev.type == 'cuda' and not torch.cuda.is_available(): raise ValueError(f'device {device!r}: torch sees no CUDA device here; use cpu')
-    if dev.type == 'cuda' and (dev.index or 0) >= torch.cuda.device_count(): raise ValueError(f'device {device!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0')
-    if dev.type == 'mps' and not torch.backends.mps.is_available(): raise ValueError(f'device {device!r}: torch sees no Apple GPU here; use cpu')
+    try:
+        dev = torch.device(device)
+    except RuntimeError:
+        dev = None
+    if dev is None or dev.type not in ('cpu','cuda','mps'):
+        raise ValueError(f'device {device!r}: use cpu, cuda, cuda:N or mps')
+    if dev.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'device {device!r}: torch sees no CUDA device here; use cpu')
+    if dev.type == 'cuda' and (dev.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device {device!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0')
+    if dev.type == 'mps' and not torch.backends.mps.is_available():
+        raise ValueError(f'device {device!r}: torch sees no Apple GPU here; use cpu')
     return dev
 
 # %% ../nbs/00_core.ipynb #2f1cd506
@@ -306,9 +396,12 @@ def derived(
     import torch
     weights = [*module.parameters(), *module.buffers()]
     where = [(o.data_ptr(), o.numel(), 0 if o.is_inference() else o._version) for o in weights]
-    with torch.no_grad(): some = torch.cat([o.as_strided((min(4, o.numel()),), (max(1, o.numel()//4),)) for o in weights]) # fused optimisers do not count up `_version`
+    # fused optimisers do not count up `_version`
+    with torch.no_grad():
+        some = torch.cat([o.as_strided((min(4, o.numel()),), (max(1, o.numel()//4),)) for o in weights])
     old_where,old_some,made = _kept.setdefault(module, {}).get(build, (None, None, None))
-    if old_where != where or not torch.equal(old_some, some): _kept[module][build] = where,some,(made := build(module))
+    if old_where != where or not torch.equal(old_some, some):
+        _kept[module][build] = where,some,(made := build(module))
     return made
 
 # %% ../nbs/00_core.ipynb #7bc8a495
@@ -317,15 +410,18 @@ def package_file(
 )->Path: # Where it lies on this machine
     "A file or folder that ships inside the package"
     p = Path(__file__).parent.joinpath(*parts)
-    if not p.exists(): raise FileNotFoundError(f'{p}: missing from this installation of capdec; install it again')
+    if not p.exists():
+        raise FileNotFoundError(f'{p}: missing from this installation of capdec; install it again')
     return p
 
 # %% ../nbs/00_core.ipynb #6a2c11be
 def demo_photos()->list: # Paths of photos inside installed packages
     "Photographs that ship with scikit-image, scikit-learn and matplotlib"
     import matplotlib,skimage,sklearn
-    places = [(skimage, 'data', ('astronaut.png','chelsea.png','coffee.png','rocket.jpg','motorcycle_left.png','camera.png')),
-        (sklearn, 'datasets/images', ('china.jpg','flower.jpg')), (matplotlib, 'mpl-data/sample_data', ('grace_hopper.jpg',))]
+    places = [(skimage, 'data', ('astronaut.png','chelsea.png','coffee.png','rocket.jpg','motorcycle_left.png',
+        'camera.png')),
+        (sklearn, 'datasets/images', ('china.jpg','flower.jpg')), (matplotlib, 'mpl-data/sample_data',
+        ('grace_hopper.jpg',))]
     return [p for m,d,names in places for n in names if (p := Path(m.__file__).parent/d/n).exists()]
 
 # %% ../nbs/00_core.ipynb #0aab248c
@@ -339,4 +435,5 @@ def progress(
 ): # A `tqdm` progress bar
     "Iterate with a progress bar that shows rate and time left"
     from tqdm.auto import tqdm
-    return tqdm(items, desc=desc, total=total, unit=unit, initial=initial, disable=None if show else True, dynamic_ncols=True, mininterval=0.3)
+    return tqdm(items, desc=desc, total=total, unit=unit, initial=initial, disable=None if show else True,
+        dynamic_ncols=True, mininterval=0.3)

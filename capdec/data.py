@@ -20,19 +20,25 @@ from .core import IMAGE_SUFFIXES,atomic_path,json_text,read_json,unescape_name
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
 def _magic(path):
-    with open(path, 'rb') as f: return f.read(4)
+    with open(path, 'rb') as f:
+        return f.read(4)
 
 def _unzipped(f):
     "The content of a file that may be compressed (gzip, bzip2, xz)"
     head = f.peek(10)[:10]
-    if head[:2] == b'\x1f\x8b': return gzip.GzipFile(fileobj=f)
-    if head[:3] == b'BZh' and head[4:] == b'1AY&SY': return bz2.BZ2File(f)
+    if head[:2] == b'\x1f\x8b':
+        return gzip.GzipFile(fileobj=f)
+    if head[:3] == b'BZh' and head[4:] == b'1AY&SY':
+        return bz2.BZ2File(f)
     return lzma.LZMAFile(f) if head[:6] == b'\xfd7zXZ\0' else f
 
 def _is_tar(path):
     with open(path, 'rb') as f:
-        try: head = _unzipped(f).read(512)
-        except (*_BROKEN, OSError): return False # damaged: whoever reads it says so
+        try:
+            head = _unzipped(f).read(512)
+        except (*_BROKEN, OSError):
+            # damaged: whoever reads it says so
+            return False
     return head[257:262] == b'ustar'
 
 @functools.lru_cache(1)
@@ -40,75 +46,104 @@ def _tar(path, size, time):
     "A tar archive and its files by name; its compression is taken off once, so that each file can be gone to"
     f = open(path, 'rb')
     if (content := _unzipped(f)) is not f:
-        with f: plain = tempfile.TemporaryFile(); shutil.copyfileobj(content, plain, 1<<20)
-        f = plain; f.seek(0)
+        with f:
+            plain = tempfile.TemporaryFile()
+            shutil.copyfileobj(content, plain, 1<<20)
+        f = plain
+        f.seek(0)
     t = tarfile.open(fileobj=f)
     return t,{o.name.removeprefix('./'): o for o in t if o.isfile()}
 
-def _tar_of(path): s = Path(path).stat(); return _tar(str(path), s.st_size, s.st_mtime_ns)
+def _tar_of(path):
+    s = Path(path).stat()
+    return _tar(str(path), s.st_size, s.st_mtime_ns)
 
 def _is_archive(path):
     "A zip archive, or a tar archive, compressed or not?"
     path = Path(path)
     return path.is_file() and (_magic(path) == b'PK\3\4' or _is_tar(path))
 
-_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError) # what damaged archives raise
-def _damaged(path, e): return ValueError(f'{path}: damaged archive ({e}); download it again')
+# what damaged archives raise
+_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError)
+def _damaged(path, e):
+    return ValueError(f'{path}: damaged archive ({e}); download it again')
 
 def _members(path):
     "Names of the files in an archive or below a folder"
-    if path.is_dir(): return sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
+    if path.is_dir():
+        return sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
     try:
-        if _is_tar(path): return sorted(_tar_of(path)[1])
-        with zipfile.ZipFile(path) as z: return sorted(o for o in z.namelist() if not o.endswith('/'))
-    except _BROKEN as e: raise _damaged(path, e) from None
+        if _is_tar(path):
+            return sorted(_tar_of(path)[1])
+        with zipfile.ZipFile(path) as z:
+            return sorted(o for o in z.namelist() if not o.endswith('/'))
+    except _BROKEN as e:
+        raise _damaged(path, e) from None
 
 def _find_member(path, pattern):
     "The one file in an archive or folder whose name fits one of the patterns, given as `'*.json|*.csv'`"
     names = [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
     for one in pattern.split('|'):
-        found = [o for o in names if fnmatch.fnmatch(o.lower(), one.lower()) or fnmatch.fnmatch(o.lower().split('/')[-1], one.lower())]
-        if len(found) == 1: return found[0]
+        found = [o for o in names if fnmatch.fnmatch(o.lower(), one.lower())
+            or fnmatch.fnmatch(o.lower().split('/')[-1], one.lower())]
+        if len(found) == 1:
+            return found[0]
         if found:
-            raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} (there are {", ".join(found[:6])}{", ..." if len(found)>6 else ""})')
+            raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} (there are '
+                f'{", ".join(found[:6])}{", ..." if len(found)>6 else ""})')
     raise FileNotFoundError(f'{path}: nothing in it is named like {pattern.replace("|"," or ")}')
 
 # %% ../nbs/01_data_parsing.ipynb #a3006bda
 def _locate(path, pattern):
     "`(file, None)` or `(archive or folder, member)`"
     path = Path(path)
-    if path.is_dir(): return path, _find_member(path, pattern)
+    if path.is_dir():
+        return path, _find_member(path, pattern)
     for p in (path, *path.parents):
-        if not p.is_file(): continue
+        if not p.is_file():
+            continue
         if p != path:
-            if _magic(p)[:2] == b'PK' or _is_tar(p): return p, path.relative_to(p).as_posix()
+            if _magic(p)[:2] == b'PK' or _is_tar(p):
+                return p, path.relative_to(p).as_posix()
             break
         return (p, _find_member(p, pattern)) if _is_archive(p) else (p, None)
     raise FileNotFoundError(f'{path}: no such file')
 
 @contextlib.contextmanager
 def open_binary(
-    path:str|Path, # A file, plain or compressed (`.gz`, `.bz2`, `.xz`), zip or tar archive, folder, or a path that goes on inside an archive
+    # A file, plain or compressed (`.gz`, `.bz2`, `.xz`), zip or tar archive, folder, or a path that goes on inside an
+    # archive
+    path:str|Path,
     pattern:str='*', # Which member of an archive or folder is meant, `|` between alternatives in order of preference
 ): # Context manager that yields a binary file
     "Open a file wherever it lies; a damaged archive is one clear line"
     try:
         where,member = _locate(path, pattern)
         with contextlib.ExitStack() as stack:
-            if member is None: f = open(where, 'rb')
-            elif where.is_dir(): f = open(where/member, 'rb')
+            if member is None:
+                f = open(where, 'rb')
+            elif where.is_dir():
+                f = open(where/member, 'rb')
             else:
-                z,names = _tar_of(where) if _is_tar(where) else ((z := stack.enter_context(zipfile.ZipFile(where))), {o.filename: o for o in z.infolist()})
-                if member not in names: raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds {", ".join(list(names)[:6])}')
+                z,names = _tar_of(where) if _is_tar(where) else ((z := stack.enter_context(zipfile.ZipFile(where))),
+                    {o.filename: o for o in z.infolist()})
+                if member not in names:
+                    raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds '
+                        f'{", ".join(list(names)[:6])}')
                 f = (z.open if isinstance(z, zipfile.ZipFile) else z.extractfile)(names[member])
             f = stack.enter_context(io.BufferedReader(f))
-            if (plain := _unzipped(f)) is not f: f = stack.enter_context(plain)
+            if (plain := _unzipped(f)) is not f:
+                f = stack.enter_context(plain)
             yield f
-    except _BROKEN as e: raise _damaged(path, e) from None
+    except _BROKEN as e:
+        raise _damaged(path, e) from None
     except OSError as e:
-        raise (_damaged(path, e) if str(e) == 'Invalid data stream' else e) from None # bzip2's words
-    except (RuntimeError, NotImplementedError) as e: # what zipfile raises for a password and for unknown compression
-        if not isinstance(e, NotImplementedError) and 'password' not in str(e): raise
+        # bzip2's words
+        raise (_damaged(path, e) if str(e) == 'Invalid data stream' else e) from None
+    except (RuntimeError, NotImplementedError) as e:
+        # what zipfile raises for a password and for unknown compression
+        if not isinstance(e, NotImplementedError) and 'password' not in str(e):
+            raise
         raise ValueError(f'{path}: this archive cannot be opened ({e})') from None
 
 # %% ../nbs/01_data_parsing.ipynb #c0291839
@@ -119,20 +154,25 @@ def open_text(
 ): # Context manager that yields a text file
     "Open UTF-8 text wherever it lies; anything else than UTF-8 is one clear line"
     with open_binary(path, pattern) as f:
-        if not f.peek(1)[:1]: raise ValueError(f'{path}: is empty')
-        try: yield io.TextIOWrapper(f, encoding='utf-8-sig', newline=None)
+        if not f.peek(1)[:1]:
+            raise ValueError(f'{path}: is empty')
+        try:
+            yield io.TextIOWrapper(f, encoding='utf-8-sig', newline=None)
         except UnicodeDecodeError as e:
-            raise ValueError(f'{path}: not UTF-8 text (byte 0x{e.object[e.start]:02x} after {e.object[max(0,e.start-20):e.start]!r}); save it as UTF-8') from None
+            raise ValueError(f'{path}: not UTF-8 text (byte 0x{e.object[e.start]:02x} after '
+                f'{e.object[max(0,e.start-20):e.start]!r}); save it as UTF-8') from None
 
 # %% ../nbs/01_data_parsing.ipynb #0f855393
 class _JsonPieces:
     "Decodes one value after the other from a text file, keeping no more of it than the value at hand"
     space,decode,chunk = re.compile(r'\s*'), json.JSONDecoder().raw_decode, 1<<18
     ends = frozenset(' \t\r\n,:]}') # what may follow a value
-    def __init__(self, f, name): self.f,self.name,self.buf,self.pos,self.before,self.eof = f,name,'',0,0,False
+    def __init__(self, f, name):
+        self.f,self.name,self.buf,self.pos,self.before,self.eof = f,name,'',0,0,False
 
     def more(self):
-        piece = self.f.read(max(self.chunk, len(self.buf)-self.pos)) # doubling: a value of any size is tried a few times only
+        # doubling: a value of any size is tried a few times only
+        piece = self.f.read(max(self.chunk, len(self.buf)-self.pos))
         self.before += self.buf.count('\n', 0, self.pos)
         self.buf,self.pos,self.eof = self.buf[self.pos:]+piece, 0, not piece
 
@@ -144,23 +184,32 @@ class _JsonPieces:
         "The next character that is not white space; empty at the end of the file"
         while True:
             self.pos = self.space.match(self.buf, self.pos).end()
-            if self.pos < len(self.buf): return self.buf[self.pos]
-            if self.eof: return ''
+            if self.pos < len(self.buf):
+                return self.buf[self.pos]
+            if self.eof:
+                return ''
             self.more()
 
     def skip(self, expected):
         c = self.peek()
-        if c not in expected or not c: self.fail(f'expected {" or ".join(expected)}, found {repr(c) if c else "the end of the file (is it cut off?)"}')
+        if c not in expected or not c:
+            self.fail(f'expected {" or ".join(expected)}, found '
+                f'{repr(c) if c else "the end of the file (is it cut off?)"}')
         self.pos += 1
         return c
 
     def value(self):
-        if not self.peek(): self.fail('the file ends here (is it cut off?)')
+        if not self.peek():
+            self.fail('the file ends here (is it cut off?)')
         while True:
             try:
                 v,end = self.decode(self.buf, self.pos)
-                if self.eof or self.buf[end:end+1] in self.ends: self.pos = end; return v # a number may go on in the next piece
-            except RecursionError: self.fail('nested too deeply')
+                # a number may go on in the next piece
+                if self.eof or self.buf[end:end+1] in self.ends:
+                    self.pos = end
+                    return v
+            except RecursionError:
+                self.fail('nested too deeply')
             except ValueError as e:
                 if self.eof:
                     pos = getattr(e, 'pos', None)
@@ -170,10 +219,13 @@ class _JsonPieces:
 
     def array(self):
         self.skip('[')
-        if self.peek() == ']': self.pos += 1; return
+        if self.peek() == ']':
+            self.pos += 1
+            return
         while True:
             yield self.value()
-            if self.skip(',]') == ']': return
+            if self.skip(',]') == ']':
+                return
 
 # %% ../nbs/01_data_parsing.ipynb #f41c5255
 def json_items(
@@ -183,17 +235,26 @@ def json_items(
     "Walk through a JSON file of any size without holding more than one element"
     with open_text(path, pattern) as f:
         js = _JsonPieces(f, path)
-        if js.peek() == '[': yield from ((None, o) for o in js.array())
+        if js.peek() == '[':
+            yield from ((None, o) for o in js.array())
         else:
             js.skip('{')
-            if js.peek() == '}': js.pos += 1; return
+            if js.peek() == '}':
+                js.pos += 1
+                return
             while True:
-                if js.peek() != '"': js.fail('expected a key in double quotes')
-                key = js.value(); js.skip(':')
-                if js.peek() == '[': yield from ((key, o) for o in js.array())
-                else: yield key, js.value()
-                if js.skip(',}') == '}': break
-        if js.peek(): js.fail('something follows after the end of the data (one object a line is JSONL: name it .jsonl)')
+                if js.peek() != '"':
+                    js.fail('expected a key in double quotes')
+                key = js.value()
+                js.skip(':')
+                if js.peek() == '[':
+                    yield from ((key, o) for o in js.array())
+                else:
+                    yield key, js.value()
+                if js.skip(',}') == '}':
+                    break
+        if js.peek():
+            js.fail('something follows after the end of the data (one object a line is JSONL: name it .jsonl)')
 
 # %% ../nbs/01_data_parsing.ipynb #18e47164
 def image_id_of(
@@ -201,75 +262,98 @@ def image_id_of(
 )->int|str: # COCO's or Flickr's own number of the photo; another file name stays as it is
     "An id that depends on nothing but the file name"
     name = PurePosixPath(filename).name
-    if m := re.fullmatch(r'(?:COCO_\w+_)?(\d{12})\.\w+', name) or re.fullmatch(r'(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+', name): return int(m[1])
+    if m := re.fullmatch(r'(?:COCO_\w+_)?(\d{12})\.\w+',
+            name) or re.fullmatch(r'(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+', name):
+        return int(m[1])
     return filename
 
 # %% ../nbs/01_data_parsing.ipynb #3d16a2bd
 def _text(caption, where):
-    if not isinstance(caption, str): raise ValueError(f'{where}: a caption must be text, this one is {type(caption).__name__} ({str(caption)[:40]})')
-    if caption.isascii(): return caption
-    return caption.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') # half an emoji, as cut "\ud83d" escapes leave it, cannot be written again
+    if not isinstance(caption, str):
+        raise ValueError(f'{where}: a caption must be text, this one is {type(caption).__name__} ({str(caption)[:40]})')
+    if caption.isascii():
+        return caption
+    # half an emoji, as cut "\ud83d" escapes leave it, cannot be written again
+    return caption.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
 def _records(rows, path):
     "Records from `(image_id, caption, id or None, filename or None)`; an id that is missing becomes the number of the row"
     n = empty = 0
     for i,(image_id,caption,id_,filename) in enumerate(rows):
         caption = _text(caption, f'{path}, caption {i+1}')
-        if not caption.strip(): empty += 1; continue
+        if not caption.strip():
+            empty += 1
+            continue
         n += 1
         yield {'image_id': image_id, 'caption': caption, 'id': i if id_ is None else id_, 'filename': filename}
-    if empty: warnings.warn(f'{path}: {empty:,} empty caption{"s"*(empty>1)} skipped, {n:,} kept', stacklevel=2)
-    if not n: raise ValueError(f'{path}: no captions in it')
+    if empty:
+        warnings.warn(f'{path}: {empty:,} empty caption{"s"*(empty>1)} skipped, {n:,} kept', stacklevel=2)
+    if not n:
+        raise ValueError(f'{path}: no captions in it')
 
 # %% ../nbs/01_data_parsing.ipynb #1c70eadd
 KARPATHY_SPLITS = ('train','restval','val','test')
-PARTS = {'train':'train','restval':'train','val':'val','valid':'val','validation':'val','dev':'val','test':'test'} # What parts are called elsewhere
+# What parts are called elsewhere
+PARTS = {'train':'train','restval':'train','val':'val','valid':'val','validation':'val','dev':'val','test':'test'}
 
 def _field(o, key, where):
-    if not isinstance(o, dict): raise ValueError(f'{where}: expected an object with "{key}", found {type(o).__name__}')
-    if key not in o: raise ValueError(f'{where}: no "{key}" in it (it has {", ".join(map(str, list(o)[:8])) or "nothing"})')
+    if not isinstance(o, dict):
+        raise ValueError(f'{where}: expected an object with "{key}", found {type(o).__name__}')
+    if key not in o:
+        raise ValueError(f'{where}: no "{key}" in it (it has {", ".join(map(str, list(o)[:8])) or "nothing"})')
     return o[key]
 
 def read_karpathy(
-    path:str|Path, # `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`; plain, gzipped or in its zip
+    # `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`; plain, gzipped or in its zip
+    path:str|Path,
     split:str|None='train', # 'train', 'val', 'test' or 'restval'; `None` for all
     restval:bool=True, # Count `restval` as `train`, as CapDec and everybody else does
 )->Iterator[dict]: # Records; `filename` with its folder where the file names one
     "Captions of a data set in Karpathy's layout"
-    if split not in (*KARPATHY_SPLITS, None): raise ValueError(f'split {split!r}: use {", ".join(KARPATHY_SPLITS)} or all (None in Python)')
+    if split not in (*KARPATHY_SPLITS, None):
+        raise ValueError(f'split {split!r}: use {", ".join(KARPATHY_SPLITS)} or all (None in Python)')
     wanted = KARPATHY_SPLITS if split is None else ('train','restval') if split == 'train' and restval else (split,)
     def rows():
         images = 0
         for key,o in json_items(path, 'dataset_*.json|dataset_*.json.gz|*.json'):
-            if key != 'images': continue
+            if key != 'images':
+                continue
             images += 1
             where = f'{path}, image {images}'
-            if _field(o, 'split', where) not in wanted: continue
+            if _field(o, 'split', where) not in wanted:
+                continue
             name = _field(o, 'filename', where)
             filename = f"{o['filepath']}/{name}" if o.get('filepath') else name
-            for s in _field(o, 'sentences', where): yield o.get('cocoid', image_id_of(name)), _field(s, 'raw', where), s.get('sentid'), filename
-        if not images: raise ValueError(f"{path}: not in Karpathy's layout, which is an object with a list \"images\"")
+            for s in _field(o, 'sentences', where):
+                yield o.get('cocoid', image_id_of(name)), _field(s, 'raw', where), s.get('sentid'), filename
+        if not images:
+            raise ValueError(f"{path}: not in Karpathy's layout, which is an object with a list \"images\"")
     return _records(rows(), path if split is None else f'{path} ({split})')
 
 # %% ../nbs/01_data_parsing.ipynb #0189be34
 def read_coco(
-    path:str|Path, # `captions_train2014.json` and its like, or the metrics layout; plain, gzipped or in the annotations zip
+    # `captions_train2014.json` and its like, or the metrics layout; plain, gzipped or in the annotations zip
+    path:str|Path,
 )->Iterator[dict]: # Records with COCO's image ids and annotation ids
     "Captions of a COCO annotation file"
     pattern = 'captions_*.json|*.json|*.json.gz'
     def rows():
         names,n = {},0
         for key,o in json_items(path, pattern):
-            if key == 'images' and isinstance(o, dict) and 'file_name' in o: names[o.get('id')] = o['file_name']
+            if key == 'images' and isinstance(o, dict) and 'file_name' in o:
+                names[o.get('id')] = o['file_name']
         for key,o in json_items(path, pattern):
-            if key != 'annotations': continue
+            if key != 'annotations':
+                continue
             n += 1
             where = f'{path}, annotation {n}'
             if isinstance(o, dict) and 'caption' not in o:
-                raise ValueError(f'{where}: has no caption; COCO also publishes instances_*.json and person_keypoints_*.json, captions are in captions_*.json')
+                raise ValueError(f'{where}: has no caption; COCO also publishes instances_*.json and '
+                    f'person_keypoints_*.json, captions are in captions_*.json')
             image_id = _field(o, 'image_id', where)
             yield image_id, o['caption'], o.get('id'), names.get(image_id)
-        if not n: raise ValueError(f"{path}: not in COCO's layout, which is an object with a list \"annotations\"")
+        if not n:
+            raise ValueError(f"{path}: not in COCO's layout, which is an object with a list \"annotations\"")
     return _records(rows(), path)
 
 # %% ../nbs/01_data_parsing.ipynb #c34af655
@@ -277,7 +361,8 @@ def _lines(path, pattern):
     "Lines with their numbers; only line feeds end a line, not the exotic separators of Unicode"
     with open_text(path, pattern) as f:
         for i,line in enumerate(f, 1):
-            if '\0' in line: raise ValueError(f'{path}: holds binary data (line {i}), text was expected')
+            if '\0' in line:
+                raise ValueError(f'{path}: holds binary data (line {i}), text was expected')
             yield i, line.rstrip('\n')
 
 def _list_beside(path, split):
@@ -285,14 +370,20 @@ def _list_beside(path, split):
     name = f"*{'dev' if split == 'val' else split}Images.txt"
     where,member = (Path(path), '') if Path(path).is_dir() or _is_archive(path) else _locate(path, '*')
     with contextlib.suppress(FileNotFoundError):
-        if member is not None: return where/_find_member(where, name)
-        if found := sorted(where.parent.glob(name)): return found[0]
-    raise FileNotFoundError(f"{path}: there is no list of the part's photos with it ({name}). Flickr8k_text.zip has the lists; Flickr30k publishes its parts in dataset_flickr30k.json alone, and all of its captions are flickr30k-tokens (--dataset_mode)")
+        if member is not None:
+            return where/_find_member(where, name)
+        if found := sorted(where.parent.glob(name)):
+            return found[0]
+    raise FileNotFoundError(f"{path}: there is no list of the part's photos with it ({name}). Flickr8k_text.zip has "
+        f"the lists; Flickr30k publishes its parts in dataset_flickr30k.json alone, and all of its captions are "
+        f"flickr30k-tokens (--dataset_mode)")
 
 def _listed(path, split):
     "`split`, where a list says which images of a token file belong to it"
     with contextlib.suppress(FileNotFoundError):
-        if split: _list_beside(path, split); return split
+        if split:
+            _list_beside(path, split)
+            return split
 
 def read_flickr8k_tokens(
     path:str|Path, # `Flickr8k.token.txt`, or `Flickr8k_text.zip` that holds it
@@ -300,28 +391,37 @@ def read_flickr8k_tokens(
 )->Iterator[dict]: # Records
     "Captions of a Flickr8k or Flickr30k token file"
     pattern = 'Flickr8k.token.txt|results*.token|*.token|*.token.txt'
-    if split not in (None,'train','dev','val','test'): raise ValueError(f'split {split!r}: use train, dev, test or all (None in Python)')
+    if split not in (None,'train','dev','val','test'):
+        raise ValueError(f'split {split!r}: use train, dev, test or all (None in Python)')
     def rows():
         keep = None if split is None else {l.strip() for _,l in _lines(_list_beside(path, split), '*')}
         for i,line in _lines(path, pattern):
-            if not line.strip(): continue
+            if not line.strip():
+                continue
             m = re.fullmatch(r'([^\t#]+)#\d+\s*\t(.*)', line)
-            if not m: raise ValueError(f'{path}, line {i}: expected "name.jpg#0 <tab> caption", found {line[:60]!r}')
+            if not m:
+                raise ValueError(f'{path}, line {i}: expected "name.jpg#0 <tab> caption", found {line[:60]!r}')
             name = re.sub(r'(\.jpe?g)\.\d+$', r'\1', m[1])
-            if keep is None or name in keep: yield image_id_of(name), m[2], i-1, name
+            if keep is None or name in keep:
+                yield image_id_of(name), m[2], i-1, name
     return _records(rows(), path)
 
 # %% ../nbs/01_data_parsing.ipynb #7f903c2c
 class _PlainUnpickler(pickle.Unpickler):
     "Admits lists, tuples, dictionaries, numbers and strings; whatever would call something is refused"
-    def find_class(self, module, name): raise pickle.UnpicklingError(f'it asks for {module}.{name}, which can run code')
-    def persistent_load(self, pid): raise pickle.UnpicklingError('it asks for objects from outside')
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which can run code')
+    def persistent_load(self, pid):
+        raise pickle.UnpicklingError('it asks for objects from outside')
 
 def _unpickle_names(f, path):
-    try: names = _PlainUnpickler(f, encoding='utf-8').load()
-    except Exception as e: # a pickle that is cut or no pickle at all raises whatever its first bytes happen to mean
+    try:
+        names = _PlainUnpickler(f, encoding='utf-8').load()
+    except Exception as e:
+        # a pickle that is cut or no pickle at all raises whatever its first bytes happen to mean
         raise ValueError(f'{path}: not a pickle of image names ({str(e) or type(e).__name__})') from None
-    if not isinstance(names, (list,tuple)) or not all(isinstance(o, str) for o in names): raise ValueError(f'{path}: expected a pickled list of image names')
+    if not isinstance(names, (list,tuple)) or not all(isinstance(o, str) for o in names):
+        raise ValueError(f'{path}: expected a pickled list of image names')
     return list(names)
 
 # %% ../nbs/01_data_parsing.ipynb #a6e84a07
@@ -329,8 +429,10 @@ STYLES = {'humorous':'humor/funny_train.txt', 'romantic':'romantic/romantic_trai
 
 def _decode_line(line):
     "UTF-8, or the GB 18030 of the one line that the publishers left in it"
-    try: return line.decode('utf-8')
-    except UnicodeDecodeError: return line.decode('gb18030', 'replace')
+    try:
+        return line.decode('utf-8')
+    except UnicodeDecodeError:
+        return line.decode('gb18030', 'replace')
 
 def style_part(
     names:Iterable[str], # File names of images
@@ -338,7 +440,8 @@ def style_part(
     seed:int=0, # Another seed, another draw
 )->set: # The names in that part
     "The paper's random 6/7 - 1/7 split: a function of seed and file names alone"
-    if part not in ('train','test',None): raise ValueError(f'part {part!r}: use train, test or all (None in Python)')
+    if part not in ('train','test',None):
+        raise ValueError(f'part {part!r}: use train, test or all (None in Python)')
     order = sorted(set(names), key=lambda o: hashlib.sha256(f'{seed}:{o}'.encode()).digest())
     k = round(len(order)/7)
     return set(order[:k] if part == 'test' else order[k:] if part == 'train' else order)
@@ -352,80 +455,112 @@ def read_flickrstyle(
     factual:str|Path|None=None, # Where the plain captions are: Flickr8k in any layout that `read_captions` knows
 )->Iterator[dict]: # Records; `id` is the line in the published text
     "Captions of FlickrStyle10K as published in version 0.9"
-    if style not in (*STYLES,'factual'): raise ValueError(f'style {style!r}: use {", ".join(STYLES)} or factual')
-    if style == 'factual' and factual is None: raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as factual (--factual)")
+    if style not in (*STYLES,'factual'):
+        raise ValueError(f'style {style!r}: use {", ".join(STYLES)} or factual')
+    if style == 'factual' and factual is None:
+        raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as "
+            "factual (--factual)")
     text = STYLES.get(style, STYLES['humorous'])
     def rows():
-        if Path(path).is_file() and not _is_archive(path): raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds the image names too; name that')
-        with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f: names = _unpickle_names(f, path)
+        if Path(path).is_file() and not _is_archive(path):
+            raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds '
+                f'the image names too; name that')
+        with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f:
+            names = _unpickle_names(f, path)
         keep = style_part(names, part, seed)
         if style == 'factual':
             for o in read_captions(factual, split=None):
-                if o['filename'] in keep: yield o['image_id'], o['caption'], o['id'], o['filename']
+                if o['filename'] in keep:
+                    yield o['image_id'], o['caption'], o['id'], o['filename']
             return
-        with open_binary(path, f'*{text}|{text.split("/")[1]}') as f: lines = [_decode_line(l).rstrip('\r\n') for l in f]
-        if len(lines) != len(names): raise ValueError(f'{path}: {text} has {len(lines):,} captions for {len(names):,} images')
+        with open_binary(path, f'*{text}|{text.split("/")[1]}') as f:
+            lines = [_decode_line(l).rstrip('\r\n') for l in f]
+        if len(lines) != len(names):
+            raise ValueError(f'{path}: {text} has {len(lines):,} captions for {len(names):,} images')
         for i,(name,line) in enumerate(zip(names, lines)):
-            if name in keep: yield image_id_of(name), line, i, name
+            if name in keep:
+                yield image_id_of(name), line, i, name
     return _records(rows(), path)
 
 # %% ../nbs/01_data_parsing.ipynb #baaae461
-CAPTION_COLUMNS = ('caption','captions','text','sentence','sentences','raw','comment','description','title') # In order of preference
+# In order of preference
+CAPTION_COLUMNS = ('caption','captions','text','sentence','sentences','raw','comment','description','title')
 IMAGE_COLUMNS = ('filename','file_name','image','image_name','image_path','img','path','file','filepath')
 ID_COLUMNS = ('image_id','cocoid','img_id','imgid')
 
-def _is_image(s): return isinstance(s, str) and PurePosixPath(s.strip()).suffix.lower() in IMAGE_SUFFIXES
+def _is_image(s):
+    return isinstance(s, str) and PurePosixPath(s.strip()).suffix.lower() in IMAGE_SUFFIXES
 
 @functools.lru_cache # the rows of a file have the same columns
 def _columns(names, caption, image):
     keys = {str(k).strip().lower(): k for k in names if k is not None}
-    def pick(named, usual): return next((keys[c] for c in ([named.lower()] if named else usual) if c in keys), None)
+    def pick(named, usual):
+        return next((keys[c] for c in ([named.lower()] if named else usual) if c in keys), None)
     return pick(caption, CAPTION_COLUMNS), pick(image, IMAGE_COLUMNS), pick(None, ID_COLUMNS)
 
 class _Part:
     "Lets rows of one part through, where a column `split` says which part a row belongs to"
     def __init__(self, split=None):
-        self.split,self.others,self.told = split,0,False # `told`: some row says which part it belongs to
+        # `told`: some row says which part it belongs to
+        self.split,self.others,self.told = split,0,False
         self.names = {split} if split == 'restval' else {k for k,v in PARTS.items() if v == PARTS.get(split, split)}
 
     def has(self, name):
-        if not self.split or not isinstance(name, str) or name.lower() not in PARTS: return True
+        if not self.split or not isinstance(name, str) or name.lower() not in PARTS:
+            return True
         self.told = True
         return name.lower() in self.names
 
     def check(self, rows, path):
         "The rows; an error that says why when all of them belong to other parts"
         n = -1
-        for n,row in enumerate(rows): yield row
-        if n < 0 and self.others: raise ValueError(f'{path}: none of its {self.others:,} rows belongs to the part {self.split!r}, says the column "split"; ask for another part, or for all')
+        for n,row in enumerate(rows):
+            yield row
+        if n < 0 and self.others:
+            raise ValueError(f'{path}: none of its {self.others:,} rows belongs to the part {self.split!r}, says the '
+                f'column "split"; ask for another part, or for all')
 
 def _row(o, i, where, caption=None, image=None, part=None):
     "The captions of an object or table row, as `(image_id, caption, id, filename)`"
-    if part and not part.has(o.get('split')): part.others += 1; return
+    if part and not part.has(o.get('split')):
+        part.others += 1
+        return
     c,f,k = _columns(tuple(o), caption, image)
     if c is None:
-        raise ValueError(f'{where}: no caption in it; it has {", ".join(map(str,o)) or "nothing"}, captions are looked for under {caption or ", ".join(CAPTION_COLUMNS)}')
+        raise ValueError(f'{where}: no caption in it; it has {", ".join(map(str,o)) or "nothing"}, captions are looked '
+            f'for under {caption or ", ".join(CAPTION_COLUMNS)}')
     filename = o[f].strip() if f is not None and isinstance(o[f], str) and (image or _is_image(o[f])) else None
-    image_id = o[k] if k is not None else image_id_of(filename) if filename else o[f] if f is not None and isinstance(o[f], (int,str)) else i
-    if isinstance(image_id, str) and re.fullmatch(r'\d{1,18}', image_id) and str(int(image_id)) == image_id: image_id = int(image_id) # a table has no numbers, only text
-    if not isinstance(image_id, (int,str)): raise ValueError(f'{where}: image_id must be a number or text, it is {type(image_id).__name__}')
+    image_id = o[k] if k is not None else image_id_of(filename) if filename else o[f] if f is not None and isinstance(
+        o[f], (int,str)) else i
+    # a table has no numbers, only text
+    if isinstance(image_id, str) and re.fullmatch(r'\d{1,18}', image_id) and str(int(image_id)) == image_id:
+        image_id = int(image_id)
+    if not isinstance(image_id, (int,str)):
+        raise ValueError(f'{where}: image_id must be a number or text, it is {type(image_id).__name__}')
     many = isinstance(o[c], (list,tuple))
-    for text in (o[c] if many else [o[c]]): yield image_id, '' if text is None else text, o['id'] if not many and isinstance(o.get('id'), int) else None, filename
+    for text in (o[c] if many else [o[c]]):
+        yield image_id, '' if text is None else text, o['id'] if not many and isinstance(o.get('id'),
+            int) else None, filename
 
 # %% ../nbs/01_data_parsing.ipynb #96d6cb3d
 def _dialect(line):
     "Delimiter and columns, if `line` is the heading of a table that has a column of captions"
     for d in '\t,;|':
         cols = [o.strip().strip('"').lower() for o in line.rstrip('\n').split(d)]
-        if len(cols) > 1 and any(c in CAPTION_COLUMNS for c in cols): return d
+        if len(cols) > 1 and any(c in CAPTION_COLUMNS for c in cols):
+            return d
     return None
 
 def _json_lines(path, pattern, caption, image, part=None):
     for i,line in _lines(path, pattern):
-        if not line.strip(): continue
-        try: o = json.loads(line)
-        except (ValueError,RecursionError) as e: raise ValueError(f'{path}, line {i}: not valid JSON ({str(e)[:60]})') from None
-        if not isinstance(o, dict): raise ValueError(f'{path}, line {i}: expected an object with a caption, found {type(o).__name__}')
+        if not line.strip():
+            continue
+        try:
+            o = json.loads(line)
+        except (ValueError,RecursionError) as e:
+            raise ValueError(f'{path}, line {i}: not valid JSON ({str(e)[:60]})') from None
+        if not isinstance(o, dict):
+            raise ValueError(f'{path}, line {i}: expected an object with a caption, found {type(o).__name__}')
         yield from _row(o, i-1, f'{path}, line {i}', caption, image, part)
 
 def _table_rows(path, pattern, caption, image, part=None):
@@ -433,39 +568,55 @@ def _table_rows(path, pattern, caption, image, part=None):
         first = f.readline()
         d = _dialect(first) or ('\t' if '\t' in first else ',')
         head = next(csv.reader([first], delimiter=d), [])
-        if len(head) == 2 and _is_image(head[0]) and not caption: rest,head = csv.reader(_chain(first, f), delimiter=d, quoting=csv.QUOTE_NONE), ['image','caption']
-        elif d in '\t|': rest = ([_unquote(o) for o in row] for row in csv.reader(f, delimiter=d, quoting=csv.QUOTE_NONE))
-        else: rest = csv.reader(f, delimiter=d, skipinitialspace=True)
-        if len(head) == 1: head = [head[0].strip() if caption or head[0].strip().lower() in CAPTION_COLUMNS else '']
+        if len(head) == 2 and _is_image(head[0]) and not caption:
+            rest,head = csv.reader(_chain(first, f), delimiter=d, quoting=csv.QUOTE_NONE), ['image','caption']
+        elif d in '\t|':
+            rest = ([_unquote(o) for o in row] for row in csv.reader(f, delimiter=d, quoting=csv.QUOTE_NONE))
+        else:
+            rest = csv.reader(f, delimiter=d, skipinitialspace=True)
+        if len(head) == 1:
+            head = [head[0].strip() if caption or head[0].strip().lower() in CAPTION_COLUMNS else '']
         try:
             for i,row in enumerate(rest):
-                if not row: continue
-                if len(row) < len(head): row = row + ['']*(len(head)-len(row))
+                if not row:
+                    continue
+                if len(row) < len(head):
+                    row = row + ['']*(len(head)-len(row))
                 yield from _row(dict(zip(head, row)), i, f'{path}, row {i+1}', caption, image, part)
-        except csv.Error as e: raise ValueError(f'{path}: not a table ({e})') from None
+        except csv.Error as e:
+            raise ValueError(f'{path}: not a table ({e})') from None
 
-def _chain(first, rest): yield first; yield from rest
+def _chain(first, rest):
+    yield first
+    yield from rest
 
 def _unquote(s):
     "With tabs or bars between them fields are seldom quoted: a quote that opens and never closes must not swallow the lines after it"
     s = s.strip(' ')
-    return s[1:-1].replace('""', '"') if len(s) > 1 and s[0] == s[-1] == '"' and '"' not in s[1:-1].replace('""', '') else s
+    return s[1:-1].replace('""', '"') if len(s) > 1 and s[0] == s[-1] == '"' and '"' not in s[1:-1].replace('""',
+        '') else s
 
 # %% ../nbs/01_data_parsing.ipynb #60dfd305
 TABLES = '*captions*.csv|*captions*.tsv|*captions*.jsonl|metadata.jsonl|metadata.csv|*.jsonl|*.csv|*.tsv|results*.csv'
 
 def read_table(
     path:str|Path, # CSV, TSV or JSONL, plain, gzipped or zipped; or a folder of images with one such file in it
-    caption_column:str|None=None, # Name of the column of captions (default: the first of `CAPTION_COLUMNS` that is there)
-    image_column:str|None=None, # Name of the column of image files (default: the first of `IMAGE_COLUMNS` that is there)
+    # Name of the column of captions (default: the first of `CAPTION_COLUMNS` that is there)
+    caption_column:str|None=None,
+    # Name of the column of image files (default: the first of `IMAGE_COLUMNS` that is there)
+    image_column:str|None=None,
 )->Iterator[dict]: # Records; without images, `image_id` is the row number
     "Captions of a table"
     def rows():
-        with open_text(path, TABLES) as f: first = f.readline()
-        return (_json_lines if first.lstrip().startswith('{') else _table_rows)(path, TABLES, caption_column, image_column)
+        with open_text(path, TABLES) as f:
+            first = f.readline()
+        return (_json_lines if first.lstrip().startswith('{') else _table_rows)(path, TABLES, caption_column,
+            image_column)
     return _records(_later(rows), path)
 
-def _later(rows): yield from rows() # so that errors come when the records are read, as with the other readers
+# so that errors come when the records are read, as with the other readers
+def _later(rows):
+    yield from rows()
 
 # %% ../nbs/01_data_parsing.ipynb #857a0c30
 def read_text(
@@ -478,13 +629,18 @@ def read_text(
 def _shards(path):
     "The Parquet and Arrow files that `path` is, or that lie in the folder `path`, in order"
     path = Path(path)
-    if path.is_file(): return [path] if _magic(path) in (b'PAR1', b'ARRO', b'\xff\xff\xff\xff') else []
-    if not path.is_dir(): return []
+    if path.is_file():
+        return [path] if _magic(path) in (b'PAR1', b'ARRO', b'\xff\xff\xff\xff') else []
+    if not path.is_dir():
+        return []
     index = read_json(path/'index.json') if (path/'index.json').is_file() else None
-    if isinstance(index, dict) and 'shards' in index: # a store of this project
-        if not index.get('finished'): raise ValueError(f'{path}: unfinished store; run the command that makes it again, it continues')
+    # a store of this project
+    if isinstance(index, dict) and 'shards' in index:
+        if not index.get('finished'):
+            raise ValueError(f'{path}: unfinished store; run the command that makes it again, it continues')
         return [path/Path(o['file']).name for o in index['shards']]
-    found = (o for o in path.rglob('*') if o.suffix in ('.parquet','.arrow') and not o.name.startswith('cache-') and o.is_file())
+    found = (o for o in path.rglob('*') if o.suffix in ('.parquet','.arrow') and not o.name.startswith('cache-')
+        and o.is_file())
     return sorted(o for o in found if not any(p.startswith('.') for p in o.relative_to(path).parts))
 
 def _of_part(files, part):
@@ -498,133 +654,193 @@ def _wanted(schema):
     import pyarrow as pa
     usual = {*CAPTION_COLUMNS, *IMAGE_COLUMNS, *ID_COLUMNS, 'id', 'split', 'image_id_is_int', 'id_is_int'}
     fields = [f for f in schema if f.name.lower() in usual]
-    return {f.name: f'{f.name}.path' if pa.types.is_struct(f.type) else f.name for f in fields if not pa.types.is_struct(f.type) or f.type.get_field_index('path') >= 0}
+    return {f.name: f'{f.name}.path' if pa.types.is_struct(f.type) else f.name for f in fields
+        if not pa.types.is_struct(f.type) or f.type.get_field_index('path') >= 0}
 
 def _batches(file, rows=4096):
     "A Parquet or Arrow file in pieces of at most `rows` rows"
     import pyarrow as pa
     import pyarrow.parquet as pq
     if _magic(file) == b'PAR1':
-        with pq.ParquetFile(file) as f: yield from f.iter_batches(rows, columns=list(_wanted(f.schema_arrow).values()))
+        with pq.ParquetFile(file) as f:
+            yield from f.iter_batches(rows, columns=list(_wanted(f.schema_arrow).values()))
         return
     with pa.memory_map(str(file)) as m:
         f = pa.ipc.open_file(m) if _magic(file) == b'ARRO' else pa.ipc.open_stream(m)
         for b in ((f.get_batch(i) for i in range(f.num_record_batches)) if hasattr(f, 'get_batch') else f):
             b = b.select(list(_wanted(b.schema)))
-            for i in range(0, len(b), rows): yield b.slice(i, rows)
+            for i in range(0, len(b), rows):
+                yield b.slice(i, rows)
 
 def _arrow_objects(file):
     "Rows of a Parquet or Arrow file as dicts"
     import pyarrow as pa
     try:
         for b in _batches(file):
-            b.validate(full=True) # wrong offsets could crash the interpreter
-            columns = {k: (o.field('path') if pa.types.is_struct(o.type) else o).to_pylist() for k,o in zip(b.schema.names, b.columns)}
-            for values in zip(*columns.values()): yield dict(zip(columns, values))
-    except (pa.ArrowException,OSError,UnicodeDecodeError) as e: raise ValueError(f'{file}: damaged Parquet or Arrow file ({str(e).splitlines()[0] if str(e) else type(e).__name__})') from None
+            # wrong offsets could crash the interpreter
+            b.validate(full=True)
+            columns = {k: (o.field('path') if pa.types.is_struct(o.type) else o).to_pylist() for k,
+                o in zip(b.schema.names, b.columns)}
+            for values in zip(*columns.values()):
+                yield dict(zip(columns, values))
+    except (pa.ArrowException,OSError,UnicodeDecodeError) as e:
+        raise ValueError(f'{file}: damaged Parquet or Arrow file '
+            f'({str(e).splitlines()[0] if str(e) else type(e).__name__})') from None
 
 # %% ../nbs/01_data_parsing.ipynb #2015ee1b
 def _shard_rows(path, part):
     i = 0
     for file in _of_part(_shards(path), part) if Path(path).is_dir() else _shards(path):
         for n,o in enumerate(_arrow_objects(file), 1):
-            for c in ('image_id','id'): # as stores of this project keep them
-                if o.pop(f'{c}_is_int', False): o[c] = int(o[c])
+            # as stores of this project keep them
+            for c in ('image_id','id'):
+                if o.pop(f'{c}_is_int', False):
+                    o[c] = int(o[c])
             for c in ('image_id','filename'):
-                if isinstance(o.get(c), str): o[c] = unescape_name(o[c])
+                if isinstance(o.get(c), str):
+                    o[c] = unescape_name(o[c])
             yield from _row(o, i, f'{file}, row {n}', part=part)
             i += 1
 
 # %% ../nbs/01_data_parsing.ipynb #a46c38a3
-JSON_SHAPES = 'known are [{image_id, caption, id}], {images, annotations}, Karpathy\'s {images: [{sentences}]}, {"photo.jpg": [captions]} and [captions]'
+JSON_SHAPES = ('known are [{image_id, caption, id}], {images, annotations}, Karpathy\'s {images: [{sentences}]}, '
+    '{"photo.jpg": [captions]} and [captions]')
 
 def _json_shape(path, pattern):
     "Name of the layout of a JSON file, from its first elements"
     keys = []
     for key,o in json_items(path, pattern):
-        if key not in keys: keys.append(key)
+        if key not in keys:
+            keys.append(key)
         if key in (None,'predictions'):
-            if isinstance(o, (dict,str)): return 'list'
+            if isinstance(o, (dict,str)):
+                return 'list'
             raise ValueError(f'{path}: a list of {type(o).__name__}, not of captions; {JSON_SHAPES}')
-        if key == 'images' and isinstance(o, dict) and 'sentences' in o: return 'karpathy'
-        if key == 'annotations': return 'coco'
-        if isinstance(o, str) and (_is_image(key) or key.isdecimal()): return 'names'
-    raise ValueError(f'{path}: no captions in this JSON ({"it has " + ", ".join(map(str, keys[:8])) if keys else "it is empty"}); {JSON_SHAPES}')
+        if key == 'images' and isinstance(o, dict) and 'sentences' in o:
+            return 'karpathy'
+        if key == 'annotations':
+            return 'coco'
+        if isinstance(o, str) and (_is_image(key) or key.isdecimal()):
+            return 'names'
+    raise ValueError(f'{path}: no captions in this JSON '
+        f'({"it has " + ", ".join(map(str, keys[:8])) if keys else "it is empty"}); {JSON_SHAPES}')
 
 def _json_rows(path, pattern, part=None):
     for i,(key,o) in enumerate(json_items(path, pattern)):
-        if key not in (None,'predictions'): continue
+        if key not in (None,'predictions'):
+            continue
         where = f'{path}, record {i+1}'
-        if isinstance(o, str): yield i, o, i, None
-        elif isinstance(o, dict): yield from _row(o, i, where, part=part)
-        else: raise ValueError(f'{where}: expected an object with a caption, found {type(o).__name__}')
+        if isinstance(o, str):
+            yield i, o, i, None
+        elif isinstance(o, dict):
+            yield from _row(o, i, where, part=part)
+        else:
+            raise ValueError(f'{where}: expected an object with a caption, found {type(o).__name__}')
 
 # %% ../nbs/01_data_parsing.ipynb #6b12f206
-ANY = '*captions*.json|dataset_*.json|*.json|*.json.gz|' + TABLES + '|Flickr8k.token.txt|results*.token|*.token|*.token.txt|*.txt|*.gz'
+ANY = ('*captions*.json|dataset_*.json|*.json|*.json.gz|' + TABLES
+    + '|Flickr8k.token.txt|results*.token|*.token|*.token.txt|*.txt|*.gz')
 
 def sniff(
     path:str|Path, # Any caption file
 )->str: # 'karpathy', 'coco', 'list', 'names', 'jsonl', 'table', 'tokens', 'shards' or 'text'
     "Which layout a caption file has, judged by its content"
-    if _shards(path): return 'shards'
+    if _shards(path):
+        return 'shards'
     with open_text(path, ANY) as f:
         first = f.readline(1<<20)
-        while first.isspace(): first = f.readline(1<<20)
-    if not first: raise ValueError(f'{path}: no captions in it')
+        while first.isspace():
+            first = f.readline(1<<20)
+    if not first:
+        raise ValueError(f'{path}: no captions in it')
     if first.lstrip()[:1] == '{':
-        try: o = json.loads(first)
-        except ValueError: o = None # an object that goes on over several lines
-        if o is not None and not {'images','annotations','predictions'} & set(o) and any(str(k).lower() in CAPTION_COLUMNS for k in o): return 'jsonl'
-    path = Path(*filter(None, _locate(path, ANY))) # the file that is meant in a folder or archive
+        try:
+            o = json.loads(first)
+        except ValueError:
+            # an object that goes on over several lines
+            o = None
+        if o is not None and not {'images','annotations',
+                'predictions'} & set(o) and any(str(k).lower() in CAPTION_COLUMNS for k in o):
+            return 'jsonl'
+    # the file that is meant in a folder or archive
+    path = Path(*filter(None, _locate(path, ANY)))
     name = str(path).lower().removesuffix('.gz')
     if first.lstrip()[:1] in ('{','['):
-        try: return _json_shape(path, ANY)
+        try:
+            return _json_shape(path, ANY)
         except ValueError:
-            if not name.endswith('.txt'): raise # "[laughs] Good day!" may begin a text
-    if name.endswith('.json'): raise ValueError(f'{path}: not JSON of captions (it begins with {first.strip()[:20]!r}); {JSON_SHAPES}')
-    if re.match(r'[^\t#]+#\d+\s*\t', first): return 'tokens'
+            # "[laughs] Good day!" may begin a text
+            if not name.endswith('.txt'):
+                raise
+    if name.endswith('.json'):
+        raise ValueError(f'{path}: not JSON of captions (it begins with {first.strip()[:20]!r}); {JSON_SHAPES}')
+    if re.match(r'[^\t#]+#\d+\s*\t', first):
+        return 'tokens'
     heading = {o.strip().strip('"').lower() for o in re.split(r'[\t,;|]', first)}
-    if _dialect(first) and heading & {*IMAGE_COLUMNS,*ID_COLUMNS} or name.endswith(('.csv','.tsv')) or '\t' in first and _is_image(first.split('\t')[0]): return 'table'
+    if _dialect(first) and heading & {*IMAGE_COLUMNS,*ID_COLUMNS} or name.endswith(('.csv',
+            '.tsv')) or '\t' in first and _is_image(first.split('\t')[0]):
+        return 'table'
     return 'text'
 
 # %% ../nbs/01_data_parsing.ipynb #5e1f0102
 def _part_file(path, split):
     "Which file is meant where an archive or folder holds one for each split, as COCO's captions_train2014.json and captions_val2014.json"
     path = Path(path)
-    if not split or not (path.is_dir() or _is_archive(path)): return path
+    if not split or not (path.is_dir() or _is_archive(path)):
+        return path
     names = [o for o in _members(path) if fnmatch.fnmatch(PurePosixPath(o).name.lower(), f'captions_{split}*.json*')]
     return path/names[0] if len(names) == 1 else path
 
 def _not_flickrstyle(path):
     "FlickrStyle10K read as plain text would lose the names of its images"
     path = Path(path)
-    if (path.is_dir() or _is_archive(path)) and (found := [o for o in _members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]):
-        raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous or romantic (--dataset_mode), or name the text file to read it without its images')
+    if (path.is_dir() or _is_archive(path)) and (found := [o for o in _members(path) for s in STYLES.values()
+            if o.endswith(s.split('/')[1])]):
+        raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous '
+            f'or romantic (--dataset_mode), or name the text file to read it without its images')
 
 def read_captions(
-    path:str|Path, # Any file of captions: plain, `.gz`, a zip or tar, `archive.zip/member`, a folder with one caption file, Parquet or Arrow, or a folder of their shards
-    split:str|None='train', # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named after their part, Flickr8k's lists beside its token file); `None` for all
+    # Any file of captions: plain, `.gz`, a zip or tar, `archive.zip/member`, a folder with one caption file, Parquet or
+    # Arrow, or a folder of their shards
+    path:str|Path,
+    # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named
+    # after their part, Flickr8k's lists beside its token file); `None` for all
+    split:str|None='train',
     warn:bool=False, # Warn when a part was asked for and nothing says what belongs to it
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
     def records():
         part = _Part(split)
         yield from of_shape(part)
-        if warn and split and not part.told: warnings.warn(f'{path}: says of no caption that it belongs to the part {split!r}, or to another; all of them were read')
+        if warn and split and not part.told:
+            warnings.warn(f'{path}: says of no caption that it belongs to the part {split!r}, or to another; all of '
+                f'them were read')
     def of_shape(part):
         _not_flickrstyle(path)
-        if str(path).endswith(('.pkl','.pickle')): raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and bridger')
+        if str(path).endswith(('.pkl','.pickle')):
+            raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and '
+                f'bridger')
         file = _part_file(path, split)
         shape = sniff(file)
-        part.told = shape == 'karpathy' or shape == 'coco' and str(split) in Path(file).name or shape == 'tokens' and bool(_listed(path, split))
-        if shape == 'karpathy': return read_karpathy(path, split)
-        if shape == 'coco': return read_coco(file)
-        if shape == 'tokens': return read_flickr8k_tokens(path, _listed(path, split))
-        if shape == 'jsonl': return _records(part.check(_json_lines(path, ANY, None, None, part), path), path)
-        if shape == 'table': return _records(part.check(_table_rows(path, ANY, None, None, part), path), path)
-        if shape == 'names': return _records(((image_id_of(k) if _is_image(k) else int(k) if k and k.isdecimal() else k or '', o, None, k if _is_image(k) else None) for k,o in json_items(path, ANY)), path)
-        if shape == 'list': return _records(part.check(_json_rows(path, ANY, part), path), path)
-        if shape == 'shards': return _records(part.check(_shard_rows(path, part), path), path)
+        part.told = shape == 'karpathy' or shape == 'coco' and str(split) in Path(
+            file).name or shape == 'tokens' and bool(_listed(path, split))
+        if shape == 'karpathy':
+            return read_karpathy(path, split)
+        if shape == 'coco':
+            return read_coco(file)
+        if shape == 'tokens':
+            return read_flickr8k_tokens(path, _listed(path, split))
+        if shape == 'jsonl':
+            return _records(part.check(_json_lines(path, ANY, None, None, part), path), path)
+        if shape == 'table':
+            return _records(part.check(_table_rows(path, ANY, None, None, part), path), path)
+        if shape == 'names':
+            return _records(((image_id_of(k) if _is_image(k) else int(k) if k and k.isdecimal() else k or '', o, None,
+                k if _is_image(k) else None) for k,o in json_items(path, ANY)), path)
+        if shape == 'list':
+            return _records(part.check(_json_rows(path, ANY, part), path), path)
+        if shape == 'shards':
+            return _records(part.check(_shard_rows(path, part), path), path)
         return _records(((i-1, line, i-1, None) for i,line in _lines(path, ANY)), path)
     return records()
 
@@ -637,8 +853,10 @@ def write_captions(
     n = 0
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for n,o in enumerate(records, 1):
-            f.write((',\n' if n > 1 else '[') + json_text({k: o[k] for k in ('image_id','caption','id','filename') if o.get(k) is not None}))
-        if not n: raise ValueError(f'{path}: no captions to write')
+            f.write((',\n' if n > 1 else '[') + json_text({k: o[k] for k in ('image_id','caption','id','filename')
+                if o.get(k) is not None}))
+        if not n:
+            raise ValueError(f'{path}: no captions to write')
         f.write(']\n')
     return n
 
@@ -650,10 +868,14 @@ def write_metrics_layout(
     images,ids = {},set()
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for o in records:
-            if o['id'] in ids: raise ValueError(f'{path}: two captions have the id {o["id"]}; number them anew before they are written in this layout')
+            if o['id'] in ids:
+                raise ValueError(f'{path}: two captions have the id {o["id"]}; number them anew before they are '
+                    f'written in this layout')
             f.write((',\n' if ids else '{"annotations": [') + json_text({k: o[k] for k in ('image_id','caption','id')}))
-            ids.add(o['id']); images[o['image_id']] = None
-        if not ids: raise ValueError(f'{path}: no captions to write')
+            ids.add(o['id'])
+            images[o['image_id']] = None
+        if not ids:
+            raise ValueError(f'{path}: no captions to write')
         f.write('],\n"images": ' + json_text([{'id': o} for o in images]) + '}\n')
     return len(ids)
 
@@ -663,7 +885,8 @@ def references(
 )->dict: # `{image_id: [captions]}` in the order met
     "The captions of each image, as metrics want them"
     refs = {}
-    for o in records: refs.setdefault(o['image_id'], []).append(o['caption'])
+    for o in records:
+        refs.setdefault(o['image_id'], []).append(o['caption'])
     return refs
 
 def select_images(
@@ -672,9 +895,11 @@ def select_images(
     drop:bool=False, # Leave these images out instead of keeping only them
 )->Iterator[dict]: # The records that remain
     "Keep the captions of some images, or all but theirs"
-    if isinstance(images, (str,Path)): images = [l.strip() for _,l in _lines(images, '*') if l.strip()]
+    if isinstance(images, (str,Path)):
+        images = [l.strip() for _,l in _lines(images, '*') if l.strip()]
     wanted = set()
-    for o in images: wanted.add(int(o) if isinstance(o, str) and o.isdecimal() else image_id_of(o) if isinstance(o, str) else o)
+    for o in images:
+        wanted.add(int(o) if isinstance(o, str) and o.isdecimal() else image_id_of(o) if isinstance(o, str) else o)
     return (o for o in records if (o['image_id'] in wanted) != drop)
 
 # %% ../nbs/01_data_parsing.ipynb #104b1530
@@ -685,13 +910,17 @@ class Source:
     url:str                                     # Where its publisher offers it
     licence:str                                 # As the publisher states it
     files:str                                   # What to download
-    counts:dict = field(default_factory=dict)   # Expected `{part: (images, captions)}`: as published, for lists of ids the lines in the published list, for text its lines or books
-    layout:str = 'captions'                     # Reader: karpathy, flickrstyle, captions, or raw (`capdec open-text` makes captions of it)
+    # Expected `{part: (images, captions)}`: as published, for lists of ids the lines in the published list, for text
+    # its lines or books
+    counts:dict = field(default_factory=dict)
+    # Reader: karpathy, flickrstyle, captions, or raw (`capdec open-text` makes captions of it)
+    layout:str = 'captions'
     style:str = ''                              # For FlickrStyle
 
 KAGGLE = 'https://www.kaggle.com/datasets/'
 _karpathy = dict(url=KAGGLE+'shtvkumar/karpathy-splits', layout='karpathy')
-_style = dict(url='https://zhegan27.github.io/Papers/FlickrStyle_v0.9.zip', licence='research only', files='FlickrStyle_v0.9.zip', layout='flickrstyle')
+_style = dict(url='https://zhegan27.github.io/Papers/FlickrStyle_v0.9.zip', licence='research only',
+    files='FlickrStyle_v0.9.zip', layout='flickrstyle')
 _snowboard = dict(url='https://github.com/kayburns/women-snowboard', licence='Apache-2.0 (the lists); captions as COCO')
 SOURCES = {
     'coco': Source("COCO captions, Karpathy's splits", licence='CC-BY 4.0 (annotations)', files='dataset_coco.json',
@@ -706,80 +935,106 @@ SOURCES = {
     'coco-captions': Source("COCO's own annotation files", 'https://cocodataset.org/#download', 'CC-BY 4.0 (annotations)', 'annotations_trainval2014.zip/annotations/captions_*.json',
         {'train2014':(82783,414113), 'val2014':(40504,202654), 'train2017':(118287,591753), 'val2017':(5000,25014)}),
     'humorous': Source('FlickrStyle10K, humorous', style='humorous', counts={'all':(7000,7000), 'train':(6000,6000), 'test':(1000,1000)}, **_style),
-    'romantic': Source('FlickrStyle10K, romantic', style='romantic', counts={'all':(7000,7000), 'train':(6000,6000), 'test':(1000,1000)}, **_style),
+    'romantic': Source('FlickrStyle10K, romantic', style='romantic', counts={'all':(7000,7000), 'train':(6000,6000),
+    'test':(1000,1000)}, **_style),
     'factual': Source("The plain captions of FlickrStyle10K's images, from Flickr8k", style='factual',
         counts={'all':(7000,35000), 'train':(6000,30000), 'test':(1000,5000)}, **_style),
-    'coco-balanced': Source('COCO photos of as many women as men (list of ids)', files='balanced_split/{val,test}_{man,woman}.txt',
+    'coco-balanced': Source('COCO photos of as many women as men (list of ids)',
+    files='balanced_split/{val,test}_{man,woman}.txt',
         counts={'each list':(500,None)}, layout='ids', **_snowboard),
-    'snowboard': Source('COCO photos in which gender bias shows (COCO-Bias, list of ids)', files='bias_splits/{train,dev,test}.ids.txt',
+    'snowboard': Source('COCO photos in which gender bias shows (COCO-Bias, list of ids)',
+    files='bias_splits/{train,dev,test}.ids.txt',
         counts={'train':(22966,None), 'dev':(5413,None), 'test':(5510,None)}, layout='ids', **_snowboard),
     'harry-potter': Source('Harry Potter, books 1-7', KAGGLE+'balabaskar/harry-potter-books-corpora-part-1-7',
         "under the author's copyright", 'seven .txt files', {'books':(None,7)}, layout='raw'),
-    'shakespeare': Source("Shakespeare's plays, line by line", KAGGLE+'kingburrito666/shakespeare-plays', 'public domain text', 'alllines.txt', {'lines':(None,111396)}, layout='raw'),
+    'shakespeare': Source("Shakespeare's plays, line by line", KAGGLE+'kingburrito666/shakespeare-plays',
+    'public domain text', 'alllines.txt', {'lines':(None,111396)}, layout='raw'),
     'news': Source('News articles', KAGGLE+'sbhatti/news-articles-corpus', 'see its page', 'CSV files', layout='raw'),
 }
 
 # %% ../nbs/01_data_parsing.ipynb #d1b114dd
 MODES = { # What the official numbers mean: `(name, part)`
-    'embed': {'0':('coco','train'), '0.5':('coco','val'), '1':('flickr30k','train'), '1.5':('flickr30k','val'), '2':('humorous','train'),
-        '3':('romantic','train'), '4':('factual','train'), '6':('harry-potter',None), '7':('news',None), '8':('coco-balanced',None), '9':('shakespeare',None)},
+    'embed': {'0':('coco','train'), '0.5':('coco','val'), '1':('flickr30k','train'), '1.5':('flickr30k','val'),
+    '2':('humorous','train'),
+        '3':('romantic','train'), '4':('factual','train'), '6':('harry-potter',None), '7':('news',None),
+        '8':('coco-balanced',None), '9':('shakespeare',None)},
     'predict': {'0':('coco','val'), '1':('flickr30k','val'), '2':('humorous','test'), '3':('romantic','test'),
         '4':('factual','test'), '5':('coco','val'), '6':('coco','train'), '7':('snowboard','test'), '8':('coco','val')},
 }
 
 def dataset_mode(
-    mode:str|int|float, # A name from `SOURCES`, with a part after a slash if wanted (`flickr8k/val`), or an official number
+    # A name from `SOURCES`, with a part after a slash if wanted (`flickr8k/val`), or an official number
+    mode:str|int|float,
     verb:str='embed', # Whose numbers: 'embed' (`embeddings_generator.py`) or 'predict' (`predictions_runner.py`)
 )->tuple[str,str|None]: # Name of the source, part or `None`
     "What a data set's name or official number stands for"
     s = f'{mode:g}' if isinstance(mode, (int,float)) else str(mode).strip()
-    if re.fullmatch(r'\d+\.0+', s): s = s.split('.')[0]
-    if s in MODES[verb]: return MODES[verb][s]
+    if re.fullmatch(r'\d+\.0+', s):
+        s = s.split('.')[0]
+    if s in MODES[verb]:
+        return MODES[verb][s]
     name,_,part = s.partition('/')
-    if name in SOURCES: return name, part or None
-    raise ValueError(f'data set {mode!r} (--dataset_mode): use a number ({", ".join(MODES[verb])}) or a name ({", ".join(SOURCES)})')
+    if name in SOURCES:
+        return name, part or None
+    raise ValueError(f'data set {mode!r} (--dataset_mode): use a number ({", ".join(MODES[verb])}) or a name '
+        f'({", ".join(SOURCES)})')
 
 # %% ../nbs/01_data_parsing.ipynb #381750ab
 def _own_file(path, src, part=None):
     "Where a source's file lies when `path` is an archive or folder that holds several"
     path = Path(path)
-    if not (path.is_dir() or _is_archive(path)) or src.layout not in ('karpathy','captions','ids'): return path
+    if not (path.is_dir() or _is_archive(path)) or src.layout not in ('karpathy','captions','ids'):
+        return path
     name = 'dataset_coco.json' if src.layout == 'ids' else PurePosixPath(src.files).name.replace('*', part or '*')
-    try: return path/_find_member(path, f'{name}|{name}.gz')
-    except FileNotFoundError: return path # its captions in another file
+    try:
+        return path/_find_member(path, f'{name}|{name}.gz')
+    except FileNotFoundError:
+        # its captions in another file
+        return path
 
 def _check_source(path, name, src, layout):
     "Running text is no data set of photos, and one data set's file is not another's"
-    if layout == 'text': raise ValueError(f'{path}: is plain text; {name} is captions of photos ({src.files}). Leave the data set (--dataset_mode) out to read the lines as they are')
+    if layout == 'text':
+        raise ValueError(f'{path}: is plain text; {name} is captions of photos ({src.files}). Leave the data set '
+            f'(--dataset_mode) out to read the lines as they are')
     own,file = 'dataset_coco.json' if src.layout == 'ids' else src.files, PurePosixPath(path).name.removesuffix('.gz')
     other = next((k for k,o in SOURCES.items() if o.layout == 'karpathy' and o.files == file != own), None)
-    if _coco_own(path) and own != 'dataset_coco.json' and name != 'coco-captions': other = 'coco-captions'
-    if other: raise ValueError(f'{path}: is the file of {other}; the data set {name} (--dataset_mode) is in {own}')
+    if _coco_own(path) and own != 'dataset_coco.json' and name != 'coco-captions':
+        other = 'coco-captions'
+    if other:
+        raise ValueError(f'{path}: is the file of {other}; the data set {name} (--dataset_mode) is in {own}')
 
 def _coco_own(path):
     "Which of COCO's own annotation files this is, such as train2014; else `None`"
     where,member = _locate(path, ANY)
-    m = re.fullmatch(r'captions_((?:train|val)20\d\d)\.json', PurePosixPath(member or where.name).name.removesuffix('.gz'))
+    m = re.fullmatch(r'captions_((?:train|val)20\d\d)\.json',
+        PurePosixPath(member or where.name).name.removesuffix('.gz'))
     return m and m[1]
 
 def _says_parts(path, layout):
     "Does a file say which of its captions belong to which part, or is it one that was made for a part?"
-    if layout != 'table': return not _coco_own(path)
-    with open_text(path, ANY) as f: return 'split' in re.findall(r'\w+', f.readline().lower())
+    if layout != 'table':
+        return not _coco_own(path)
+    with open_text(path, ANY) as f:
+        return 'split' in re.findall(r'\w+', f.readline().lower())
 
 def _warn_of_parts(path, name, part, layout):
     "Karpathy's parts cannot be told in COCO's own files, nor in Kaggle's tables of Flickr: what a user would not expect is said"
-    if not part or _says_parts(path, layout): return
+    if not part or _says_parts(path, layout):
+        return
     images = SOURCES[name].counts.get(part, (0,))[0]
-    has = f'train2014 and {SOURCES[name].counts["restval"][0]:,} images of val2014' if (name,part) == ('coco','train') else f'{images:,} images of val2014' if name == 'coco' else f'{images:,} images'
-    warnings.warn(f"{path}: does not say which captions are Karpathy's {part}, so all of them are read; that part (--dataset_mode {name}/{part}) is {has}, listed in {SOURCES[name].files}", stacklevel=3)
+    has = f'train2014 and {SOURCES[name].counts["restval"][0]:,} images of val2014' if (name,part) == ('coco',
+        'train') else f'{images:,} images of val2014' if name == 'coco' else f'{images:,} images'
+    warnings.warn(f"{path}: does not say which captions are Karpathy's {part}, so all of them are read; that part "
+        f"(--dataset_mode {name}/{part}) is {has}, listed in {SOURCES[name].files}", stacklevel=3)
 
 # %% ../nbs/01_data_parsing.ipynb #5e1f0104
 def read_dataset(
     mode:str|int|float, # Name or official number, see `dataset_mode`
     path:str|Path, # The source's file, as downloaded
     verb:str='embed', # Whose numbers: 'embed' or 'predict'
-    images:str|Path|Iterable|None=None, # Keep only these images: ids, names or a file that lists them (needed for coco-balanced and snowboard)
+    # Keep only these images: ids, names or a file that lists them (needed for coco-balanced and snowboard)
+    images:str|Path|Iterable|None=None,
     factual:str|Path|None=None, # Flickr8k's captions, needed for `factual`
     seed:int=0, # Seed of FlickrStyle's split
 )->Iterator[dict]: # Records
@@ -789,52 +1044,72 @@ def read_dataset(
     part = None if part == 'all' else part
     path = _part_file(_own_file(path, src, part), part)
     if src.layout == 'ids' and images is None:
-        raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list ({src.files}) as images (--images_list)")
+        raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list "
+            f"({src.files}) as images (--images_list)")
     if src.layout == 'raw':
         if sniff(path) not in ('list','coco','jsonl','shards'):
-            raise ValueError(f'{path}: {name} is running text; make captions of it with `capdec open-text` and pass the result')
+            raise ValueError(f'{path}: {name} is running text; make captions of it with `capdec open-text` and pass '
+                f'the result')
         records = read_captions(path)
-    elif src.layout == 'flickrstyle': records = read_flickrstyle(path, src.style, part, seed, factual)
+    elif src.layout == 'flickrstyle':
+        records = read_flickrstyle(path, src.style, part, seed, factual)
     else:
         layout = sniff(path)
         _check_source(path, name, src, layout)
-        if src.layout == 'karpathy': _warn_of_parts(path, name, part, layout)
-        if src.layout != 'karpathy': records = read_captions(path, None if src.layout == 'ids' else part)
-        else: records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path, part) if layout == 'tokens' else read_captions(path, part)
+        if src.layout == 'karpathy':
+            _warn_of_parts(path, name, part, layout)
+        if src.layout != 'karpathy':
+            records = read_captions(path, None if src.layout == 'ids' else part)
+        else:
+            records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path,
+                part) if layout == 'tokens' else read_captions(path, part)
     return records if images is None else select_images(records, images)
 
 # %% ../nbs/01_data_parsing.ipynb #cdc3110f
 def _count(pairs):
     images,n = {},Counter()
-    for part,image in pairs: images.setdefault(part, set()).add(image); n[part] += 1
+    for part,image in pairs:
+        images.setdefault(part, set()).add(image)
+        n[part] += 1
     return {part: (len(images[part]), n[part]) for part in images}
 
 def _count_karpathy(path, src):
     path = _own_file(path, src)
-    if (layout := sniff(path)) not in ('karpathy','tokens'): raise ValueError(f"{path}: not in Karpathy's layout ({src.files})")
-    if layout == 'tokens': return _count((k, o['image_id']) for k,split in (('train','train'),('val','dev'),('test','test')) for o in read_flickr8k_tokens(path, split))
+    if (layout := sniff(path)) not in ('karpathy','tokens'):
+        raise ValueError(f"{path}: not in Karpathy's layout ({src.files})")
+    if layout == 'tokens':
+        return _count((k, o['image_id']) for k,split in (('train','train'),('val','dev'),('test','test'))
+            for o in read_flickr8k_tokens(path, split))
     images = (o for k,o in json_items(path, '*') if k == 'images')
     return _count((o['split'], o['filename']) for o in images for _ in _field(o, 'sentences', path))
 
 def _count_style(path, src):
-    if src.style == 'factual': # the captions are Flickr8k's; what can be counted here are the images
-        with open_binary(path, '*humor/train.p') as f: names = _unpickle_names(f, path)
+    # the captions are Flickr8k's; what can be counted here are the images
+    if src.style == 'factual':
+        with open_binary(path, '*humor/train.p') as f:
+            names = _unpickle_names(f, path)
         return {part or 'all': (len(style_part(names, part)), None) for part in (None,'train','test')}
-    return {part or 'all': next(iter(_count((part, o['filename']) for o in read_flickrstyle(path, src.style, part)).values())) for part in (None,'train','test')}
+    return {part or 'all': next(iter(_count((part, o['filename']) for o in read_flickrstyle(path, src.style,
+        part)).values())) for part in (None,'train','test')}
 
 def _count_ids(path, src):
     box = Path(path)/src.files.split('/')[0] if (Path(path)/src.files.split('/')[0]).is_dir() else Path(path)
-    lists = {o.name.split('.')[0]: len({l for l in o.read_text(encoding='utf-8').split()}) for o in sorted(box.glob('*.txt'))}
-    if not lists: raise FileNotFoundError(f'{path}: no lists of ids ({src.files})')
+    lists = {o.name.split('.')[0]: len({l for l in o.read_text(encoding='utf-8').split()})
+        for o in sorted(box.glob('*.txt'))}
+    if not lists:
+        raise FileNotFoundError(f'{path}: no lists of ids ({src.files})')
     return {k: (n,None) for k,n in lists.items()}
 
 def _count_captions(path, src):
     files = {k: _own_file(path, src, k) for k in src.counts}
-    files = {k: p for k,p in files.items() if p != Path(path)} or {next((k for k in src.counts if k in Path(path).name), 'all'): path}
+    files = {k: p for k,p in files.items() if p != Path(path)} or {next((k for k in src.counts if k in Path(path).name),
+        'all'): path}
     return _count((k, o['image_id']) for k,p in files.items() for o in read_captions(p, None))
 
 def _count_raw(path, src):
-    if 'books' in src.counts: return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))))} if Path(path).is_dir() or _is_archive(path) else {'books': (None,1)}
+    if 'books' in src.counts:
+        return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))))} if Path(path).is_dir(
+            ) or _is_archive(path) else {'books': (None,1)}
     return {'lines': (None, sum(1 for _,l in _lines(path, f'{src.files}|*.txt|*.csv') if l.strip()))}
 
 # %% ../nbs/01_data_parsing.ipynb #bdcbf95f
@@ -843,17 +1118,22 @@ def verify_source(
     name:str, # A name from `SOURCES`
 )->list[dict]: # Rows `{part, images, captions, expected_images, expected_captions, verdict}`; the verdict is 'ok', 'missing', 'differs' or 'no figure'
     "Count what a local copy holds, part by part, against what it should hold"
-    if name not in SOURCES: raise ValueError(f'source {name!r}: known are {", ".join(SOURCES)}')
+    if name not in SOURCES:
+        raise ValueError(f'source {name!r}: known are {", ".join(SOURCES)}')
     src = SOURCES[name]
-    found = dict(karpathy=_count_karpathy, flickrstyle=_count_style, ids=_count_ids, captions=_count_captions, raw=_count_raw)[src.layout](path, src)
+    found = dict(karpathy=_count_karpathy, flickrstyle=_count_style, ids=_count_ids, captions=_count_captions,
+        raw=_count_raw)[src.layout](path, src)
     want = {k: src.counts['each list'] for k in found} if 'each list' in src.counts else src.counts
-    if src.layout == 'captions': want = {k: want[k] for k in found if k in want} # one file of several is a copy, too
+    # one file of several is a copy, too
+    if src.layout == 'captions':
+        want = {k: want[k] for k in found if k in want}
     rows = []
     for part in dict.fromkeys((*want, *found)):
         got,pub = found.get(part, (0,0)), want.get(part, (None,None))
         same = all(g == p for g,p in zip(got, pub) if g is not None)
         verdict = 'no figure' if part not in want else 'missing' if part not in found else 'ok' if same else 'differs'
-        rows.append(dict(part=part, images=got[0], captions=got[1], expected_images=pub[0], expected_captions=pub[1], verdict=verdict))
+        rows.append(dict(part=part, images=got[0], captions=got[1], expected_images=pub[0], expected_captions=pub[1],
+            verdict=verdict))
     return rows
 
 # %% ../nbs/01_data_parsing.ipynb #e5f4b782
@@ -862,10 +1142,12 @@ def counts_table(
     name:str='', # Written before each part
 )->str: # Text table
     "Counts beside the expected ones, for reading"
-    def num(o): return '-' if o is None else f'{o:,}'
+    def num(o):
+        return '-' if o is None else f'{o:,}'
     out = [f'{"":26}{"images":>9}{"expected":>11}{"captions":>10}{"expected":>11}']
     for r in rows:
-        out.append(f'{name+" "+r["part"]:26}{num(r["images"]):>9}{num(r["expected_images"]):>11}{num(r["captions"]):>10}{num(r["expected_captions"]):>11}  {r["verdict"]}')
+        out.append(
+            f'{name+" "+r["part"]:26}{num(r["images"]):>9}{num(r["expected_images"]):>11}{num(r["captions"]):>10}{num(r["expected_captions"]):>11}  {r["verdict"]}')
     return '\n'.join(out)
 
 def sources_table()->str: # Text, a few lines for each source
@@ -873,7 +1155,8 @@ def sources_table()->str: # Text, a few lines for each source
     out = []
     for name,s in SOURCES.items():
         modes = [f'{verb} {k}' for verb,d in MODES.items() for k,(n,_) in d.items() if n == name]
-        counts = ', '.join(f'{p} {c:,}' if i is None else f'{p} {i:,} images' + (f' / {c:,} captions' if c else '') for p,(i,c) in s.counts.items())
+        counts = ', '.join(f'{p} {c:,}' if i is None else f'{p} {i:,} images' + (f' / {c:,} captions' if c else '')
+            for p,(i,c) in s.counts.items())
         out += [f'{name}: {s.what}', f'  {s.url}  ({s.files})', f'  licence: {s.licence}']
         out += [f'  dataset_mode: {", ".join(modes)}']*bool(modes) + [f'  {counts}']*bool(counts)
     return '\n'.join(out)

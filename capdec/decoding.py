@@ -23,39 +23,48 @@ from .model import CaptionModel
 class Caption:
     "One caption: text, score and what each token contributed"
     text:str                                                    # The sentence, the prompt included
-    score:float                                                 # Mean log-probability of the tokens: what beams are ranked by
+    # Mean log-probability of the tokens: what beams are ranked by
+    score:float
     tokens:list[int]=field(default_factory=list)                # Token ids, without the prompt's
-    token_logprobs:list[float]=field(default_factory=list)      # Log-probability of each token, at the temperature asked for
+    # Log-probability of each token, at the temperature asked for
+    token_logprobs:list[float]=field(default_factory=list)
 
-    def __str__(self): return self.text
+    def __str__(self):
+        return self.text
 
 # %% ../nbs/04a_decoding.ipynb #ab7a959e
 def _product(layer):
     "What a linear layer does to `(..., n_in)`, its weights packed in 16 bits where that is quicker and loses nothing"
     from transformers.pytorch_utils import Conv1D
-    if type(layer) not in (torch.nn.Linear, Conv1D): return layer                       # an adapter, a quantised layer: it knows best
+    # an adapter, a quantised layer: it knows best
+    if type(layer) not in (torch.nn.Linear, Conv1D):
+        return layer
     w,b = layer.weight.T if isinstance(layer, Conv1D) else layer.weight,layer.bias      # (n_out, n_in), (n_out,)
-    if w.device.type == 'cpu' and w.dtype == torch.float32 and 'fbgemm' in torch.backends.quantized.supported_engines and torch.equal(w, w.half().float()):
+    if (w.device.type == 'cpu' and w.dtype == torch.float32 and 'fbgemm' in torch.backends.quantized.supported_engines
+            and torch.equal(w, w.half().float())):
         packed = torch.ops.quantized.linear_prepack_fp16(w.detach().contiguous(), None if b is None else b.detach())
         return lambda x: torch.ops.quantized.linear_dynamic_fp16.default(x, packed)
     return lambda x: F.linear(x, w, b)
 
 def _norm(layer):
-    if type(layer) is not torch.nn.LayerNorm: return layer
+    if type(layer) is not torch.nn.LayerNorm:
+        return layer
     shape,w,b,eps = layer.normalized_shape,layer.weight,layer.bias,layer.eps
     return lambda x: torch.layer_norm(x, shape, w, b, eps)
 
 def _is_plain_gpt2(lm):
     from transformers import GPT2LMHeadModel
     c = lm.config
-    return type(lm) is GPT2LMHeadModel and not (c.add_cross_attention or c.reorder_and_upcast_attn or hasattr(lm, 'hf_device_map'))
+    return type(lm) is GPT2LMHeadModel and not (c.add_cross_attention or c.reorder_and_upcast_attn
+        or hasattr(lm, 'hf_device_map'))
 
 class _Gpt2:
     "GPT-2 with a cache: the library's numbers without its bookkeeping around every word"
     def __init__(self, lm):
         body = lm.transformer
         self.places,self.heads = body.wpe.weight,body.config.n_head
-        self.blocks = [(_norm(o.ln_1), _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj), _norm(o.ln_2), _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
+        self.blocks = [(_norm(o.ln_1), _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj), _norm(o.ln_2),
+            _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
         self.norm,self.out = _norm(body.ln_f),_product(lm.lm_head)
 
     def __call__(self, x, cache):
@@ -64,7 +73,8 @@ class _Gpt2:
         seen = cache.get_seq_length()
         x = x + self.places[seen:seen+n]
         for i,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in enumerate(self.blocks):
-            q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (b, heads, n, h/heads)
+            # 3 x (b, heads, n, h/heads)
+            q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             k,v = cache.layers[i].update(k, v) if seen else cache.update(k, v, i)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1, scale=scale)
             x = x + proj(y.transpose(1, 2).reshape(b, n, -1))
@@ -80,20 +90,25 @@ def _layer_class():
         def __init__(self, layer, beams):
             super().__init__()
             self.start = self.filled = layer.keys.shape[-2]
-            self.keys,self.values = layer.keys.repeat_interleave(beams, 0),layer.values.repeat_interleave(beams, 0)    # (b*beams, heads, start, h/heads)
+            # (b*beams, heads, start, h/heads)
+            self.keys,self.values = layer.keys.repeat_interleave(beams, 0),layer.values.repeat_interleave(beams, 0)
             self.dtype,self.device,self.is_initialized = self.keys.dtype,self.keys.device,True
 
         def update(self, keys, values, *args, **kwargs):
             n = self.filled + keys.shape[-2]
-            if n > self.keys.shape[-2]: self.keys,self.values = (F.pad(o, (0, 0, 0, n + 15 - o.shape[-2])) for o in (self.keys, self.values)) # room for 16 tokens more
+            # room for 16 tokens more
+            if n > self.keys.shape[-2]:
+                self.keys,self.values = (F.pad(o, (0, 0, 0, n + 15 - o.shape[-2])) for o in (self.keys, self.values))
             self.keys[:, :, self.filled:n],self.values[:, :, self.filled:n] = keys,values
             self.filled = n
             return self.keys[:, :, :n],self.values[:, :, :n]
 
-        def get_seq_length(self, *args): return self.filled
+        def get_seq_length(self, *args):
+            return self.filled
 
         def reorder(self, rows):
-            for o in (self.keys, self.values): o[:, :, self.start:self.filled] = o[:, :, self.start:self.filled].index_select(0, rows)
+            for o in (self.keys, self.values):
+                o[:, :, self.start:self.filled] = o[:, :, self.start:self.filled].index_select(0, rows)
     return PrefixLayer
 
 class _Reader:
@@ -101,44 +116,65 @@ class _Reader:
     def __init__(self, model, prefix, prompt):
         from transformers.cache_utils import DynamicCache
         self.model,self.cache,words = model,DynamicCache(),model.lm.get_input_embeddings()
-        self.gpt2 = None if not _is_plain_gpt2(model.lm) else derived(model.lm, _Gpt2) if model.device.type == 'cpu' else _Gpt2(model.lm)
+        self.gpt2 = None if not _is_plain_gpt2(model.lm) else derived(model.lm,
+            _Gpt2) if model.device.type == 'cpu' else _Gpt2(model.lm)
         x = prefix.to(words.weight.device, words.weight.dtype)
-        if prompt: x = torch.cat([x, words(torch.tensor(prompt, device=x.device)).expand(len(x), -1, -1)], 1)
+        if prompt:
+            x = torch.cat([x, words(torch.tensor(prompt, device=x.device)).expand(len(x), -1, -1)], 1)
         self.logits = self._read(x)                                                     # (b, v)
 
     def _read(self, x):
-        if self.gpt2: return self.gpt2(x, self.cache).float()
+        if self.gpt2:
+            return self.gpt2(x, self.cache).float()
         out = self.model.lm.base_model(inputs_embeds=x, past_key_values=self.cache, use_cache=True)
         return self.model.head(out.last_hidden_state[:, -1]).float()
 
-    def branch(self, beams): self.cache.layers = [_layer_class()(o, beams) for o in self.cache.layers]
+    def branch(self, beams):
+        self.cache.layers = [_layer_class()(o, beams) for o in self.cache.layers]
     def reorder(self, rows):
-        if rows.device.type == 'cpu' and torch.equal(rows, torch.arange(len(rows))): return  # every beam continues itself
-        for o in self.cache.layers: o.reorder(rows)
+        # every beam continues itself
+        if rows.device.type == 'cpu' and torch.equal(rows, torch.arange(len(rows))):
+            return
+        for o in self.cache.layers:
+            o.reorder(rows)
     def keep(self, rows):
-        for o in self.cache.layers: o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
-    def read(self, tokens): return self._read(self.model.lm.get_input_embeddings()(tokens)[:, None])     # (rows,) -> (rows, v)
+        for o in self.cache.layers:
+            o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
+    # (rows,) -> (rows, v)
+    def read(self, tokens):
+        return self._read(self.model.lm.get_input_embeddings()(tokens)[:, None])
 
 # %% ../nbs/04a_decoding.ipynb #c45d3ef6
 class _Words:
     "Bounds on the number of words: what stands between blanks and has a letter or digit"
     def __init__(self, model, prompt, least, most):
-        if not 0 <= least or most and not max(1, least) <= most: raise ValueError(f'min_words {least}, max_words {most}: 0 <= min_words <= max_words is needed (max_words 0: no limit)')
+        if not 0 <= least or most and not max(1, least) <= most:
+            raise ValueError(f'min_words {least}, max_words {most}: 0 <= min_words <= max_words is needed (max_words '
+                f'0: no limit)')
         self.tokenizer,self.prompt,self.least,self.most = model.tokenizer,prompt,least,most
         said = self.count(prompt)
-        if most and said > most: raise ValueError(f'max_words {most}: the prompt alone has {said} words')
-        names,v = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))),model.lm.get_input_embeddings().num_embeddings
-        texts = ['' if o is None or o[:1] in 'Ġ▁' else self.tokenizer.decode([i]) for i,o in enumerate(names)]  # '' after a blank: another word
-        glue = [i for i,o in enumerate(texts) if any(c.isalnum() or c == '\ufffd' for c in o) and not any(c.isspace() for c in o) and i not in model.stop_ids]
-        self.glue = torch.zeros(v, dtype=torch.bool, device=model.device).index_fill(0, torch.tensor(glue, dtype=torch.long, device=model.device), True)
+        if most and said > most:
+            raise ValueError(f'max_words {most}: the prompt alone has {said} words')
+        names,v = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))),model.lm.get_input_embeddings(
+            ).num_embeddings
+        # '' after a blank: another word
+        texts = ['' if o is None or o[:1] in 'Ġ▁' else self.tokenizer.decode([i]) for i,o in enumerate(names)]
+        glue = [i for i,o in enumerate(texts) if any(c.isalnum() or c == '\ufffd' for c in o)
+            and not any(c.isspace() for c in o) and i not in model.stop_ids]
+        self.glue = torch.zeros(v, dtype=torch.bool, device=model.device).index_fill(0,
+            torch.tensor(glue, dtype=torch.long, device=model.device), True)
 
-    def count(self, ids): return sum(any(c.isalnum() for c in w) for w in self.tokenizer.decode(ids, skip_special_tokens=True).split())
+    def count(self, ids):
+        return sum(any(c.isalnum() for c in w) for w in self.tokenizer.decode(ids, skip_special_tokens=True).split())
 
     def __call__(self, logits, tokens, stop_ids):
-        n,stops = torch.tensor([self.count(self.prompt + o) for o in tokens.tolist()], device=logits.device)[:, None],torch.zeros_like(self.glue).index_fill(0, stop_ids, True)
+        n,stops = torch.tensor([self.count(self.prompt + o) for o in tokens.tolist()], device=logits.device)[:,
+            None],torch.zeros_like(self.glue).index_fill(0, stop_ids, True)
         logits = logits.masked_fill((n < self.least) & stops, -torch.inf)
-        if not self.most: return logits
-        unfinished = (logits.softmax(-1)*self.glue).sum(-1, keepdim=True) > .5          # more likely than not the last word goes on
+        if not self.most:
+            return logits
+        # more likely than not the last word goes on
+        unfinished = (logits.softmax(-1)*self.glue).sum(-1, keepdim=True) > .5
         return logits.masked_fill((n >= self.most) & ~(stops | unfinished & self.glue), -torch.inf)
 
 # %% ../nbs/04a_decoding.ipynb #8c9e8f39
@@ -151,50 +187,77 @@ def _spelling(tokenizer, v):
 
 class _Rules:
     "What may be said, and when a caption is over"
-    def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words=0, max_words=0):
+    def __init__(self, model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words=0,
+            max_words=0):
         whole_number('max_length', max_length)
-        for name,n in dict(min_length=min_length, no_repeat_ngram=no_repeat_ngram, min_words=min_words, max_words=max_words).items(): whole_number(name, n, 0)
-        if min_length > max_length: raise ValueError(f'min_length {min_length}: must lie in 0..max_length ({max_length})')
-        if not temperature > 0: raise ValueError(f'temperature {temperature}: must be greater than 0')
-        self.prompt = model.tokenizer(prompt.rstrip(), add_special_tokens=False, verbose=False)['input_ids'] if prompt.strip() else []
-        room = model.room - len(self.prompt) + 1 if model.room else max_length  # the last token is never read
-        if room < 1: raise ValueError(f'prompt of {len(self.prompt)} tokens: the language model has room for {model.room} after the prefix')
-        self.max_length,self.min_length,self.ngram,self.temperature = min(max_length, room),min_length,no_repeat_ngram,temperature
+        for name,n in dict(min_length=min_length, no_repeat_ngram=no_repeat_ngram, min_words=min_words,
+                max_words=max_words).items():
+            whole_number(name, n, 0)
+        if min_length > max_length:
+            raise ValueError(f'min_length {min_length}: must lie in 0..max_length ({max_length})')
+        if not temperature > 0:
+            raise ValueError(f'temperature {temperature}: must be greater than 0')
+        self.prompt = model.tokenizer(prompt.rstrip(), add_special_tokens=False,
+            verbose=False)['input_ids'] if prompt.strip() else []
+        # the last token is never read
+        room = model.room - len(self.prompt) + 1 if model.room else max_length
+        if room < 1:
+            raise ValueError(f'prompt of {len(self.prompt)} tokens: the language model has room for {model.room} after '
+                f'the prefix')
+        self.max_length,self.min_length,self.ngram,self.temperature = min(max_length,
+            room),min_length,no_repeat_ngram,temperature
         v = model.lm.get_input_embeddings().num_embeddings
-        self.model,self.stop_ids = model,torch.tensor([o for o in (model.stop_ids if stop_ids is None else stop_ids) if 0 <= o < v], dtype=torch.long, device=model.device)
+        self.model,self.stop_ids = model,torch.tensor([o for o in (model.stop_ids if stop_ids is None else stop_ids)
+            if 0 <= o < v], dtype=torch.long, device=model.device)
         self.spelling = _spelling(model.tokenizer, v).to(model.device) if no_repeat_ngram else None
-        if min_words > self.max_length + len(prompt.split()): raise ValueError(f'min_words {min_words}: a caption has {self.max_length} tokens at most (max_length, or what the language model has room for)')
+        if min_words > self.max_length + len(prompt.split()):
+            raise ValueError(f'min_words {min_words}: a caption has {self.max_length} tokens at most (max_length, or '
+                f'what the language model has room for)')
         self.words = _Words(model, self.prompt, min_words, max_words) if min_words or max_words else None
 
-    def stops(self, tokens): return torch.isin(tokens, self.stop_ids)
+    def stops(self, tokens):
+        return torch.isin(tokens, self.stop_ids)
 
     def __call__(self, logits, tokens):
         "Log-probabilities after the rules, given what each row has said: `(rows, v)`, `(rows, t)`"
-        if self.temperature != 1: logits = logits/self.temperature
-        logits = logits.log_softmax(-1)                                                 # before the rules: they take away choices and leave the odds of the others
-        if tokens.shape[1] < self.min_length: logits = logits.index_fill(1, self.stop_ids, -torch.inf)
-        if self.words: logits = self.words(logits, tokens, self.stop_ids)
+        if self.temperature != 1:
+            logits = logits/self.temperature
+        # before the rules: they take away choices and leave the odds of the others
+        logits = logits.log_softmax(-1)
+        if tokens.shape[1] < self.min_length:
+            logits = logits.index_fill(1, self.stop_ids, -torch.inf)
+        if self.words:
+            logits = self.words(logits, tokens, self.stop_ids)
         if self.ngram:
-            said = torch.cat([torch.tensor(self.prompt, dtype=torch.long, device=tokens.device).expand(len(tokens), -1), tokens], 1)
+            said = torch.cat([torch.tensor(self.prompt, dtype=torch.long, device=tokens.device).expand(len(tokens), -1),
+                tokens], 1)
             if said.shape[1] >= self.ngram:
                 said = self.spelling[said]
-                grams = said.unfold(1, self.ngram, 1)                                                       # (rows, t-ngram+1, ngram)
-                again = (grams[..., :-1] == said[:, None, said.shape[1]-self.ngram+1:]).all(-1)              # begins as the sentence ends
-                if again.device.type == 'cpu' and not again.any(): return logits                            # a GPU would have to be waited for
-                logits = logits - torch.zeros_like(logits).scatter_add_(1, grams[..., -1], torch.where(again, torch.inf, 0.))[:, self.spelling]
+                # (rows, t-ngram+1, ngram)
+                grams = said.unfold(1, self.ngram, 1)
+                # begins as the sentence ends
+                again = (grams[..., :-1] == said[:, None, said.shape[1]-self.ngram+1:]).all(-1)
+                # a GPU would have to be waited for
+                if again.device.type == 'cpu' and not again.any():
+                    return logits
+                logits = logits - torch.zeros_like(logits).scatter_add_(1, grams[..., -1],
+                    torch.where(again, torch.inf, 0.))[:, self.spelling]
         return logits
 
     def caption(self, tokens, logprobs):
-        return Caption(self.model.tokenizer.decode(self.prompt + tokens, skip_special_tokens=True).strip(), sum(logprobs)/len(logprobs), tokens, logprobs)
+        return Caption(self.model.tokenizer.decode(self.prompt + tokens, skip_special_tokens=True).strip(),
+            sum(logprobs)/len(logprobs), tokens, logprobs)
 
 @contextlib.contextmanager
 def _evaluating(model):
     was = model.training
     model.eval()
     try:
-        with torch.inference_mode(): yield
+        with torch.inference_mode():
+            yield
     finally:
-        if was: model.train()
+        if was:
+            model.train()
 
 # %% ../nbs/04a_decoding.ipynb #60da4406
 def beam_search(
@@ -214,38 +277,54 @@ def beam_search(
     whole_number('beam_size', beam_size)
     rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
     out = [None]*len(prefix)
-    if not out: return out
+    if not out:
+        return out
     with _evaluating(model):
         reader = _Reader(model, prefix, rules.prompt)
         dev,b,logits = model.device,len(prefix),reader.logits
         beam_size = min(beam_size, logits.shape[-1])
-        photos = list(range(b))                                                         # which photos are still in the batch
+        # which photos are still in the batch
+        photos = list(range(b))
         tokens,logprobs = torch.zeros(b, 1, 0, dtype=torch.long, device=dev),torch.zeros(b, 1, 0, device=dev)
-        total,length,finished = torch.zeros(b, 1, device=dev),torch.zeros(b, 1, device=dev),torch.zeros(b, 1, dtype=torch.bool, device=dev)
+        total,length,finished = torch.zeros(b, 1, device=dev),torch.zeros(b, 1, device=dev),torch.zeros(b, 1,
+            dtype=torch.bool, device=dev)
         for t in range(rules.max_length):
-            lp,ids = rules(logits, tokens.flatten(0, 1)).topk(beam_size)                # (b*beams, v); at the first step there is one beam
+            # (b*beams, v); at the first step there is one beam
+            lp,ids = rules(logits, tokens.flatten(0, 1)).topk(beam_size)
             lp,ids = (o.view(len(photos), -1, beam_size) for o in (lp, ids))            # (b, beams, beam_size)
-            frozen = torch.full_like(lp, -torch.inf); frozen[..., 0] = 0                # a finished beam has one continuation: itself
+            # a finished beam has one continuation: itself
+            frozen = torch.full_like(lp, -torch.inf)
+            frozen[..., 0] = 0
             lp = lp.where(~finished[..., None], frozen)
             length = length + ~finished
-            best = ((total[..., None] + lp)/length[..., None]).flatten(1).topk(beam_size).indices            # (b, beam_size)
-            source = best//beam_size                                                    # the beam that each new one continues
+            # (b, beam_size)
+            best = ((total[..., None] + lp)/length[..., None]).flatten(1).topk(beam_size).indices
+            # the beam that each new one continues
+            source = best//beam_size
             ids,lp = ids.flatten(1).gather(1, best),lp.flatten(1).gather(1, best)
             was = finished.gather(1, source)
             total,length,finished = total.gather(1, source) + lp,length.gather(1, source),was | rules.stops(ids)
             history = source[..., None].expand(-1, -1, t)
-            tokens,logprobs = torch.cat([tokens.gather(1, history), ids[..., None]], 2),torch.cat([logprobs.gather(1, history), lp[..., None]], 2)
+            tokens,logprobs = torch.cat([tokens.gather(1, history), ids[..., None]],
+                2),torch.cat([logprobs.gather(1, history), lp[..., None]], 2)
             last = t == rules.max_length-1
             done = [True]*len(photos) if last else finished.all(1).tolist()
             if any(done):
-                for i,caps in zip([i for i,o in enumerate(done) if o], _finish(rules, tokens, logprobs, total, length, done)): out[photos[i]] = caps
-                if all(done): break
+                for i,caps in zip([i for i,o in enumerate(done) if o], _finish(rules, tokens, logprobs, total, length,
+                        done)):
+                    out[photos[i]] = caps
+                if all(done):
+                    break
                 stay = torch.tensor([i for i,o in enumerate(done) if not o], device=dev)
-                reader.keep((stay[:, None]*(beam_size if t else 1) + torch.arange(beam_size if t else 1, device=dev)).flatten())
+                reader.keep((stay[:, None]*(beam_size if t else 1) + torch.arange(beam_size if t else 1,
+                    device=dev)).flatten())
                 photos = [photos[i] for i in stay.tolist()]
-                tokens,logprobs,total,length,finished,source,ids = (o[stay] for o in (tokens, logprobs, total, length, finished, source, ids))
-            if t: reader.reorder((torch.arange(len(photos), device=dev)[:, None]*beam_size + source).flatten())
-            else: reader.branch(beam_size)
+                tokens,logprobs,total,length,finished,source,ids = (o[stay] for o in (tokens, logprobs, total, length,
+                    finished, source, ids))
+            if t:
+                reader.reorder((torch.arange(len(photos), device=dev)[:, None]*beam_size + source).flatten())
+            else:
+                reader.branch(beam_size)
             logits = reader.read(ids.flatten())
     return out
 
@@ -261,7 +340,8 @@ def _walk(model, prefix, num, rules, choose):
     "`num` single paths for each prefix; `choose(logits, photo rows, t)` picks the tokens"
     rows = len(prefix)*num
     out = [None]*rows
-    if not out: return []
+    if not out:
+        return []
     with _evaluating(model):
         reader = _Reader(model, prefix, rules.prompt)
         dev,logits = model.device,reader.logits.repeat_interleave(num, 0)
@@ -271,14 +351,17 @@ def _walk(model, prefix, num, rules, choose):
         for t in range(rules.max_length):
             allowed = rules(logits, tokens)
             ids = choose(allowed, paths, t)                                             # (rows,)
-            tokens,logprobs = torch.cat([tokens, ids[:, None]], 1),torch.cat([logprobs, allowed.gather(1, ids[:, None])], 1)
+            tokens,logprobs = torch.cat([tokens, ids[:, None]],
+                1),torch.cat([logprobs, allowed.gather(1, ids[:, None])], 1)
             last = t == rules.max_length-1
             finished = rules.stops(ids).tolist()
             done = [i for i,o in enumerate(finished) if o or last]
             if done:
-                for i,toks,lps in zip(paths[done].tolist(), tokens[done].tolist(), logprobs[done].tolist()): out[i] = rules.caption(toks, lps)
+                for i,toks,lps in zip(paths[done].tolist(), tokens[done].tolist(), logprobs[done].tolist()):
+                    out[i] = rules.caption(toks, lps)
                 stay = torch.tensor([i for i,o in enumerate(finished) if not (o or last)], dtype=torch.long, device=dev)
-                if not len(stay): break
+                if not len(stay):
+                    break
                 reader.keep(stay)
                 paths,tokens,logprobs,ids = (o[stay] for o in (paths, tokens, logprobs, ids))
             logits = reader.read(ids)
@@ -304,8 +387,10 @@ def greedy(
 def _nucleus(logits, u, top_p):
     "Draw from the likeliest tokens of total probability `top_p`, by the uniform numbers `u` `(rows,)`"
     p,order = logits.softmax(-1).sort(-1, descending=True)
-    before = p.cumsum(-1) - p                                                           # probability of the likelier tokens
-    p = p.where(before < top_p, 0.)                                                     # the first one always stays
+    # probability of the likelier tokens
+    before = p.cumsum(-1) - p
+    # the first one always stays
+    p = p.where(before < top_p, 0.)
     cum = p.cumsum(-1)
     rank = (cum <= u[:, None]*cum[:, -1:]).sum(-1).clamp(max=(p > 0).sum(-1) - 1)
     return order.gather(1, rank[:, None])[:, 0]
@@ -328,9 +413,11 @@ def sample(
 )->list[list[Caption]]: # For each prefix `num` captions, in the order drawn
     "Nucleus sampling"
     whole_number('num', num)
-    if not 0 < top_p <= 1: raise ValueError(f'top_p {top_p}: must lie in 0..1, greater than 0')
+    if not 0 < top_p <= 1:
+        raise ValueError(f'top_p {top_p}: must lie in 0..1, greater than 0')
     rules = _Rules(model, max_length, min_length, no_repeat_ngram, prompt, temperature, stop_ids, min_words, max_words)
-    if uniform is None: uniform = _draws(len(prefix), num, max_length, generator)
+    if uniform is None:
+        uniform = _draws(len(prefix), num, max_length, generator)
     u = uniform.flatten(0, 1).to(model.device)                                          # (b*num, max_length)
     return _walk(model, prefix, num, rules, lambda logits,paths,t: _nucleus(logits, u[paths, t], top_p))
 
@@ -347,36 +434,53 @@ def generate(
     method:str='beam', # 'beam' (CapDec's search), 'greedy' or 'sample'
     num_captions:int=1, # Captions for each vector: the best beams, or so many samples
     batch_size:int|None=None, # Vectors at a time (default: 32 on a CPU, 64 elsewhere)
-    normalize:bool|None=None, # Bring vectors to unit length first (default: as `config.normalize_prefix`; False after a modality offset or a bridge)
+    # Bring vectors to unit length first (default: as `config.normalize_prefix`; False after a modality offset or a
+    # bridge)
+    normalize:bool|None=None,
     texts:bool=False, # Return the best text of each instead of `Caption` records
     generator:torch.Generator|None=None, # Randomness of 'sample'
-    uniform:Tensor|None=None, # Random numbers in 0..1 `(n, num_captions, max_length)` for 'sample' to use instead of `generator`
+    # Random numbers in 0..1 `(n, num_captions, max_length)` for 'sample' to use instead of `generator`
+    uniform:Tensor|None=None,
     show:bool=False, # Show a progress bar
-    **kwargs, # For the method: `beam_size`, `max_length`, `min_length`, `min_words`, `max_words`, `no_repeat_ngram` (default here: as `config.no_repeat_ngram`), `prompt`, `temperature`, `top_p`, `stop_ids`
+    # For the method: `beam_size`, `max_length`, `min_length`, `min_words`, `max_words`, `no_repeat_ngram` (default
+    # here: as `config.no_repeat_ngram`), `prompt`, `temperature`, `top_p`, `stop_ids`
+    **kwargs,
 )->list[list[Caption]]|list[str]: # `num_captions` captions for each vector, best first; with `texts` one string each
     "Caption CLIP vectors"
-    if method not in METHODS: raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')
+    if method not in METHODS:
+        raise ValueError(f'method {method!r}: use {", ".join(METHODS)}')
     whole_number('num_captions', num_captions)
-    if method == 'greedy' and num_captions > 1: raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
-    options = [k for k in signature(dict(beam=beam_search, greedy=greedy, sample=sample)[method]).parameters if k not in ('model','prefix','num','generator','uniform')]
-    if unknown := [k for k in kwargs if k not in options]: raise TypeError(f'{unknown[0]}: not an option here; method {method!r} takes {", ".join(options)}')
+    if method == 'greedy' and num_captions > 1:
+        raise ValueError(f'num_captions {num_captions}: greedy search finds one caption; use beam or sample')
+    options = [k for k in signature(dict(beam=beam_search, greedy=greedy, sample=sample)[method]).parameters
+        if k not in ('model','prefix','num','generator','uniform')]
+    if unknown := [k for k in kwargs if k not in options]:
+        raise TypeError(f'{unknown[0]}: not an option here; method {method!r} takes {", ".join(options)}')
     kwargs.setdefault('no_repeat_ngram', model.config.no_repeat_ngram)
-    if method == 'beam': kwargs['beam_size'] = max(whole_number('beam_size', kwargs.get('beam_size', 5)), num_captions)
+    if method == 'beam':
+        kwargs['beam_size'] = max(whole_number('beam_size', kwargs.get('beam_size', 5)), num_captions)
     vectors = torch.as_tensor(vectors)
     if method == 'sample':
         need = len(vectors), num_captions, whole_number('max_length', kwargs.get('max_length', 67))
-        if uniform is None: uniform = _draws(*need, generator)
-        elif tuple(uniform.shape) != need: raise ValueError(f'uniform of shape {tuple(uniform.shape)}: {need} was expected')
+        if uniform is None:
+            uniform = _draws(*need, generator)
+        elif tuple(uniform.shape) != need:
+            raise ValueError(f'uniform of shape {tuple(uniform.shape)}: {need} was expected')
     size = whole_number('batch_size', (32 if model.device.type == 'cpu' else 64) if batch_size is None else batch_size)
     out = []
     with progress(None, 'captioning', total=len(vectors), unit='photo', show=show) as bar, _evaluating(model):
         for i in range(0, len(vectors), size):
             x = vectors[i:i+size].to(model.device).float()
-            if model.config.normalize_prefix if normalize is None else normalize: x = F.normalize(x, dim=-1)
+            if model.config.normalize_prefix if normalize is None else normalize:
+                x = F.normalize(x, dim=-1)
             prefix = model.prefix(x)
-            if method == 'beam': found = [o[:num_captions] for o in beam_search(model, prefix, **kwargs)]
-            elif method == 'greedy': found = greedy(model, prefix, **kwargs)
-            else: found = [sorted(o, key=lambda c: -c.score) for o in sample(model, prefix, num_captions, uniform=uniform[i:i+size], **kwargs)]
+            if method == 'beam':
+                found = [o[:num_captions] for o in beam_search(model, prefix, **kwargs)]
+            elif method == 'greedy':
+                found = greedy(model, prefix, **kwargs)
+            else:
+                found = [sorted(o, key=lambda c: -c.score) for o in sample(model, prefix, num_captions,
+                    uniform=uniform[i:i+size], **kwargs)]
             out += found
             bar.update(len(found))
     return [o[0].text for o in out] if texts else out

@@ -20,7 +20,7 @@ from .captioner import Captioner
 from .decoding import generate
 from .evaluation import caption_words,evaluate
 from .model import CapDecConfig,CaptionModel
-from .noise import normalise
+from .noise import normalize
 from .training import TrainConfig,train
 
 # %% ../nbs/10a_demo.ipynb #a8d616ee
@@ -32,7 +32,7 @@ def corpus()->list: # Sentences
 def held_out_vectors()->Tensor: # `(500, d)`, unit norm
     "Image vectors of photos that no training saw"
     from safetensors.torch import load_file
-    return normalise(load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float())
+    return normalize(load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float())
 
 def held_out_descriptions()->list: # 500 lists of two sentences
     "What the photos of `held_out_vectors` show, in this project's own words"
@@ -53,11 +53,12 @@ def ranks(
     encoder, # Whose text tower embeds the captions
 )->Tensor: # Place of the right photo among all, 0 is best `(n,)`
     "How well each caption finds its own photo"
-    sim = normalise(encoder.encode_text(captions, show=False)).cpu()@images.T # (captions, photos)
+    sim = normalize(encoder.encode_text(captions, show=False)).cpu()@images.T # (captions, photos)
     return (sim > sim.diagonal()[:,None]).sum(1)
 
 # %% ../nbs/10a_demo.ipynb #903fea55
-SIZES = dict( # Of the experiment: optimiser steps, parts of the corpus, of which each seed reads one, and noise variance
+# Of the experiment: optimiser steps, parts of the corpus, of which each seed reads one, and noise variance
+SIZES = dict(
     short=dict(steps=640, parts=3, variance=.003),
     full=dict(steps=1920, parts=1, variance=.003))
 
@@ -68,10 +69,12 @@ def small_model(
 )->CaptionModel: # To be trained
     "A fresh mapper on the lower layers of the bundled language model"
     base = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
-    base.lm.transformer.h = base.lm.transformer.h[:layers]; base.lm.config.n_layer = layers
+    base.lm.transformer.h = base.lm.transformer.h[:layers]
+    base.lm.config.n_layer = layers
     torch.manual_seed(seed)
     k = base.config.prefix_length
-    model = CaptionModel.create(CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **kwargs), (base.lm, base.tokenizer))
+    model = CaptionModel.create(CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **kwargs),
+        (base.lm, base.tokenizer))
     model.lm.get_input_embeddings().requires_grad_(False)
     return model
 
@@ -86,7 +89,8 @@ def train_one(
 )->CaptionModel: # Trained
     "A captioner from text alone, on the bundled language model"
     model = small_model(seed, noise_variance=variance)
-    train(model, (vectors, sentences), TrainConfig(lr=1.2e-3, epochs=10_000, bs=16, warmup_steps=20, noise_variance=variance, seed=seed, max_steps=steps, log_steps=10, grad_clip=1.),
+    train(model, (vectors, sentences), TrainConfig(lr=1.2e-3, epochs=10_000, bs=16, warmup_steps=20,
+        noise_variance=variance, seed=seed, max_steps=steps, log_steps=10, grad_clip=1.),
         device='cpu', show=False, callback=callback)
     return model
 
@@ -117,7 +121,8 @@ _work.told = None
 
 def _init(told):
     import signal
-    signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the parent, which ends the workers
+    # Ctrl-C is for the parent, which ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _work.told = told
 
 # %% ../nbs/10a_demo.ipynb #00d175b2
@@ -137,7 +142,8 @@ def experiment(
     size:str='short', # 'short' or 'full'
     steps:int|None=None, # Optimiser steps of each run, instead of the size's
     seeds:int=3, # Runs with and without noise
-    variance:float|None=None, # Noise variance, instead of the size's; short training favours less noise than the bundled captioner's 0.02
+    # Noise variance, instead of the size's; short training favours less noise than the bundled captioner's 0.02
+    variance:float|None=None,
     sentences:list|None=None, # Training text (default: the bundled corpus)
     workers:int|None=None, # Processes (default: one per core, at most one per run)
     show:bool=True, # Progress bar
@@ -145,15 +151,20 @@ def experiment(
     "Train from text alone, with and without noise, and measure on photos that training never saw"
     import multiprocessing as mp
     from concurrent.futures import BrokenExecutor,ProcessPoolExecutor
-    if size not in SIZES: raise ValueError(f'size {size!r}: use {" or ".join(SIZES)}')
+    if size not in SIZES:
+        raise ValueError(f'size {size!r}: use {" or ".join(SIZES)}')
     usual = SIZES[size]
     steps,parts,variance = steps or usual['steps'], usual['parts'], usual['variance'] if variance is None else variance
     captioner,images = Captioner.from_pretrained('mini', device='cpu'), held_out_vectors()
-    encoder,vectors = captioner.encoder, captioner.bridge.memory # the corpus is embedded already
-    if sentences is None: sentences = corpus()
+    # the corpus is embedded already
+    encoder,vectors = captioner.encoder, captioner.bridge.memory
+    if sentences is None:
+        sentences = corpus()
     else:
-        with torch.inference_mode(): vectors = normalise(encoder.encode_text(sentences, show=show)).clone()
-    jobs = [(v, s, steps, sentences[s%parts::parts], vectors[s%parts::parts].clone(), images) for s in range(seeds) for v in (0., variance)]
+        with torch.inference_mode():
+            vectors = normalize(encoder.encode_text(sentences, show=show)).clone()
+    jobs = [(v, s, steps, sentences[s%parts::parts], vectors[s%parts::parts].clone(), images) for s in range(seeds)
+        for v in (0., variance)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     ctx = mp.get_context('spawn')
     told = ctx.Queue()
@@ -162,35 +173,49 @@ def experiment(
         with progress(total=len(jobs)*steps, desc='training', unit='step', show=show) as bar:
             futures = [pool.submit(_work, j) for j in jobs]
             while not all(f.done() for f in futures):
-                try: bar.update(told.get(timeout=.5))
-                except queue.Empty: continue # nobody has made ten steps yet
+                try:
+                    bar.update(told.get(timeout=.5))
+                except queue.Empty:
+                    # nobody has made ten steps yet
+                    continue
             bar.update(len(jobs)*steps - bar.n)
         runs = [f.result() for f in futures]
-    except BrokenExecutor: raise ValueError('a training process was ended by the system (out of memory?); try capdec demo --quick') from None
-    except BaseException: # Ctrl-C: do not wait for minutes of training
-        for p in list((pool._processes or {}).values()): p.terminate()
+    except BrokenExecutor:
+        raise ValueError('a training process was ended by the system (out of memory?); try capdec demo '
+            '--quick') from None
+    except BaseException:
+        # Ctrl-C: do not wait for minutes of training
+        for p in list((pool._processes or {}).values()):
+            p.terminate()
         raise
-    finally: pool.shutdown(wait=False, cancel_futures=True)
-    for r in runs: r.update(cider=cider(r['captions']), found=(ranks(r['captions'], images, encoder) < 1).double().mean().item())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    for r in runs:
+        r.update(cider=cider(r['captions']), found=(ranks(r['captions'], images, encoder) < 1).double().mean().item())
     score = lambda noisy: np.array([r['cider'] for r in runs if (r['variance'] > 0) == noisy])
     gain,low,high = gain_interval(score(True), score(False))
-    return dict(size=size, runs=runs, variance=variance, steps=steps, sentences=len(jobs[0][3]), corpus=len(sentences), photos=len(images), clean=score(False).mean(), noisy=score(True).mean(), gain=gain, low=low, high=high)
+    return dict(size=size, runs=runs, variance=variance, steps=steps, sentences=len(jobs[0][3]), corpus=len(sentences),
+        photos=len(images), clean=score(False).mean(), noisy=score(True).mean(), gain=gain, low=low, high=high)
 
 # %% ../nbs/10a_demo.ipynb #3ffa133b
 def recorded()->dict: # 'full' and 'short': machine, command, runs, gain and its interval
     "What the experiment gave when it was last run in each version"
     return read_json(package_file('data','demo_experiments.json'))
 
-def recorded_study()->dict: # CIDEr without noise `clean` and with the best noise `noisy`, its `variance`, number of `captions` and of `epochs`
+# CIDEr without noise `clean` and with the best noise `noisy`, its `variance`, number of `captions` and of `epochs`
+def recorded_study()->dict:
     "What the noise is worth once the training is long: from the sweep of lesson 22, means over seeds"
-    runs = [r for r in read_json(package_file('data','noise_study.json'))['runs'] if r['variance'] != 'clipcap' and r['epochs'] == 3]
+    runs = [r for r in read_json(package_file('data','noise_study.json'))['runs'] if r['variance'] != 'clipcap'
+        and r['epochs'] == 3]
     cider = lambda v, half: float(np.mean([r[f'{half}, none']['CIDEr'] for r in runs if r['variance'] == v]))
     best = max({r['variance'] for r in runs}, key=lambda v: cider(v, 'choose'))
-    return dict(clean=cider(0., 'report'), noisy=cider(best, 'report'), variance=best, captions=runs[0]['captions'], epochs=runs[0]['epochs'])
+    return dict(clean=cider(0., 'report'), noisy=cider(best, 'report'), variance=best, captions=runs[0]['captions'],
+        epochs=runs[0]['epochs'])
 
 def _study_line():
     s = recorded_study()
-    return (f"Longer training, recorded: after {s['epochs']} passes over {s['captions']:,} captions that people wrote, scored against people's captions of 500 unseen photos, "
+    return (f"Longer training, recorded: after {s['epochs']} passes over {s['captions']:,} captions that people wrote, "
+        f"scored against people's captions of 500 unseen photos, "
         f"CIDEr is {s['clean']:.1f} without noise and {s['noisy']:.1f} with variance {s['variance']:g}.")
 
 # %% ../nbs/10a_demo.ipynb #0480570f
@@ -208,9 +233,11 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for i,(im,text) in enumerate(items):
         x,y = 16+(i%columns)*(width+16), 16+(i//columns)*(h+16)
-        im = im.copy(); im.thumbnail((width, int(width*.75)))
+        im = im.copy()
+        im.thumbnail((width, int(width*.75)))
         sheet.paste(im, (x+(width-im.width)//2, y+(int(width*.75)-im.height)))
-        draw.multiline_text((x, y+int(width*.75)+8), '\n'.join(textwrap.wrap(text, width//8)[:3]), fill='#222', font=font)
+        draw.multiline_text((x, y+int(width*.75)+8), '\n'.join(textwrap.wrap(text, width//8)[:3]), fill='#222',
+            font=font)
     return sheet
 
 # %% ../nbs/10a_demo.ipynb #2aa36bd5
@@ -220,22 +247,29 @@ table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid
 @media(prefers-color-scheme:dark){body{background:#1c1e21;color:#ddd}td,th{border-color:#444}.small{color:#999}}'''
 
 def _img(im, size=560):
-    im = im.copy(); im.thumbnail((size,size))
-    buf = io.BytesIO(); im.save(buf, 'jpeg', quality=85)
+    im = im.copy()
+    im.thumbnail((size,size))
+    buf = io.BytesIO()
+    im.save(buf, 'jpeg', quality=85)
     return f'data:image/jpeg;base64,{base64.b64encode(buf.getvalue()).decode()}'
 
 # %% ../nbs/10a_demo.ipynb #3c08c250
 def _recorded_html():
-    rows = ''.join(f"<tr><td>{k}</td><td>{e['sentences']:,}</td><td>{e['steps']}</td><td>{e['machine']}</td><td>{e['gain']:+.1f}</td><td>{e['low']:+.1f} to {e['high']:+.1f}</td></tr>" for k,e in recorded().items())
+    rows = ''.join(
+        f"<tr><td>{k}</td><td>{e['sentences']:,}</td><td>{e['steps']}</td><td>{e['machine']}</td><td>{e['gain']:+.1f}</td><td>{e['low']:+.1f} to {e['high']:+.1f}</td></tr>" for k,e in recorded().items())
     return f"""<p>What the noise is worth depends on how much is trained. What the two versions of this experiment gave when they were last recorded:</p>
 <table><tr><th>version</th><th>sentences</th><th>steps</th><th>machine</th><th>gain in CIDEr</th><th>95 % interval</th></tr>{rows}</table>
 <p>{_study_line()}</p>"""
 
-def _of_corpus(e): return 'sentences' if e['sentences'] == e['corpus'] else f"of the corpus's {e['corpus']:,} sentences (every seed on a part of its own)"
+def _of_corpus(e):
+    return 'sentences' if e['sentences'] == e[
+        'corpus'] else f"of the corpus's {e['corpus']:,} sentences (every seed on a part of its own)"
 
 def _experiment_html(e):
-    rows = ''.join(f"<tr><td>{'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise'}</td><td>{r['seed']}</td><td>{r['words']:.0%}</td><td>{r['inverted']:.0%}</td>"
-        f"<td>{np.mean(r['cider']):.1f}</td><td>{r['found']:.1%}</td><td>{r['seconds']:.0f} s</td></tr>" for r in e['runs'])
+    rows = ''.join(
+        f"<tr><td>{'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise'}</td><td>{r['seed']}</td><td>{r['words']:.0%}</td><td>{r['inverted']:.0%}</td>"
+        f"<td>{np.mean(r['cider']):.1f}</td><td>{r['found']:.1%}</td><td>{r['seconds']:.0f} s</td></tr>"
+        for r in e['runs'])
     return f'''<h2>What the noise is worth: {e['size']} version</h2>
 <p>{len(e['runs'])} captioners were trained here and now, each for {e['steps']} steps on {e['sentences']:,} {_of_corpus(e)} and no image, with a fresh mapper on one layer of the bundled language model (which learned its English from captions, by text-only training with noise; the sentences were sampled from it).
 Then each captioned {e['photos']} photos of Flickr8k's development set, known to it only as image vectors that nothing was trained on. The captions are compared with two descriptions of each photo, written for this project by looking at it (CIDEr).
@@ -252,12 +286,15 @@ def write_page(
 )->tuple: # Paths of the page and of the contact sheet
     "An HTML page that needs no other file, and a contact sheet"
     folder = Path(folder)
-    figures = ''.join(f'<figure><img alt="{html.escape(t)}" src="{_img(im)}"><figcaption>{html.escape(t)}<br><span class="small">{html.escape(n)}</span></figcaption></figure>' for n,im,t in items)
+    figures = ''.join(f'<figure><img alt="{html.escape(t)}" src="{_img(im)}"><figcaption>{html.escape(t)}<br><span '
+        f'class="small">{html.escape(n)}</span></figcaption></figure>' for n,im,t in items)
     page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>capdec demo</title><style>{_CSS}</style>
 <h1>capdec</h1><p>A captioner that learned from sentences alone describes these photos. Those that come with Python packages were not seen in training; captions are shown as they came, right or wrong.</p>
 <div class="grid">{figures}</div>{_experiment_html(e) if e else ''}</html>'''
-    with atomic_path(folder/'index.html') as p: p.write_text(page, encoding='utf-8')
-    with atomic_path(folder/'contact_sheet.png') as p: contact_sheet([(im,t) for _,im,t in items]).save(p, 'png')
+    with atomic_path(folder/'index.html') as p:
+        p.write_text(page, encoding='utf-8')
+    with atomic_path(folder/'contact_sheet.png') as p:
+        contact_sheet([(im,t) for _,im,t in items]).save(p, 'png')
     return folder/'index.html', folder/'contact_sheet.png'
 
 # %% ../nbs/10a_demo.ipynb #baa0bd52
@@ -273,19 +310,30 @@ def run_demo(
     paths = demo_photos() + own
     print('Captions by the bundled model, trained on text alone:\n', flush=True)
     for r in progress(captioner.caption_files(paths), 'captioning', len(paths), 'photo'):
-        if r.error: failed.append(r.error); continue
-        im = open_image(r.path); im.thumbnail((800,800)) # full-size photos of a whole folder would fill the memory
+        if r.error:
+            failed.append(r.error)
+            continue
+        # full-size photos of a whole folder would fill the memory
+        im = open_image(r.path)
+        im.thumbnail((800,800))
         items.append((r.path.name, im, r.captions[0]))
-    for name,_,text in items: print(f'  {name:22} {text}')
-    for o in failed: print(f'  skipped: {o}')
+    for name,_,text in items:
+        print(f'  {name:22} {text}')
+    for o in failed:
+        print(f'  skipped: {o}')
     e = None
     if not quick:
         print('\nTraining captioners from text alone, with and without noise (three seeds each, '
             f'{"full" if full else "short"} version):\n', flush=True)
         e = experiment('full' if full else 'short')
-        for r in e['runs']: print(f"  {'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise':12} seed {r['seed']}: recovers {r['words']:.0%} of its training sentences' words from text vectors ({r['inverted']:.0%} of the sentences exactly), "
-            f"CIDEr on unseen photos {np.mean(r['cider']):.1f}")
-        print(f"\nCaptions of {e['photos']} unseen photos against two descriptions of each: CIDEr {e['noisy']:.1f} with noise, {e['clean']:.1f} without: {e['gain']:+.1f} (95 % interval {e['low']:+.1f} to {e['high']:+.1f}).")
+        for r in e['runs']:
+            print(f"  {'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise':12} seed {r['seed']}: "
+                f"recovers {r['words']:.0%} of its training sentences' words from text vectors ({r['inverted']:.0%} of "
+                f"the sentences exactly), "
+                f"CIDEr on unseen photos {np.mean(r['cider']):.1f}")
+        print(f"\nCaptions of {e['photos']} unseen photos against two descriptions of each: CIDEr {e['noisy']:.1f} "
+            f"with noise, {e['clean']:.1f} without: {e['gain']:+.1f} (95 % interval {e['low']:+.1f} to "
+            f"{e['high']:+.1f}).")
         print(_study_line())
         write_json(Path(out)/'experiment.json', e)
     page,sheet = write_page(out, items, e)

@@ -55,10 +55,13 @@ def read_ahead(
         try:
             for o in items:
                 todo.append(pool.submit(f, o))
-                if len(todo) >= ahead: yield todo.popleft().result()
-            while todo: yield todo.popleft().result()
+                if len(todo) >= ahead:
+                    yield todo.popleft().result()
+            while todo:
+                yield todo.popleft().result()
         finally:
-            for o in todo: o.cancel()
+            for o in todo:
+                o.cancel()
 
 def chunks(
     items, # Any iterable
@@ -67,7 +70,8 @@ def chunks(
     "Cut an iterable into lists of `n`, the last may be shorter"
     whole_number('batch_size', n)
     it = iter(items)
-    while part := list(itertools.islice(it, n)): yield part
+    while part := list(itertools.islice(it, n)):
+        yield part
 
 # %% ../nbs/02_embedding.ipynb #2c782993
 WINDOW = 8192 # Captions among which those that go well together are sought
@@ -94,22 +98,28 @@ class TwoTowers:
 
     def _to_device(self, x):
         "Copy to the device without waiting for it"
-        if isinstance(x, dict): return {k: self._to_device(v) for k,v in x.items()}
+        if isinstance(x, dict):
+            return {k: self._to_device(v) for k,v in x.items()}
         return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == 'cuda' else x.to(self.device)
 
     @torch.no_grad()
     def encode_stream(self,
         windows, # Iterable of lists of captions
-        batch_size:int|None=None, # Captions per forward pass; `None`: 64 on a CPU, whose cache then holds the activations, 512 on a GPU
+        # Captions per forward pass; `None`: 64 on a CPU, whose cache then holds the activations, 512 on a GPU
+        batch_size:int|None=None,
     ): # Iterator of float32 tensors `(n, d)` on the device, one for each window
         "Captions to vectors, window by window; one warning at the end says how many were cut"
         n_cut,batch_size = 0,batch_size or text_batch(self)
-        for ids,cut in read_ahead(self._ids, windows, ahead=2, workers=1):      # the next window is tokenised while this one is encoded
+        # the next window is tokenised while this one is encoded
+        for ids,cut in read_ahead(self._ids, windows, ahead=2, workers=1):
             n_cut += cut
             order = self._order(ids)
-            out = [self._text(self._to_device(self._batch_ids([ids[i] for i in rows]))).float() for rows in chunks(order, batch_size)]
+            out = [self._text(self._to_device(self._batch_ids([ids[i] for i in rows]))).float()
+                for rows in chunks(order, batch_size)]
             yield torch.cat(out)[self._to_device(torch.tensor(order).argsort())]
-        if n_cut: warnings.warn(f'captions longer than the {self.context} tokens that {self.name} reads, and cut there: {n_cut:,}')
+        if n_cut:
+            warnings.warn(f'captions longer than the {self.context} tokens that {self.name} reads, and cut there: '
+                f'{n_cut:,}')
 
     def encode_text(self,
         texts:list, # Captions `(n,)`
@@ -117,11 +127,15 @@ class TwoTowers:
         show:bool=True, # Show a progress bar when there is more than one batch
     )->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
         "The text tower"
-        if isinstance(texts, str): raise ValueError('encode_text takes a list of captions; put the one caption into a list')
+        if isinstance(texts, str):
+            raise ValueError('encode_text takes a list of captions; put the one caption into a list')
         texts = list(texts)
         out = []
-        with progress(total=len(texts), desc='encoding captions', unit='caption', show=show and len(texts) > (batch_size or text_batch(self))) as bar:
-            for v in self.encode_stream(chunks(texts, WINDOW), batch_size): out.append(v); bar.update(len(v))
+        with progress(total=len(texts), desc='encoding captions', unit='caption',
+                show=show and len(texts) > (batch_size or text_batch(self))) as bar:
+            for v in self.encode_stream(chunks(texts, WINDOW), batch_size):
+                out.append(v)
+                bar.update(len(v))
         return torch.cat(out) if out else torch.zeros(0, self.dim, device=self.device)
 
 # %% ../nbs/02_embedding.ipynb #de578ae6
@@ -132,7 +146,8 @@ def prepare(self:TwoTowers,
     "Open an image and bring it to the encoder's own size"
     im = open_image(image)
     w,h = im.size
-    if max(w, h) > 20*min(w, h):     # only the middle of a thin strip is seen; scaling all of it up would fill the memory
+    # only the middle of a thin strip is seen; scaling all of it up would fill the memory
+    if max(w, h) > 20*min(w, h):
         x,y = max(0, w-20*h)//2,max(0, h-20*w)//2
         im = im.crop((x, y, w-x, h-y))
     return self._pixels(im)
@@ -143,7 +158,8 @@ def encode_prepared(self:TwoTowers,
     prepared:list, # Results of `prepare`
 )->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
     "The image tower, one batch"
-    stack = torch.stack if not isinstance(prepared[0], dict) else lambda xs: {k: torch.stack([x[k] for x in xs]) for k in xs[0]}
+    stack = torch.stack if not isinstance(prepared[0], dict) else lambda xs: {k: torch.stack([x[k] for x in xs])
+        for k in xs[0]}
     return self._image(self._to_device(stack(prepared))).float()
 
 @patch
@@ -153,11 +169,15 @@ def encode_image(self:TwoTowers,
     show:bool=True, # Show a progress bar when there is more than one batch
 )->Tensor: # `(n, d)`, float32, on the encoder's device, not normalised
     "The image tower; files are decoded ahead by a pool of threads"
-    if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of images; put the one image into a list')
+    if isinstance(images, (str,Path)):
+        raise ValueError('encode_image takes a list of images; put the one image into a list')
     images = list(images)
     out = []
-    with progress(total=len(images), desc='encoding images', unit='image', show=show and len(images) > batch_size) as bar:
-        for part in chunks(read_ahead(self.prepare, images, ahead=2*batch_size), batch_size): out.append(self.encode_prepared(part)); bar.update(len(part))
+    with progress(total=len(images), desc='encoding images', unit='image',
+            show=show and len(images) > batch_size) as bar:
+        for part in chunks(read_ahead(self.prepare, images, ahead=2*batch_size), batch_size):
+            out.append(self.encode_prepared(part))
+            bar.update(len(part))
     return torch.cat(out) if out else torch.zeros(0, self.dim, device=self.device)
 
 # %% ../nbs/02_embedding.ipynb #921e0a46
@@ -190,16 +210,21 @@ class ClipTokenizer:
         "Tokenise"
         out,cut,words = [],0,self.words
         for text in texts:
-            if not (text.isascii() and text.isprintable() and '&' not in text): text = self.clean(text)    # repairs and HTML entities
+            # repairs and HTML entities
+            if not (text.isascii() and text.isprintable() and '&' not in text):
+                text = self.clean(text)
             ids = [self.start]
-            for w in self.bpe.pat.findall(' '.join(text.split()).lower()): ids += words.get(w) or self._word(w)
-            if len(ids) >= self.context: ids,cut = ids[:self.context-1],cut+1
+            for w in self.bpe.pat.findall(' '.join(text.split()).lower()):
+                ids += words.get(w) or self._word(w)
+            if len(ids) >= self.context:
+                ids,cut = ids[:self.context-1],cut+1
             out.append(ids + [self.end])
         return out,cut
 
 # %% ../nbs/02_embedding.ipynb #ec780c8e
 def prefix_tree(
-    ids:list[list[int]], # Token ids of each caption `(b,)`, none empty; sorted, so that those that begin alike are neighbours
+    # Token ids of each caption `(b,)`, none empty; sorted, so that those that begin alike are neighbours
+    ids:list[list[int]],
 )->dict: # `token`, `position`, `first` `(m,)`: one of each distinct beginning; `node` `(b, n)`: the beginning at every token; `end` `(b,)`: the last token
     "The distinct beginnings of captions, as indices"
     length = torch.tensor([len(o) for o in ids])
@@ -207,30 +232,41 @@ def prefix_tree(
     tokens = torch.tensor([o + [-1]*(n-len(o)) for o in ids])               # (b, n)
     there = torch.arange(n) < length[:,None]                                # (b, n)
     same = torch.zeros_like(there)
-    same[1:] = (tokens[1:] == tokens[:-1]).cumprod(1).bool()                # begins as the caption above does, up to here
+    # begins as the caption above does, up to here
+    same[1:] = (tokens[1:] == tokens[:-1]).cumprod(1).bool()
     new = there & ~same
-    number = new.flatten().cumsum(0).view_as(tokens) - 1                    # beginnings are numbered in the order of reading
-    node = torch.where(new, number, 0).cummax(0).values * there             # one that is not new is that of the caption above
-    first = new.flatten().nonzero()[:,0]                                    # (m,) where each was met, in tokens.flatten()
-    return dict(token=tokens.flatten()[first], position=first % n, first=first, node=node, end=torch.arange(len(ids))*n + length-1)
+    # beginnings are numbered in the order of reading
+    number = new.flatten().cumsum(0).view_as(tokens) - 1
+    # one that is not new is that of the caption above
+    node = torch.where(new, number, 0).cummax(0).values * there
+    # (m,) where each was met, in tokens.flatten()
+    first = new.flatten().nonzero()[:,0]
+    return dict(token=tokens.flatten()[first], position=first % n, first=first, node=node,
+        end=torch.arange(len(ids))*n + length-1)
 
 # %% ../nbs/02_embedding.ipynb #d0398e52
-CLIP_MODELS = ('RN50','RN101','RN50x4','RN50x16','RN50x64','ViT-B/32','ViT-B/16','ViT-L/14','ViT-L/14@336px')   # `clip.available_models()`
+# `clip.available_models()`
+CLIP_MODELS = ('RN50','RN101','RN50x4','RN50x16','RN50x64','ViT-B/32','ViT-B/16','ViT-L/14','ViT-L/14@336px')
 
 def _compute_dtype(dtype, device):
     "float32, except half precision on a GPU, where it is what CLIP was trained in"
-    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or (torch.float16 if device.type == 'cuda' else torch.float32)
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16): raise ValueError(f'dtype {dtype}: use float32, float16 or bfloat16')
-    if dtype == torch.float16 and device.type != 'cuda': raise ValueError(f'dtype float16 on {device}: half precision is for CUDA; use float32 or bfloat16')
+    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or (torch.float16 if device.type == 'cuda'
+        else torch.float32)
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f'dtype {dtype}: use float32, float16 or bfloat16')
+    if dtype == torch.float16 and device.type != 'cuda':
+        raise ValueError(f'dtype float16 on {device}: half precision is for CUDA; use float32 or bfloat16')
     return dtype
 
 def _cast(model, dtype):
     "Put the weights of matrix products into `dtype`; norms and tables stay float32, as CLIP's own half-precision mode has it"
     for m in model.float().modules():
         if isinstance(m, (nn.Conv2d,nn.Linear,nn.MultiheadAttention)):
-            for p in m.parameters(recurse=False): p.data = p.data.to(dtype)
+            for p in m.parameters(recurse=False):
+                p.data = p.data.to(dtype)
         for name in ('text_projection','proj'):
-            if isinstance(getattr(m, name, None), nn.Parameter): getattr(m, name).data = getattr(m, name).data.to(dtype)
+            if isinstance(getattr(m, name, None), nn.Parameter):
+                getattr(m, name).data = getattr(m, name).data.to(dtype)
     return model
 
 # %% ../nbs/02_embedding.ipynb #329fc8db
@@ -239,16 +275,25 @@ def _load_clip(name, download_root):
     clip = _import_clip()
     if Path(name).is_file():
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')   # the file may be an archive or a plain state dict; the package says which in a warning
-            try: return clip.load(str(name), device='cpu')[0]
-            except Exception as e: # pickles, archives and shapes fail in many ways
-                raise ValueError(f'{name}: not weights of an OpenAI CLIP ({type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ""})') from None
+            # the file may be an archive or a plain state dict; the package says which in a warning
+            warnings.simplefilter('ignore')
+            try:
+                return clip.load(str(name), device='cpu')[0]
+            except Exception as e:
+                # pickles, archives and shapes fail in many ways
+                raise ValueError(f'{name}: not weights of an OpenAI CLIP ({type(e).__name__}: '
+                    f'{str(e).splitlines()[0][:100] if str(e) else ""})') from None
     if name not in clip.available_models():
-        if str(name).endswith('.pt'): raise FileNotFoundError(f'{name}: no such file')
-        raise ValueError(f'{name}: OpenAI has no such CLIP; use one of {", ".join(clip.available_models())}, or the path of a .pt file')
-    try: return clip.load(name, device='cpu', download_root=download_root)[0]
-    except (OSError,RuntimeError) as e: # urllib's errors are OSErrors
-        raise OSError(f'{name}: its weights are not on this machine and could not be downloaded ({e}); where there is a network, download {clip.clip._MODELS[name]}, '
+        if str(name).endswith('.pt'):
+            raise FileNotFoundError(f'{name}: no such file')
+        raise ValueError(f'{name}: OpenAI has no such CLIP; use one of {", ".join(clip.available_models())}, or the '
+            f'path of a .pt file')
+    try:
+        return clip.load(name, device='cpu', download_root=download_root)[0]
+    except (OSError,RuntimeError) as e:
+        # urllib's errors are OSErrors
+        raise OSError(f'{name}: its weights are not on this machine and could not be downloaded ({e}); where there is '
+            f'a network, download {clip.clip._MODELS[name]}, '
             'copy it here and pass the path of the file, or use the bundled encoder "mini"') from None
 
 # %% ../nbs/02_embedding.ipynb #d18858ec
@@ -266,45 +311,65 @@ class OpenAIClip(TwoTowers):
         model = name if isinstance(name, nn.Module) else _load_clip(name, download_root)
         self.name = 'custom CLIP' if model is name else Path(name).name if Path(name).is_file() else name
         self.model = _cast(model, self.dtype).to(self.device).eval().requires_grad_(False)
-        self.dim,self.context,self.size = model.text_projection.shape[1],model.context_length,model.visual.input_resolution
+        self.dim,self.context,self.size = model.text_projection.shape[
+            1],model.context_length,model.visual.input_resolution
         self.tokenizer = ClipTokenizer(self.context)
-        self.mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=self.device)[:,None,None]     # of CLIP's training photos
+        # of CLIP's training photos
+        self.mean = torch.tensor((0.48145466, 0.4578275, 0.40821073), device=self.device)[:,None,None]
         self.std = torch.tensor((0.26862954, 0.26130258, 0.27577711), device=self.device)[:,None,None]
 
-    def _ids(self, texts): return self.tokenizer(texts)
-    def _order(self, ids): return sorted(range(len(ids)), key=lambda i: ids[i])      # those that begin alike together
-    def _batch_ids(self, ids): return prefix_tree([o[:o.index(self.tokenizer.end)+1] for o in ids])
+    def _ids(self, texts):
+        return self.tokenizer(texts)
+    # those that begin alike together
+    def _order(self, ids):
+        return sorted(range(len(ids)), key=lambda i: ids[i])
+    def _batch_ids(self, ids):
+        return prefix_tree([o[:o.index(self.tokenizer.end)+1] for o in ids])
 
     def _text(self, tree):
         "CLIP's text tower over the distinct beginnings of captions: a dict of `prefix_tree` -> `(b, d)`"
         model,(b,n) = self.model,tree['node'].shape
-        x = model.token_embedding(tree['token']).type(model.dtype) + model.positional_embedding[tree['position']].type(model.dtype)   # (m, w)
+        # (m, w)
+        x = model.token_embedding(tree['token']).type(model.dtype) + model.positional_embedding[tree['position']].type(
+            model.dtype)
         *blocks,last = model.transformer.resblocks
         keep = tree['first']
         for block in [*blocks,last]:
             attn = block.attn
-            qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)                                  # (m, 3w)
-            q,k,v = qkv[tree['node']].view(b, n, 3, attn.num_heads, -1).permute(2,0,3,1,4)                         # 3 x (b, heads, n, w/heads)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1,2).reshape(b*n, -1)            # (b n, w)
-            if block is last: x,keep = x[tree['node'].flatten()[tree['end']]],tree['end']                          # only the ends are read off
+            # (m, 3w)
+            qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+            # 3 x (b, heads, n, w/heads)
+            q,k,v = qkv[tree['node']].view(b, n, 3, attn.num_heads, -1).permute(2,0,3,1,4)
+            # (b n, w)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1,2).reshape(b*n, -1)
+            # only the ends are read off
+            if block is last:
+                x,keep = x[tree['node'].flatten()[tree['end']]],tree['end']
             x = x + attn.out_proj(y[keep])
             x = x + block.mlp(block.ln_2(x))
         return model.ln_final(x).type(model.dtype) @ model.text_projection
 
     def _pixels(self, im):
         import torchvision.transforms.functional as T
-        return T.pil_to_tensor(T.center_crop(T.resize(im, self.size, T.InterpolationMode.BICUBIC), self.size))   # (3, size, size), 8 bits: a quarter to copy
-    def _image(self, x): return self.model.encode_image((x.float()/255 - self.mean)/self.std)                     # (b, 3, size, size) -> (b, d)
+        # (3, size, size), 8 bits: a quarter to copy
+        return T.pil_to_tensor(T.center_crop(T.resize(im, self.size, T.InterpolationMode.BICUBIC), self.size))
+    # (b, 3, size, size) -> (b, d)
+    def _image(self, x):
+        return self.model.encode_image((x.float()/255 - self.mean)/self.std)
 
 # %% ../nbs/02_embedding.ipynb #79c316f1
 def _hub_out_of_reach():
     "True when asking the hub would only mean waiting for retries"
     import socket,urllib.parse,urllib.request
     from huggingface_hub import constants
-    if constants.HF_HUB_OFFLINE: return True
-    if urllib.request.getproxies(): return False
-    try: socket.getaddrinfo(urllib.parse.urlparse(constants.ENDPOINT).hostname, 443)
-    except OSError: return True
+    if constants.HF_HUB_OFFLINE:
+        return True
+    if urllib.request.getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urllib.parse.urlparse(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return True
     return False
 
 def _from_hub(name, **kw):
@@ -312,18 +377,23 @@ def _from_hub(name, **kw):
     from transformers import AutoImageProcessor,AutoModel,AutoTokenizer
     local = Path(name).is_dir()
     load = lambda **o: [c.from_pretrained(str(name), **kw, **o) for c in (AutoModel,AutoTokenizer,AutoImageProcessor)]
-    try: return load(local_files_only=local or _hub_out_of_reach())
-    except Exception as e: # the hub, the cache, JSON and weights each raise their own types
+    try:
+        return load(local_files_only=local or _hub_out_of_reach())
+    except Exception as e:
+        # the hub, the cache, JSON and weights each raise their own types
         why = str(e).strip().splitlines()[0][:160] if str(e).strip() else type(e).__name__
-        if local: raise ValueError(f'{name}: not a CLIP or SigLIP folder that transformers can load ({why})') from None
-        raise OSError(f'{name}: not on this machine, and not to be had from the Hugging Face hub ({why}); where there is a network, run `hf download {name} --local-dir FOLDER`, '
+        if local:
+            raise ValueError(f'{name}: not a CLIP or SigLIP folder that transformers can load ({why})') from None
+        raise OSError(f'{name}: not on this machine, and not to be had from the Hugging Face hub ({why}); where there '
+            f'is a network, run `hf download {name} --local-dir FOLDER`, '
             'copy the folder here and pass its path, or use the bundled encoder "mini"') from None
 
 # %% ../nbs/02_embedding.ipynb #5ba230f6
 class HFEncoder(TwoTowers):
     "A dual tower of Hugging Face transformers: CLIP, SigLIP, SigLIP 2 and others with `get_text_features` and `get_image_features`"
     def __init__(self,
-        name:str, # Hub id such as 'openai/clip-vit-large-patch14' or 'google/siglip2-base-patch16-224', or a local folder
+        # Hub id such as 'openai/clip-vit-large-patch14' or 'google/siglip2-base-patch16-224', or a local folder
+        name:str,
         device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
         dtype:object=None, # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32
         download_root:str|None=None, # Where weights are kept; `None` for the hub's own cache
@@ -331,39 +401,52 @@ class HFEncoder(TwoTowers):
         self.device = pick_device(device)
         self.dtype = _compute_dtype(dtype, self.device)
         self.model,self.tokenizer,self.processor = _from_hub(name, cache_dir=download_root)
-        if not (hasattr(self.model, 'get_text_features') and hasattr(self.model, 'get_image_features')): raise ValueError(f'{name}: a {self.model.config.model_type} model, not two towers as CLIP and SigLIP are')
+        if not (hasattr(self.model, 'get_text_features') and hasattr(self.model, 'get_image_features')):
+            raise ValueError(f'{name}: a {self.model.config.model_type} model, not two towers as CLIP and SigLIP are')
         self.model = self.model.to(self.device, self.dtype).eval().requires_grad_(False)
         text = self.model.config.text_config
         self.name = Path(name).name if Path(name).is_dir() else name
         self.context = text.max_position_embeddings
-        self.pad_to_context = self.model.config.model_type.startswith('siglip')    # not causal, no mask, trained on 64 tokens
+        # not causal, no mask, trained on 64 tokens
+        self.pad_to_context = self.model.config.model_type.startswith('siglip')
         self.pad_id = self.tokenizer.pad_token_id or 0
-        with torch.no_grad(): self.dim = self._text(torch.full((1, self.context), self.tokenizer.eos_token_id or 0, device=self.device)).shape[1]
+        with torch.no_grad():
+            self.dim = self._text(torch.full((1, self.context), self.tokenizer.eos_token_id or 0,
+                device=self.device)).shape[1]
 
     def _ids(self, texts):
         ids = self.tokenizer(texts, verbose=False)['input_ids']
         over = [i for i,o in enumerate(ids) if len(o) > self.context]
-        for i in over: ids[i] = self.tokenizer(texts[i], truncation=True, max_length=self.context)['input_ids']
+        for i in over:
+            ids[i] = self.tokenizer(texts[i], truncation=True, max_length=self.context)['input_ids']
         return ids,len(over)
 
     def _batch_ids(self, ids):
         tokens = super()._batch_ids(ids)
-        if self.pad_to_context: return dict(input_ids=tokens)
-        return dict(input_ids=tokens, attention_mask=(torch.arange(tokens.shape[1]) < torch.tensor([len(o) for o in ids])[:,None]).long())
+        if self.pad_to_context:
+            return dict(input_ids=tokens)
+        return dict(input_ids=tokens, attention_mask=(torch.arange(tokens.shape[1]) < torch.tensor([len(o)
+            for o in ids])[:,None]).long())
 
     def _text(self, inputs):
         out = self.model.get_text_features(**(inputs if isinstance(inputs, dict) else dict(input_ids=inputs)))
         return getattr(out, 'pooler_output', out)
-    def _pixels(self, im): return {k: torch.as_tensor(v)[0] for k,v in self.processor(images=im, return_tensors='pt').items()}
+    def _pixels(self, im):
+        return {k: torch.as_tensor(v)[0] for k,v in self.processor(images=im, return_tensors='pt').items()}
     def _image(self, inputs):
-        out = self.model.get_image_features(**{k: v.to(self.dtype) if v.is_floating_point() else v for k,v in inputs.items()})
+        out = self.model.get_image_features(**{k: v.to(self.dtype) if v.is_floating_point() else v for k,
+            v in inputs.items()})
         return getattr(out, 'pooler_output', out)
 
 # %% ../nbs/02_embedding.ipynb #ea91debf
 def load_encoder(
-    name:str='RN50x4', # 'mini', one of `CLIP_MODELS`, the path of an OpenAI `.pt`, a Hugging Face id or folder, or the folder of a mini encoder
+    # 'mini', one of `CLIP_MODELS`, the path of an OpenAI `.pt`, a Hugging Face id or folder, or the folder of a mini
+    # encoder
+    name:str='RN50x4',
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-    dtype:str|None=None, # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32; the mini encoder is always float32
+    # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32; the mini encoder is always
+    # float32
+    dtype:str|None=None,
     download_root:str|None=None, # Where downloaded weights are kept
 )->Encoder: # Ready to encode
     "The encoder called `name`"
@@ -371,20 +454,27 @@ def load_encoder(
     if str(name) == 'mini' or (path/'config.json').exists() and 'model_type' not in read_json(path/'config.json'):
         from capdec.mini import MiniEncoder
         return MiniEncoder.load(None if str(name) == 'mini' else path, device, merge=True)
-    if path.is_dir(): return HFEncoder(path, device, dtype, download_root)
-    if name in CLIP_MODELS or path.is_file() or path.suffix == '.pt': return OpenAIClip(name, device, dtype, download_root)
-    if str(name).count('/') == 1: return HFEncoder(str(name), device, dtype, download_root)
-    raise ValueError(f'encoder {str(name)!r} (--clip_model_type): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face id such as google/siglip2-base-patch16-224, or the path of a file or folder')
+    if path.is_dir():
+        return HFEncoder(path, device, dtype, download_root)
+    if name in CLIP_MODELS or path.is_file() or path.suffix == '.pt':
+        return OpenAIClip(name, device, dtype, download_root)
+    if str(name).count('/') == 1:
+        return HFEncoder(str(name), device, dtype, download_root)
+    raise ValueError(f'encoder {str(name)!r} (--clip_model_type): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face '
+        f'id such as google/siglip2-base-patch16-224, or the path of a file or folder')
 
 # %% ../nbs/02_embedding.ipynb #37261eb8
 def _meta(encoder, kind, shard_rows, batch_size, meta):
     "What a store should know of how it was made"
     compute = str(getattr(encoder, 'dtype', torch.float32)).removeprefix('torch.')
-    return dict(encoder=encoder.name, kind=kind, normalised=False, compute=compute, shard_rows=shard_rows, batch_size=batch_size) | (meta or {})
+    return dict(encoder=encoder.name, kind=kind, normalised=False, compute=compute, shard_rows=shard_rows,
+        batch_size=batch_size) | (meta or {})
 
 def _same_weights(store, encoder, v):
     "Raise unless the first row of the store is `v`, what this encoder makes of it now"
-    if torch.cosine_similarity(v.cpu(), store.vectors([0]))[0] < 0.99: raise ValueError(f'{store.path}: was begun with other weights of {encoder.name}; remove it first, or choose another folder')
+    if torch.cosine_similarity(v.cpu(), store.vectors([0]))[0] < 0.99:
+        raise ValueError(f'{store.path}: was begun with other weights of {encoder.name}; remove it first, or choose '
+            f'another folder')
 
 # %% ../nbs/02_embedding.ipynb #59e2c94c
 def embed_captions(
@@ -400,28 +490,41 @@ def embed_captions(
 )->EmbeddingStore: # The finished store
     "Vectors of captions, as a store; an interrupted run continues, with the same result"
     total,batch_size = len(records) if hasattr(records, '__len__') else None, batch_size or text_batch(encoder)
-    with EmbeddingStore.create(out, encoder.dim, _meta(encoder, 'text', shard_rows, batch_size, meta), columns, dtype, resume=True) as store:
+    with EmbeddingStore.create(out, encoder.dim, _meta(encoder, 'text', shard_rows, batch_size, meta), columns, dtype,
+            resume=True) as store:
         records = iter(records)
-        if len(store): _same_weights(store, encoder, encoder.encode_text(store.captions([0]), show=False))
-        for i,have in enumerate(store.rows()):     # what an earlier run has embedded
+        if len(store):
+            _same_weights(store, encoder, encoder.encode_text(store.captions([0]), show=False))
+        # what an earlier run has embedded
+        for i,have in enumerate(store.rows()):
             new = next(records, None)
-            if new is None or any(have[c] != new.get(c) for c in columns): raise ValueError(f'{out}: was begun from other captions (row {i} differs); remove it first, or choose another folder')
+            if new is None or any(have[c] != new.get(c) for c in columns):
+                raise ValueError(f'{out}: was begun from other captions (row {i} differs); remove it first, or choose '
+                    f'another folder')
         new = list(itertools.islice(records, 1))
-        if new and (store.finished or len(store) % shard_rows): raise ValueError(f'{out}: ended after {len(store):,} captions, and there are more now; remove it first, or choose another folder')
-        if store.finished: return store
+        if new and (store.finished or len(store) % shard_rows):
+            raise ValueError(f'{out}: ended after {len(store):,} captions, and there are more now; remove it first, or '
+                f'choose another folder')
+        if store.finished:
+            return store
         ahead,again = itertools.tee(chunks(itertools.chain(new, records), shard_rows))
         texts = ([r['caption'] for r in rows] for rows in ahead)
-        stream = encoder.encode_stream(texts, batch_size) if hasattr(encoder, 'encode_stream') else (encoder.encode_text(t, batch_size=batch_size, show=False) for t in texts)
+        stream = encoder.encode_stream(texts, batch_size) if hasattr(encoder,
+            'encode_stream') else (encoder.encode_text(t, batch_size=batch_size, show=False) for t in texts)
         with progress(total=total, desc='embedding captions', unit='caption', initial=len(store), show=show) as bar:
-            for v,rows in zip(stream, again): store.append(rows, v); bar.update(len(rows))
-        if not len(store): raise ValueError(f'{out}: there are no captions to embed')
+            for v,rows in zip(stream, again):
+                store.append(rows, v)
+                bar.update(len(rows))
+        if not len(store):
+            raise ValueError(f'{out}: there are no captions to embed')
     return store
 
 # %% ../nbs/02_embedding.ipynb #ef55ff89
 def _image_record(item, i, names):
     "A path or a record as a record with a file. Without an id it gets the one that references have, see `image_id_of`; if another folder's file has that already, its whole path"
     r = dict(item) if isinstance(item, dict) else {'filename': str(item)}
-    if not r.get('filename'): raise ValueError(f'record {i}: has no filename')
+    if not r.get('filename'):
+        raise ValueError(f'record {i}: has no filename')
     if 'image_id' not in r:
         own = image_id_of(Path(r['filename']).name)
         r['image_id'] = own if names.setdefault(own, r['filename']) == r['filename'] else r['filename']
@@ -430,22 +533,30 @@ def _image_record(item, i, names):
 def _or_reason(f):
     "`f` that returns `(result, None)`, or `(None, reason)` for an image that cannot be read"
     def g(path):
-        try: return f(path),None
-        except (OSError,ValueError) as e: return None,str(e)
+        try:
+            return f(path),None
+        except (OSError,ValueError) as e:
+            return None,str(e)
     return g
 
 # %% ../nbs/02_embedding.ipynb #5250c5ee
 def _encode_files(paths, encoder, batch_size, bar):
     "Vectors of the files that can be read `{path: (d,)}`, and the reasons for the others `{path: reason}`"
-    if hasattr(encoder, 'encode_files'): return encoder.encode_files(paths, batch_size, bar)
-    prepare,encode = (encoder.prepare,encoder.encode_prepared) if hasattr(encoder, 'prepare') else (open_image,lambda ims: encoder.encode_image(ims, batch_size=batch_size, show=False))
+    if hasattr(encoder, 'encode_files'):
+        return encoder.encode_files(paths, batch_size, bar)
+    prepare,encode = (encoder.prepare,encoder.encode_prepared) if hasattr(encoder, 'prepare') else (open_image,
+        lambda ims: encoder.encode_image(ims, batch_size=batch_size, show=False))
     good,failed,out = [],{},[]
     def readable():
         for path,(x,why) in zip(paths, read_ahead(_or_reason(prepare), paths, ahead=2*batch_size)):
-            if why is None: good.append(path); yield x
-            else: failed[path] = why
+            if why is None:
+                good.append(path)
+                yield x
+            else:
+                failed[path] = why
             bar.update(1)
-    for part in chunks(readable(), batch_size): out.append(encode(part))
+    for part in chunks(readable(), batch_size):
+        out.append(encode(part))
     return dict(zip(good, torch.cat(out).cpu())) if out else {},failed
 
 # %% ../nbs/02_embedding.ipynb #b34a234b
@@ -465,33 +576,49 @@ def embed_images(
     names = {}
     records = (_image_record(o, i, names) for i,o in enumerate(images))
     first = next(records, None)
-    if first is None: raise ValueError(f'{out}: there are no images to embed')
+    if first is None:
+        raise ValueError(f'{out}: there are no images to embed')
     columns = COLUMNS if 'caption' in first else ('image_id','filename')
     path = lambda r: str(Path(root)/r['filename'])
-    with (EmbeddingStore.create(out, encoder.dim, _meta(encoder, 'image', shard_rows, batch_size, meta), columns, dtype, resume=True) as store,
+    with (EmbeddingStore.create(out, encoder.dim, _meta(encoder, 'image', shard_rows, batch_size, meta), columns, dtype,
+        resume=True) as store,
           progress(total=total, desc='embedding images', unit='image', show=show) as bar):
-        if len(store): _same_weights(store, encoder, encoder.encode_image([path(next(store.rows()))], show=False))
+        if len(store):
+            _same_weights(store, encoder, encoder.encode_image([path(next(store.rows()))], show=False))
         done,known,failed = store.rows(),dict(store.meta.get('failed', [])),[]
         have = next(done, None)
         for rows in chunks(itertools.chain([first], records), shard_rows):
-            if have is not None or store.finished:     # an earlier run has been here: what is not in the store could not be read then
+            # an earlier run has been here: what is not in the store could not be read then
+            if have is not None or store.finished:
                 for r in rows:
-                    if have is not None and all(have[c] == r.get(c) for c in columns): have = next(done, None); continue
+                    if have is not None and all(have[c] == r.get(c) for c in columns):
+                        have = next(done, None)
+                        continue
                     why = known.get(r['filename']) if store.finished else _or_reason(open_image)(path(r))[1]
-                    if why is None: raise ValueError(f'{out}: was begun from other images ({path(r)} is not among them); remove it first, or choose another folder')
+                    if why is None:
+                        raise ValueError(f'{out}: was begun from other images ({path(r)} is not among them); remove it '
+                            f'first, or choose another folder')
                     failed.append([r['filename'],why])
                 bar.update(len(rows))
                 continue
-            paths = list(dict.fromkeys(path(r) for r in rows))     # a photo with five captions is encoded once
+            # a photo with five captions is encoded once
+            paths = list(dict.fromkeys(path(r) for r in rows))
             vectors,why = _encode_files(paths, encoder, batch_size, bar)
             bar.update(len(rows)-len(paths))
             kept = [r for r in rows if path(r) in vectors]
             failed += [[r['filename'],why[path(r)]] for r in rows if path(r) in why]
-            if kept: store.append(kept, torch.stack([vectors[path(r)] for r in kept]))
-        if have is not None: raise ValueError(f'{out}: was begun from other images ({have["filename"]} is missing now); remove it first, or choose another folder')
-        if not len(store): raise ValueError(f'{out}: none of the {len(failed)} images could be read; the first: {failed[0][1]}')
-        if not store.finished: store.finish(dict(failed=failed))
-    if failed: warnings.warn(f'images that could not be read and were left out: {len(failed):,}; the store lists them in meta["failed"]; the first: {failed[0][1]}')
+            if kept:
+                store.append(kept, torch.stack([vectors[path(r)] for r in kept]))
+        if have is not None:
+            raise ValueError(f'{out}: was begun from other images ({have["filename"]} is missing now); remove it '
+                f'first, or choose another folder')
+        if not len(store):
+            raise ValueError(f'{out}: none of the {len(failed)} images could be read; the first: {failed[0][1]}')
+        if not store.finished:
+            store.finish(dict(failed=failed))
+    if failed:
+        warnings.warn(f'images that could not be read and were left out: {len(failed):,}; the store lists them in '
+            f'meta["failed"]; the first: {failed[0][1]}')
     return store
 
 # %% ../nbs/02_embedding.ipynb #5fc29245
@@ -504,7 +631,9 @@ class Team:
         self.encoder,self.state,self.busy = encoder,state,False
 
     def __getattr__(self, name):
-        if name in ('encoder','state'): raise AttributeError(name) # while it is copied
+        # while it is copied
+        if name in ('encoder','state'):
+            raise AttributeError(name)
         return getattr(self.encoder, name)
 
     def _call(self, job):
@@ -516,8 +645,11 @@ class Team:
         from accelerate.utils import gather_object
         n,r = self.state.num_processes,self.state.process_index
         mine = items[len(items)*r//n : len(items)*(r+1)//n]
-        if job == 'files': part = _encode_files(mine, self.encoder, batch_size, progress(total=len(mine), show=False))
-        else: part = self.encoder.encode_text(mine, batch_size=batch_size, show=False).float().cpu() if mine else torch.zeros(0, self.dim)
+        if job == 'files':
+            part = _encode_files(mine, self.encoder, batch_size, progress(total=len(mine), show=False))
+        else:
+            part = self.encoder.encode_text(mine, batch_size=batch_size,
+                show=False).float().cpu() if mine else torch.zeros(0, self.dim)
         return gather_object([part])
 
     def _together(self, *job):
@@ -531,7 +663,8 @@ class Team:
         batch_size:int|None=None, # Captions per forward pass
     ): # Iterator of vectors `(n, d)`, one tensor for each list
         "Vectors of many captions, each list shared out among the processes"
-        for o in texts: yield torch.cat(self._together('texts', o, batch_size or text_batch(self)))
+        for o in texts:
+            yield torch.cat(self._together('texts', o, batch_size or text_batch(self)))
 
     def encode_files(self,
         paths:list, # Image files
@@ -545,8 +678,10 @@ class Team:
 
     def serve(self):
         "Work for the first process until it has no more to do"
-        while (job := self._call(None)) is not None: self._share(*job)
+        while (job := self._call(None)) is not None:
+            self._share(*job)
 
     def dismiss(self):
         "Let the others go; after an error within a job they cannot hear it, and whoever started them ends them"
-        if not self.busy: self._call(None)
+        if not self.busy:
+            self._call(None)

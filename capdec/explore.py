@@ -19,7 +19,7 @@ from torch import Tensor
 from .core import demo_photos,find_images,open_image,package_file,whole_number
 from .captioner import BRIDGES,Bridge,Captioner
 from .decoding import generate
-from .noise import add_noise,normalise
+from .noise import add_noise,normalize
 
 # %% ../nbs/10_explore.ipynb #429c78dc
 def moved(
@@ -49,27 +49,36 @@ class View:
 # %% ../nbs/10_explore.ipynb #61b082c3
 def _named(captioners):
     "Name -> captioner; of a list, what each is loaded by is its name"
-    if isinstance(captioners, dict): return dict(captioners)
+    if isinstance(captioners, dict):
+        return dict(captioners)
     many = [captioners] if isinstance(captioners, (str,Path)) else captioners
-    if not isinstance(many, (list,tuple)) or not all(isinstance(o, (str,Path)) for o in many): raise ValueError("captioners: a list of folders and hub ids was expected, or a dictionary of names, such as {'mine': captioner}")
+    if not isinstance(many, (list,tuple)) or not all(isinstance(o, (str,Path)) for o in many):
+        raise ValueError("captioners: a list of folders and hub ids was expected, or a dictionary of names, such as "
+            "{'mine': captioner}")
     return {str(o): o for o in many}
 
 class Explorer:
     "Photos, captioners, and what is known of them so far"
     def __init__(self,
-        captioners:dict|list|None=None, # Name -> `Captioner`, or what `Captioner.from_pretrained` takes; a list of the latter; loaded when chosen (default: the bundled one)
+        # Name -> `Captioner`, or what `Captioner.from_pretrained` takes; a list of the latter; loaded when chosen
+        # (default: the bundled one)
+        captioners:dict|list|None=None,
         photos=None, # Folder, files or patterns (default: photos that installed packages bring)
         draws:int=5, # Directions in which a vector is moved
         device:str|None=None, # For captioners that are not loaded yet: 'cpu', 'cuda', 'mps'; `None`: the best there is
     ):
         whole_number('draws', draws)
-        self.captioners,self.photos,self.draws,self.device,self._known = _named(captioners or 'mini'), {}, draws, device, {}
-        for p in demo_photos() if photos is None else find_images(photos): self._name(p.name, p)
+        self.captioners,self.photos,self.draws,self.device,self._known = _named(captioners
+            or 'mini'), {}, draws, device, {}
+        for p in demo_photos() if photos is None else find_images(photos):
+            self._name(p.name, p)
 
     def _name(self, name, src):
         "Keep a photo under a name of its own"
         stem,n = name,1
-        while name in self.photos: n += 1; name = f'{stem} ({n})'
+        while name in self.photos:
+            n += 1
+            name = f'{stem} ({n})'
         self.photos[name] = src
         return name
 
@@ -78,7 +87,8 @@ class Explorer:
         f, # Computes it
     ): # The result
         "Compute when it is not known yet"
-        if key not in self._known: self._known[key] = f()
+        if key not in self._known:
+            self._known[key] = f()
         return self._known[key]
 
     def first(self)->View: # The first photo with the first captioner
@@ -92,8 +102,10 @@ def add_photo(self:Explorer,
     src, # Whatever `open_image` takes: a path, bytes, an array, ...
 )->str: # The name under which it can be chosen
     "Take in a photo; raises `ValueError` with one line when it is none"
-    try: open_image(src)
-    except ValueError as e: raise ValueError(f'{name}: {str(e).split(": ", 1)[-1]}') from None
+    try:
+        open_image(src)
+    except ValueError as e:
+        raise ValueError(f'{name}: {str(e).split(": ", 1)[-1]}') from None
     return self._name(name, src)
 
 # %% ../nbs/10_explore.ipynb #847461d8
@@ -103,7 +115,8 @@ def captioner(self:Explorer,
 )->Captioner: # Loaded
     "The captioner of that name, loaded on first use"
     c = self.captioners[name]
-    if not isinstance(c, Captioner): c = self.captioners[name] = Captioner.from_pretrained(c, self.device)
+    if not isinstance(c, Captioner):
+        c = self.captioners[name] = Captioner.from_pretrained(c, self.device)
     return c
 
 @patch
@@ -121,7 +134,8 @@ def image(self:Explorer,
 )->Tensor: # `(1, d)`, as the encoder makes it
     "The photo's vector"
     c = self.captioner(view.captioner)
-    return self.once(('image', view.photo, c.encoder.name), lambda: c.encoder.encode_image([self.photos[view.photo]], show=False).to(c.device))
+    return self.once(('image', view.photo, c.encoder.name), lambda: c.encoder.encode_image([self.photos[view.photo]],
+        show=False).to(c.device))
 
 @patch
 def handed(self:Explorer,
@@ -131,7 +145,9 @@ def handed(self:Explorer,
     c = self.captioner(view.captioner)
     def cross():
         b,x = c.bridge,self.image(view)
-        with torch.inference_mode(): return Bridge(view.bridge or b.kind, b.offset, b.memory, b.sentences, b.temperature)(normalise(x) if c.model.config.normalize_prefix else x)
+        with torch.inference_mode():
+            return Bridge(view.bridge or b.kind, b.offset, b.memory, b.sentences, b.temperature)(normalize(x)
+                if c.model.config.normalize_prefix else x)
     return self.once(('handed', view.photo, view.captioner, view.bridge), cross)
 
 @patch
@@ -146,7 +162,8 @@ def captions(self:Explorer,
     view:View, # What is looked at
 )->list: # Texts, one for each of `vectors`
     "What the decoder makes of them"
-    return self.once(('captions', view), lambda: generate(self.captioner(view.captioner).model, self.vectors(view), beam_size=view.beam_size, normalize=False, texts=True))
+    return self.once(('captions', view), lambda: generate(self.captioner(view.captioner).model, self.vectors(view),
+        beam_size=view.beam_size, normalize=False, texts=True))
 
 # %% ../nbs/10_explore.ipynb #1cc9532b
 @patch
@@ -160,9 +177,12 @@ def restyle(self:Explorer,
 )->str: # The name
     "Train another captioner on sentences and offer it"
     name = ' '.join(name.split())
-    if not name: raise ValueError('the new style needs a name')
-    if name in self.captioners: raise ValueError(f'{name}: there is a captioner of that name; choose another name')
-    self.captioners[name] = self.captioner(captioner).train_on([o for o in sentences if o.strip()], steps=steps, noise_variance=noise_variance, show=show)
+    if not name:
+        raise ValueError('the new style needs a name')
+    if name in self.captioners:
+        raise ValueError(f'{name}: there is a captioner of that name; choose another name')
+    self.captioners[name] = self.captioner(captioner).train_on([o for o in sentences if o.strip()], steps=steps,
+        noise_variance=noise_variance, show=show)
     return name
 
 # %% ../nbs/10_explore.ipynb #f868dfc5
@@ -172,10 +192,12 @@ def corpus(self:Explorer,
 )->tuple: # Sentences, and their unit vectors `(m, d)`
     "The sentences to compare with"
     c = self.captioner(view.captioner)
-    if c.bridge.memory is not None: return c.bridge.sentences, c.bridge.memory
+    if c.bridge.memory is not None:
+        return c.bridge.sentences, c.bridge.memory
     def embed():
         s = package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()[:2000]
-        with torch.inference_mode(): return s, normalise(c.encoder.encode_text(s, show=False)).cpu()
+        with torch.inference_mode():
+            return s, normalize(c.encoder.encode_text(s, show=False)).cpu()
     return self.once(('corpus', c.encoder.name), embed)
 
 @patch
@@ -185,7 +207,7 @@ def nearest(self:Explorer,
 )->list: # `(sentence, cosine)` pairs, best first
     "The sentences nearest to the vector that the decoder is handed"
     sentences,m = self.corpus(view)
-    top = (normalise(self.vectors(view)[:1]).to(m)@m.T)[0].topk(min(n, len(m)))
+    top = (normalize(self.vectors(view)[:1]).to(m)@m.T)[0].topk(min(n, len(m)))
     return [(sentences[i], s) for i,s in zip(top.indices.tolist(), top.values.tolist())]
 
 # %% ../nbs/10_explore.ipynb #e7d25b6c
@@ -194,10 +216,11 @@ def map_axes(
     image:Tensor, # Photo vectors `(n, d)`, unit norm
 )->Tensor: # Orthonormal columns `(d, 2)`
     "Across the modality gap, and along the sentences' first principal component"
-    gap = normalise((image.mean(0) - text.mean(0))[None])[0]
+    gap = normalize((image.mean(0) - text.mean(0))[None])[0]
     x = text - text.mean(0)
     x = x - (x@gap)[:,None]*gap # (m, d) without the first direction
-    pc = torch.linalg.eigh((x.T@x).double()).eigenvectors[:,-1].to(x) # eigenvalues ascend
+    # eigenvalues ascend
+    pc = torch.linalg.eigh((x.T@x).double()).eigenvectors[:,-1].to(x)
     return torch.stack([gap, pc*pc[pc.abs().argmax()].sign()], 1)
 
 # %% ../nbs/10_explore.ipynb #252ab255
@@ -211,9 +234,11 @@ def clouds(self:Explorer,
         sentences,text = self.corpus(view)
         if c.encoder.name == 'mini':
             from safetensors.torch import load_file
-            image = load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float() # photos that no training saw
-        else: image = c.encoder.encode_image(demo_photos(), show=False).cpu().float()
-        image,step = normalise(image), -(-len(text)//1500)
+            # photos that no training saw
+            image = load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float()
+        else:
+            image = c.encoder.encode_image(demo_photos(), show=False).cpu().float()
+        image,step = normalize(image), -(-len(text)//1500)
         axes = map_axes(text, image)
         return dict(axes=axes, text=text[::step]@axes, sentences=sentences[::step], image=image@axes)
     return self.once(('clouds', c.encoder.name, view.captioner), compute)
@@ -225,17 +250,21 @@ def places(self:Explorer,
     "Where everything lies on the map"
     c,(sentences,m) = self.captioner(view.captioner), self.corpus(view)
     where = {s: i for i,s in enumerate(sentences)}
-    with torch.inference_mode(): said = normalise(c.encoder.encode_text(self.captions(view)[:1], show=False))
-    v = dict(image=normalise(self.image(view)), handed=self.handed(view), moved=self.vectors(view), caption=said, nearest=m[[where[s] for s,_ in self.nearest(view)]])
+    with torch.inference_mode():
+        said = normalize(c.encoder.encode_text(self.captions(view)[:1], show=False))
+    v = dict(image=normalize(self.image(view)), handed=self.handed(view), moved=self.vectors(view), caption=said,
+        nearest=m[[where[s] for s,_ in self.nearest(view)]])
     axes = self.clouds(view)['axes']
     return {k: o.to(axes)@axes for k,o in v.items()}
 
 # %% ../nbs/10_explore.ipynb #2b260a0f
-_COLOURS = dict(sentence='#9db8d9', photo='#f5c08a', image='#d9660a', moved='#c2255c', caption='#2b8a3e', nearest='#1c5fa8')
+_COLOURS = dict(sentence='#9db8d9', photo='#f5c08a', image='#d9660a', moved='#c2255c', caption='#2b8a3e',
+    nearest='#1c5fa8')
 
 def _mark(xy, kind, title, r=4, more=''):
     x,y = xy
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" fill="{_COLOURS[kind]}" {more}><title>{html.escape(title)}</title></circle>'
+    return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" fill="{_COLOURS[kind]}" '
+        f'{more}><title>{html.escape(title)}</title></circle>')
 
 def _scale(c, w, h):
     "From the map's coordinates to pixels: both clouds and the origin are in sight, with the same scale on both axes"
@@ -245,9 +274,12 @@ def _scale(c, w, h):
     mid = (low+high)/2
     return lambda p: (w/2 + (p[0].item()-mid[0].item())*s, 28 + (h-76)/2 - (p[1].item()-mid[1].item())*s)
 
-_LEGEND = (('sentence','sentences',12,28), ('photo','photos',370,28), ('moved','moved',510,28), ('image','this photo, and across the bridge',12,8), ('nearest','nearest',370,8), ('caption','caption',510,8))
+_LEGEND = (('sentence','sentences',12,28), ('photo','photos',370,28), ('moved','moved',510,28),
+    ('image','this photo, and across the bridge',12,8), ('nearest','nearest',370,8), ('caption','caption',510,8))
 
-def _legend(h): return ''.join(f'<circle cx="{x+4}" cy="{h-y-4}" r="4.5" fill="{_COLOURS[kind]}"/><text x="{x+13}" y="{h-y}">{label}</text>' for kind,label,x,y in _LEGEND)
+def _legend(h):
+    return ''.join(f'<circle cx="{x+4}" cy="{h-y-4}" r="4.5" fill="{_COLOURS[kind]}"/><text x="{x+13}" '
+        f'y="{h-y}">{label}</text>' for kind,label,x,y in _LEGEND)
 
 # %% ../nbs/10_explore.ipynb #3df28bca
 @patch
@@ -260,20 +292,30 @@ def draw_map(self:Explorer,
     c,p,texts,near = self.clouds(view), self.places(view), self.captions(view), self.nearest(view)
     at = _scale(c, w, h)
     def back(): # the same for every photo
-        dots = ''.join(_mark(at(o), 'sentence', s, 2) for o,s in zip(c['text'], c['sentences'])) + ''.join(_mark(at(o), 'photo', 'a photo', 2) for o in c['image'])
+        dots = ''.join(_mark(at(o), 'sentence', s, 2) for o,s in zip(c['text'], c['sentences'])) + ''.join(_mark(at(o),
+            'photo', 'a photo', 2) for o in c['image'])
         x,y = at(torch.zeros(2))
-        return f'<g opacity=".8">{dots}</g><path d="M{x-6:.0f} {y:.0f}h12m-6 -6v12" stroke="#555"/><text x="{x+7:.0f}" y="{y-5:.0f}">origin</text>'
+        return (f'<g opacity=".8">{dots}</g><path d="M{x-6:.0f} {y:.0f}h12m-6 -6v12" stroke="#555"/><text '
+            f'x="{x+7:.0f}" y="{y-5:.0f}">origin</text>')
     ring = 'stroke="white" stroke-width="1.5"'
     (x1,y1),(x2,y2) = at(p['image'][0]), at(p['handed'][0])
-    way = '' if (x1-x2)**2 + (y1-y2)**2 < 100 else f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{_COLOURS["image"]}" stroke-width="1.5" stroke-dasharray="5 4"/>'
-    rays = ''.join('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}" opacity=".6"/>'.format(x2, y2, *at(o), _COLOURS['moved']) for o in p['moved']) if view.variance else ''
+    way = ('' if (x1-x2)**2 + (y1-y2)**2 < 100 else f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
+        f'stroke="{_COLOURS["image"]}" stroke-width="1.5" stroke-dasharray="5 4"/>')
+    rays = ''.join('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}" opacity=".6"/>'.format(x2, y2,
+        *at(o), _COLOURS['moved']) for o in p['moved']) if view.variance else ''
     marks = ''.join(_mark(at(o), 'nearest', f'{s} (cosine {q:.2f})', 4, ring) for o,(s,q) in zip(p['nearest'], near))
-    marks += _mark(at(p['image'][0]), 'image', f'this photo: {view.photo}', 7, ring) + _mark(at(p['handed'][0]), 'image', 'what the decoder is handed', 5, ring)
-    if view.variance: marks += ''.join(_mark(at(o), 'moved', t, 5, ring) for o,t in zip(p['moved'], texts))
+    marks += _mark(at(p['image'][0]), 'image', f'this photo: {view.photo}', 7, ring) + _mark(at(p['handed'][0]),
+        'image', 'what the decoder is handed', 5, ring)
+    if view.variance:
+        marks += ''.join(_mark(at(o), 'moved', t, 5, ring) for o,t in zip(p['moved'], texts))
     marks += _mark(at(p['caption'][0]), 'caption', f'the caption: {texts[0]}', 6, ring)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="100%" style="max-width:{w+40}px" font-family="system-ui,sans-serif" font-size="12" fill="#444" role="img" aria-label="Map of the embedding space">'
-        f'<rect width="{w}" height="{h}" rx="6" fill="white"/>{self.once(("background", view.captioner, w, h), back)}{way}{rays}{marks}'
-        f'<text x="12" y="18">sentences</text><text x="{w-12}" y="18" text-anchor="end">photos</text><text x="{w/2}" y="18" text-anchor="middle" fill="#888">← across the modality gap →</text>{_legend(h)}</svg>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="100%" style="max-width:{w+40}px" '
+        f'font-family="system-ui,sans-serif" font-size="12" fill="#444" role="img" aria-label="Map of the embedding '
+        f'space">'
+        f'<rect width="{w}" height="{h}" rx="6" '
+        f'fill="white"/>{self.once(("background", view.captioner, w, h), back)}{way}{rays}{marks}'
+        f'<text x="12" y="18">sentences</text><text x="{w-12}" y="18" text-anchor="end">photos</text><text x="{w/2}" '
+        f'y="18" text-anchor="middle" fill="#888">← across the modality gap →</text>{_legend(h)}</svg>')
 
 # %% ../nbs/10_explore.ipynb #aebd30d5
 @patch
@@ -282,16 +324,18 @@ def tolerance(self:Explorer,
     variances:tuple=VARIANCES[1:], # Noise levels to try
 )->list: # A dictionary for each: `variance`, `cosine` to the unmoved vector, `same` (share of captions), `fit` (1: as the unmoved caption, 0: as any sentence)
     "How much of the caption survives each level of noise"
-    c,photo,x = self.captioner(view.captioner), normalise(self.image(view)), self.handed(view)
+    c,photo,x = self.captioner(view.captioner), normalize(self.image(view)), self.handed(view)
     def fit(texts):
-        with torch.inference_mode(): return (normalise(c.encoder.encode_text(texts, show=False))@photo.T.to(c.device)).mean().item()
+        with torch.inference_mode():
+            return (normalize(c.encoder.encode_text(texts, show=False))@photo.T.to(c.device)).mean().item()
     still = self.captions(replace(view, variance=0., seed=0))
     low,high = (self.corpus(view)[1]@photo[0].cpu()).mean().item(), fit(still)
     out = []
     for v in variances:
         o = replace(view, variance=v)
         t = self.captions(o)
-        out.append(dict(variance=v, cosine=torch.cosine_similarity(self.vectors(o), x).mean().item(), same=sum(i == still[0] for i in t)/len(t), fit=(fit(t)-low)/(high-low)))
+        out.append(dict(variance=v, cosine=torch.cosine_similarity(self.vectors(o), x).mean().item(),
+            same=sum(i == still[0] for i in t)/len(t), fit=(fit(t)-low)/(high-low)))
     return out
 
 # %% ../nbs/10_explore.ipynb #e030a1ca
@@ -307,16 +351,25 @@ def draw_tolerance(
     points = [(72 + (i+.35)*step, y(r['fit'])) for i,r in enumerate(rows)]
     known = next((i for i,r in enumerate(rows) if trained is not None and abs(r['variance']-trained) < 1e-9), None)
     for i,((x,at),r) in enumerate(zip(points, rows)):
-        bars += f'<rect x="{x-step*.35:.1f}" y="{y(r["same"]):.1f}" width="{step*.7:.1f}" height="{y(0)-y(r["same"]):.1f}" fill="#c9d8ea"><title>{r["same"]:.0%} of the captions unchanged</title></rect>'
+        bars += (f'<rect x="{x-step*.35:.1f}" y="{y(r["same"]):.1f}" width="{step*.7:.1f}" '
+            f'height="{y(0)-y(r["same"]):.1f}" fill="#c9d8ea"><title>{r["same"]:.0%} of the captions '
+            f'unchanged</title></rect>')
         marks += f'<circle cx="{x:.1f}" cy="{at:.1f}" r="4" fill="#c2255c"><title>fit {r["fit"]:.2f}</title></circle>'
-        how = f'text-anchor="middle" class="capdec-tick{(i-(known or 0))%2}" font-weight="{700 if i == known else 400}"' # where there is little room, every other one is shown
-        ticks += f'<text x="{x:.1f}" y="{h-62}" {how}>{r["variance"]:g}</text><text x="{x:.1f}" y="{h-45}" fill="#888" {how}>{r["cosine"]:.2f}</text>'
-    axis = ''.join(f'<line x1="68" x2="{w-8}" y1="{y(s):.1f}" y2="{y(s):.1f}" stroke="#ddd"/><text x="62" y="{y(s)+4:.1f}" text-anchor="end">{s:.0%}</text>' for s in (0,.5,1))
+        # where there is little room, every other one is shown
+        how = f'text-anchor="middle" class="capdec-tick{(i-(known or 0))%2}" font-weight="{700 if i == known else 400}"'
+        ticks += (f'<text x="{x:.1f}" y="{h-62}" {how}>{r["variance"]:g}</text><text x="{x:.1f}" y="{h-45}" '
+            f'fill="#888" {how}>{r["cosine"]:.2f}</text>')
+    axis = ''.join(f'<line x1="68" x2="{w-8}" y1="{y(s):.1f}" y2="{y(s):.1f}" stroke="#ddd"/><text x="62" '
+        f'y="{y(s)+4:.1f}" text-anchor="end">{s:.0%}</text>' for s in (0,.5,1))
     line = ' '.join(f'{x:.1f},{at:.1f}' for x,at in points)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="100%" style="max-width:{w+40}px" font-family="system-ui,sans-serif" font-size="11.5" fill="#444" role="img" aria-label="What survives the noise">'
-        f'<rect width="{w}" height="{h}" rx="6" fill="white"/>{axis}{bars}<polyline points="{line}" fill="none" stroke="#c2255c" stroke-width="2"/>{marks}{ticks}'
-        f'<text x="72" y="18"><tspan fill="#c2255c" font-weight="700">fit to the photo</tspan> and <tspan fill="#5b7fa8" font-weight="700">captions unchanged</tspan></text>'
-        f'<g text-anchor="end" fill="#888"><text x="{w-8}" y="{h-26}">noise variance, and the cosine to the unmoved vector</text><text x="{w-8}" y="{h-7}">{"" if trained is None else "bold: the noise of its training"}</text></g></svg>')
+        f'<rect width="{w}" height="{h}" rx="6" fill="white"/>{axis}{bars}<polyline points="{line}" fill="none" '
+        f'stroke="#c2255c" stroke-width="2"/>{marks}{ticks}'
+        f'<text x="72" y="18"><tspan fill="#c2255c" font-weight="700">fit to the photo</tspan> and <tspan '
+        f'fill="#5b7fa8" font-weight="700">captions unchanged</tspan></text>'
+        f'<g text-anchor="end" fill="#888"><text x="{w-8}" y="{h-26}">noise variance, and the cosine to the unmoved '
+        f'vector</text><text x="{w-8}" '
+        f'y="{h-7}">{"" if trained is None else "bold: the noise of its training"}</text></g></svg>')
 
 # %% ../nbs/10_explore.ipynb #083f0472
 _CSS = '''<style>
@@ -343,8 +396,10 @@ _CSS = '''<style>
 def _photo_html(src, name):
     im = open_image(src)
     im.thumbnail((600,600))
-    buf = io.BytesIO(); im.save(buf, 'jpeg', quality=88)
-    return f'<img class="capdec-photo" alt="{html.escape(name)}" src="data:image/jpeg;base64,{base64.b64encode(buf.getvalue()).decode()}">'
+    buf = io.BytesIO()
+    im.save(buf, 'jpeg', quality=88)
+    return (f'<img class="capdec-photo" alt="{html.escape(name)}" '
+        f'src="data:image/jpeg;base64,{base64.b64encode(buf.getvalue()).decode()}">')
 
 def _marked(text, still):
     "The caption with the words marked that `still` does not have"
@@ -358,23 +413,32 @@ def _marked(text, still):
 # %% ../nbs/10_explore.ipynb #b85c856a
 def _caption_html(texts, still, view, cosine):
     "The caption card"
-    if not view.variance: return f'<div class="capdec-card"><div class="capdec-caption">{html.escape(still)}</div><div class="capdec-note">The vector is where the photo put it. Move it with the noise slider.</div></div>'
+    if not view.variance:
+        return (f'<div class="capdec-card"><div class="capdec-caption">{html.escape(still)}</div><div '
+            f'class="capdec-note">The vector is where the photo put it. Move it with the noise slider.</div></div>')
     others = ''.join(f'<li>{_marked(t, still)}</li>' for t in texts[1:])
-    return (f'<div class="capdec-card"><div class="capdec-caption">{_marked(texts[0], still)}</div><div class="capdec-note">Moved to cosine <b>{cosine:.2f}</b> of its place (noise variance {view.variance:g}). '
-        f'Unmoved: <span class="capdec-still">{html.escape(still)}</span><br>As far in other directions:</div><ul class="capdec-others">{others}</ul></div>')
+    return (f'<div class="capdec-card"><div class="capdec-caption">{_marked(texts[0], still)}</div><div '
+        f'class="capdec-note">Moved to cosine <b>{cosine:.2f}</b> of its place (noise variance {view.variance:g}). '
+        f'Unmoved: <span class="capdec-still">{html.escape(still)}</span><br>As far in other directions:</div><ul '
+        f'class="capdec-others">{others}</ul></div>')
 
 def _nearest_html(pairs):
-    rows = ''.join(f'<tr><td style="width:56px"><div class="capdec-bar" style="width:{max(0., s):.0%}"></div></td><td>{s:.2f}</td><td class="capdec-sentence">{html.escape(t)}</td></tr>' for t,s in pairs)
+    rows = ''.join(f'<tr><td style="width:56px"><div class="capdec-bar" '
+        f'style="width:{max(0., s):.0%}"></div></td><td>{s:.2f}</td><td '
+        f'class="capdec-sentence">{html.escape(t)}</td></tr>' for t,s in pairs)
     return f'<div class="capdec-card"><table class="capdec-near">{rows}</table></div>'
 
-def _figure(svg): return f'<div class="capdec-figure">{svg}</div>' # its letters are larger where it is narrow
+# its letters are larger where it is narrow
+def _figure(svg):
+    return f'<div class="capdec-figure">{svg}</div>'
 
 # %% ../nbs/10_explore.ipynb #a2828a3c
 def uploads(
     value, # `FileUpload.value`: a dictionary in ipywidgets 7 (Colab), a tuple in ipywidgets 8
 )->list: # `(name, bytes)` of each file
     "What was uploaded"
-    if isinstance(value, dict): return [(name, o['content']) for name,o in value.items()]
+    if isinstance(value, dict):
+        return [(name, o['content']) for name,o in value.items()]
     return [(o['name'], bytes(o['content'])) for o in value]
 
 # %% ../nbs/10_explore.ipynb #a35c79d0
@@ -386,40 +450,56 @@ class ExplorerApp(widgets.VBox):
         self.explorer,self._quiet = explorer,True
         wide,label = widgets.Layout(width='98%'), {'description_width': '84px'}
         drop = lambda what,options: widgets.Dropdown(options=options, description=what, layout=wide, style=label)
-        self.photo,self.captioner,self.bridge = drop('photo', list(explorer.photos)), drop('captioner', list(explorer.captioners)), drop('bridge', ['none'])
+        self.photo,self.captioner,self.bridge = drop('photo', list(explorer.photos)), drop('captioner',
+            list(explorer.captioners)), drop('bridge', ['none'])
         self.upload = widgets.FileUpload(accept='image/*', multiple=True, description='Upload a photo', layout=wide)
-        self.other = widgets.Text(placeholder='folder or hub id, then Enter', description='another', continuous_update=False, layout=wide, style=label)
-        self.variance = widgets.SelectionSlider(options=[(f'{v:g}', v) for v in VARIANCES], description='variance', continuous_update=False, layout=wide, style=label)
-        self.beam = widgets.IntSlider(5, 1, 10, description='beam width', continuous_update=False, layout=wide, style=label)
-        self.again,self.how_far,self.learn = (widgets.Button(description=o, layout=wide) for o in ('Other directions', 'Measure all levels', 'Train'))
+        self.other = widgets.Text(placeholder='folder or hub id, then Enter', description='another',
+            continuous_update=False, layout=wide, style=label)
+        self.variance = widgets.SelectionSlider(options=[(f'{v:g}', v) for v in VARIANCES], description='variance',
+            continuous_update=False, layout=wide, style=label)
+        self.beam = widgets.IntSlider(5, 1, 10, description='beam width', continuous_update=False, layout=wide,
+            style=label)
+        self.again,self.how_far,self.learn = (widgets.Button(description=o, layout=wide) for o in ('Other directions',
+            'Measure all levels', 'Train'))
         self.style = widgets.Text('my style', description='call it', layout=wide, style=label)
-        self.text = widgets.Textarea(placeholder='Sentences in that style, one a line; a few hundred make a style', rows=4, layout=wide)
-        self.blur = widgets.SelectionSlider(options=self.variance.options, description='train noise', continuous_update=False, layout=wide, style=label)
+        self.text = widgets.Textarea(placeholder='Sentences in that style, one a line; a few hundred make a style',
+            rows=4, layout=wide)
+        self.blur = widgets.SelectionSlider(options=self.variance.options, description='train noise',
+            continuous_update=False, layout=wide, style=label)
         self.bar = widgets.Output(layout=wide)
         self.error,self.picture,self.caption,self.sentences,self.map,self.chart = (widgets.HTML() for _ in range(6))
         self.seed = 0
         title = lambda s: widgets.HTML(f'<h4>{s}</h4>')
-        left = widgets.VBox([self.picture, self.photo, self.upload, title('Who describes it'), self.captioner, self.other, self.bridge, self.beam,
+        left = widgets.VBox([self.picture, self.photo, self.upload, title('Who describes it'), self.captioner,
+            self.other, self.bridge, self.beam,
             title('Noise on the vector that the decoder is handed'), self.variance, self.again, self.how_far,
-            title('Teach it a style, from text alone'), self.style, self.text, self.blur, self.learn, self.bar], layout=widgets.Layout(flex='1 1 320px', min_width='0'))
-        right = widgets.VBox([self.caption, title('Sentences nearest to that vector'), self.sentences, title('Where it lies'), self.map, self.chart], layout=widgets.Layout(flex='1000 1 400px', min_width='0'))
-        super().__init__([widgets.HTML(_CSS), self.error, widgets.HBox([left, right], layout=widgets.Layout(flex_flow='row wrap', grid_gap='0 16px'))]) # one below the other where there is no room for both
+            title('Teach it a style, from text alone'), self.style, self.text, self.blur, self.learn, self.bar],
+            layout=widgets.Layout(flex='1 1 320px', min_width='0'))
+        right = widgets.VBox([self.caption, title('Sentences nearest to that vector'), self.sentences,
+            title('Where it lies'), self.map, self.chart], layout=widgets.Layout(flex='1000 1 400px', min_width='0'))
+        # one below the other where there is no room for both
+        super().__init__([widgets.HTML(_CSS), self.error,
+            widgets.HBox([left, right], layout=widgets.Layout(flex_flow='row wrap', grid_gap='0 16px'))])
         self.add_class('capdec')
         self.watch()
 
     @property
     def view(self): # The `View` that the controls say
-        return View(self.photo.value, self.captioner.value, self.bridge.value, self.variance.value, self.beam.value, self.seed)
+        return View(self.photo.value, self.captioner.value, self.bridge.value, self.variance.value, self.beam.value,
+            self.seed)
 
 # %% ../nbs/10_explore.ipynb #957da7a6
 @patch
 def watch(self:ExplorerApp):
     "Connect the controls"
-    for o in (self.photo, self.bridge, self.variance, self.beam): o.observe(self.refresh, 'value')
+    for o in (self.photo, self.bridge, self.variance, self.beam):
+        o.observe(self.refresh, 'value')
     self.captioner.observe(self.chosen, 'value')
     self.upload.observe(self.uploaded, 'value')
     self.other.observe(self.added, 'value')
-    def again(_): self.seed += 1; self.refresh()
+    def again(_):
+        self.seed += 1
+        self.refresh()
     self.again.on_click(again)
     self.how_far.on_click(self.measure)
     self.learn.on_click(self.taught)
@@ -432,14 +512,18 @@ def attempt(self:ExplorerApp,
 )->bool: # Did it work?
     "Do it, or show in one line why it cannot be done; what was shown of something earlier goes first"
     self.error.value = ''
-    try: f()
-    except (ValueError,OSError) as e: self.error.value = f'<div class="capdec-error">{html.escape(" ".join(str(e).split()))}</div>'; return False
+    try:
+        f()
+    except (ValueError,OSError) as e:
+        self.error.value = f'<div class="capdec-error">{html.escape(" ".join(str(e).split()))}</div>'
+        return False
     return True
 
 @patch
 def cleared(self:ExplorerApp):
     "Show nothing rather than what no longer holds"
-    for o in (self.picture, self.caption, self.sentences, self.map, self.chart): o.value = ''
+    for o in (self.picture, self.caption, self.sentences, self.map, self.chart):
+        o.value = ''
 
 @patch
 def quietly(self:ExplorerApp,
@@ -447,43 +531,55 @@ def quietly(self:ExplorerApp,
 ):
     "Change controls without computing for each change"
     self._quiet = True
-    try: f()
-    finally: self._quiet = False
+    try:
+        f()
+    finally:
+        self._quiet = False
 
 # %% ../nbs/10_explore.ipynb #7734f20f
 @patch
 def refresh(self:ExplorerApp, *_):
     "Show what follows from the controls; what takes longest comes last"
-    if self._quiet: return
-    if not self.bridge.options: return self.chosen() # the captioner could not be loaded; perhaps it can now
+    if self._quiet:
+        return
+    # the captioner could not be loaded; perhaps it can now
+    if not self.bridge.options:
+        return self.chosen()
     def show():
         e,view = self.explorer,self.view
         self.chart.value = ''
         self.picture.value = e.once(('picture', view.photo), lambda: _photo_html(e.photos[view.photo], view.photo))
         texts,still = e.captions(view), e.captions(replace(view, variance=0., seed=0))[0]
-        self.caption.value = _caption_html(texts, still, view, torch.cosine_similarity(e.vectors(view)[:1], e.handed(view)).item())
+        self.caption.value = _caption_html(texts, still, view, torch.cosine_similarity(e.vectors(view)[:1],
+            e.handed(view)).item())
         self.sentences.value = _nearest_html(e.nearest(view))
         self.map.value = _figure(e.draw_map(view))
-    if not self.attempt(show): self.cleared()
+    if not self.attempt(show):
+        self.cleared()
 
 @patch
 def chosen(self:ExplorerApp, *_):
     "Another captioner: load it, offer its bridges"
-    if self._quiet: return
+    if self._quiet:
+        return
     def offer():
         self.bridge.options = own = self.explorer.bridges(self.captioner.value)
         self.bridge.value = own[0]
         trained = self.explorer.captioner(self.captioner.value).model.config.noise_variance or 0.
         self.blur.value = min(VARIANCES, key=lambda v: abs(v-trained))
-    if self.attempt(lambda: self.quietly(offer)): return self.refresh()
+    if self.attempt(lambda: self.quietly(offer)):
+        return self.refresh()
     self.cleared()
-    def none(): self.bridge.options = ()
+    def none():
+        self.bridge.options = ()
     self.quietly(none)
 
 @patch
 def measure(self:ExplorerApp, *_):
     "Every level of noise at once"
-    def show(): self.chart.value = _figure(draw_tolerance(self.explorer.tolerance(self.view), self.explorer.captioner(self.captioner.value).model.config.noise_variance))
+    def show():
+        self.chart.value = _figure(draw_tolerance(self.explorer.tolerance(self.view),
+            self.explorer.captioner(self.captioner.value).model.config.noise_variance))
     self.attempt(show)
 
 # %% ../nbs/10_explore.ipynb #611dfd00
@@ -491,24 +587,33 @@ def measure(self:ExplorerApp, *_):
 def uploaded(self:ExplorerApp, *_):
     "Take in uploaded photos and show the last good one; a bad one does not lose the others"
     files,wrong,good = uploads(self.upload.value), [], None
-    if not files: return
+    if not files:
+        return
     for name,data in files:
-        try: good = self.explorer.add_photo(name, data)
-        except ValueError as e: wrong.append(str(e))
+        try:
+            good = self.explorer.add_photo(name, data)
+        except ValueError as e:
+            wrong.append(str(e))
     def show():
         self.photo.options = list(self.explorer.photos)
-        if good: self.photo.value = good
+        if good:
+            self.photo.value = good
     self.quietly(show)
-    if good: self.refresh()
-    if wrong: self.attempt(lambda: (_ for _ in ()).throw(ValueError('; '.join(wrong))))
-    self.upload.value = type(self.upload.value)() # so that the same file can be chosen again
+    if good:
+        self.refresh()
+    if wrong:
+        self.attempt(lambda: (_ for _ in ()).throw(ValueError('; '.join(wrong))))
+    # so that the same file can be chosen again
+    self.upload.value = type(self.upload.value)()
 
 @patch
 def added(self:ExplorerApp, *_):
     "Load the captioner that was named and choose it"
-    if not (name := self.other.value.strip()): return
+    if not (name := self.other.value.strip()):
+        return
     def add():
-        if name not in self.explorer.captioners: self.explorer.captioners[name] = Captioner.from_pretrained(name, self.explorer.device)
+        if name not in self.explorer.captioners:
+            self.explorer.captioners[name] = Captioner.from_pretrained(name, self.explorer.device)
         self.quietly(lambda: setattr(self.captioner, 'options', list(self.explorer.captioners)))
         self.captioner.value,self.other.value = name, ''
     self.attempt(add)
@@ -517,16 +622,19 @@ def added(self:ExplorerApp, *_):
 def taught(self:ExplorerApp, *_):
     "Train a captioner on the sentences and choose it"
     def train():
-        name = self.explorer.restyle(self.style.value, self.captioner.value, self.text.value.splitlines(), self.blur.value, show=True)
+        name = self.explorer.restyle(self.style.value, self.captioner.value, self.text.value.splitlines(),
+            self.blur.value, show=True)
         self.quietly(lambda: setattr(self.captioner, 'options', list(self.explorer.captioners)))
         self.captioner.value = name
     self.learn.disabled = True
-    with self.bar: ok = self.attempt(train)
+    with self.bar:
+        ok = self.attempt(train)
     self.bar.clear_output()
     self.learn.disabled = False
 
 def explore(
-    captioners:dict|list|None=None, # Name -> `Captioner`, folder or hub id, or a list of folders and hub ids (default: the bundled one)
+    # Name -> `Captioner`, folder or hub id, or a list of folders and hub ids (default: the bundled one)
+    captioners:dict|list|None=None,
     photos=None, # Folder, files or patterns (default: photos that installed packages bring)
     device:str|None=None, # 'cpu', 'cuda', 'mps'; `None`: the best there is
 )->ExplorerApp: # To be shown as the last value of a cell

@@ -15,65 +15,88 @@ from pathlib import Path
 from .core import read_json
 
 # %% ../nbs/08_fairness.ipynb #ab6d6c11
-_IRREGULAR = dict(person='people', child='children', human='humans', german='germans', roman='romans', shaman='shamans', foot='feet', tooth='teeth', goose='geese', mouse='mice')
+_IRREGULAR = dict(person='people', child='children', human='humans', german='germans', roman='romans', shaman='shamans',
+    foot='feet', tooth='teeth', goose='geese', mouse='mice')
 
 def _plural(noun):
     "English plural: regular, that of -man, and a few irregular nouns"
     for single,many in _IRREGULAR.items():
-        if noun.endswith(single): return noun[:-len(single)] + many
-    if noun.endswith('man'): return noun[:-2] + 'en'
-    if noun.endswith('ife'): return noun[:-2] + 'ves'
-    if re.search('[^aeiou]y$', noun): return noun[:-1] + 'ies'
+        if noun.endswith(single):
+            return noun[:-len(single)] + many
+    if noun.endswith('man'):
+        return noun[:-2] + 'en'
+    if noun.endswith('ife'):
+        return noun[:-2] + 'ves'
+    if re.search('[^aeiou]y$', noun):
+        return noun[:-1] + 'ies'
     return noun + ('es' if re.search('(s|x|z|ch|sh)$', noun) else 's')
 
 # %% ../nbs/08_fairness.ipynb #4d34aae9
-_PRONOUN_PAIRS = [('he','she','the person'), ('him','her','them'), ('his','her','their'), ('himself','herself','themself'), ('his','hers','theirs')]
+_PRONOUN_PAIRS = [('he','she','the person'), ('him','her','them'), ('his','her','their'),
+    ('himself','herself','themself'), ('his','hers','theirs')]
 
 class TermTable:
     "Pairs of terms of two groups, and where they stand in a text"
     def __init__(self,
-        words:list, # Pairs `(term of the first group, term of the second)`, exchanged as they are; a term may be several words. A third term is the neutral one
+        # Pairs `(term of the first group, term of the second)`, exchanged as they are; a term may be several words. A
+        # third term is the neutral one
+        words:list,
         nouns:list=(), # The same for nouns in the singular; their plurals are exchanged too
         groups:tuple=('first','second'), # Names of the two groups
         keep:list=(), # Phrases in which nothing is exchanged
-        pronouns:bool=False, # Treat English his, her and hers by their part of speech; the words are added to the groups
+        # Treat English his, her and hers by their part of speech; the words are added to the groups
+        pronouns:bool=False,
     ):
         self.groups,self.pronouns = tuple(groups),pronouns
-        if len(self.groups) != 2 or len(set(self.groups)) != 2: raise ValueError(f'groups {groups}: a table has two groups with different names')
+        if len(self.groups) != 2 or len(set(self.groups)) != 2:
+            raise ValueError(f'groups {groups}: a table has two groups with different names')
         for p in [*words, *nouns]:
-            if not isinstance(p, (list,tuple)) or len(p) not in (2,3) or not all(isinstance(o, str) and o.strip() for o in p) or p[0].lower() == p[1].lower():
-                raise ValueError(f'pair {p!r}: two different terms are expected, such as ["uncle", "aunt"], and a neutral one if wanted, such as ["uncle", "aunt", "relative"]')
+            if not isinstance(p, (list,tuple)) or len(p) not in (2,3) or not all(isinstance(o, str) and o.strip()
+                    for o in p) or p[0].lower() == p[1].lower():
+                raise ValueError(f'pair {p!r}: two different terms are expected, such as ["uncle", "aunt"], and a '
+                    f'neutral one if wanted, such as ["uncle", "aunt", "relative"]')
         low = lambda o: ' '.join(o.lower().split())
         pairs = [tuple(map(low, p)) for p in [*words, *nouns]] + [tuple(_plural(low(o)) for o in p) for p in nouns]
-        if pronouns: pairs += _PRONOUN_PAIRS
+        if pronouns:
+            pairs += _PRONOUN_PAIRS
         self.swap,self.neutral = ({},{}),{}
         for a,b,*c in pairs:
-            self.swap[0].setdefault(a, b); self.swap[1].setdefault(b, a)
+            self.swap[0].setdefault(a, b)
+            self.swap[1].setdefault(b, a)
             for o in (a,b):
-                if c: self.neutral.setdefault(o, c[0])
-        if both := self.swap[0].keys() & self.swap[1].keys(): raise ValueError(f'{", ".join(sorted(both))}: in both groups, so nothing says what to exchange it for')
-        if not self.swap[0]: raise ValueError('the table holds no pairs')
+                if c:
+                    self.neutral.setdefault(o, c[0])
+        if both := self.swap[0].keys() & self.swap[1].keys():
+            raise ValueError(f'{", ".join(sorted(both))}: in both groups, so nothing says what to exchange it for')
+        if not self.swap[0]:
+            raise ValueError('the table holds no pairs')
         terms = sorted([*self.swap[0], *self.swap[1]] + [low(o) for o in keep], key=len, reverse=True)
         alternatives = '|'.join(re.escape(o).replace(r'\ ', r'\s+') for o in terms)
-        if bad := [o for o in terms if not re.match(r'\w', o)]: raise ValueError(f'{bad[0]!r}: a term begins with a letter or digit')
+        if bad := [o for o in terms if not re.match(r'\w', o)]:
+            raise ValueError(f'{bad[0]!r}: a term begins with a letter or digit')
         self.first = {re.match(r'\w+', o)[0] for o in terms}
-        self.pattern = re.compile(rf'(?<!\w)(?:{alternatives})(?!\w|-\w)', re.I)   # "man-made" is left alone
+        # "man-made" is left alone
+        self.pattern = re.compile(rf'(?<!\w)(?:{alternatives})(?!\w|-\w)', re.I)
 
     def find(self,
         text:str, # A caption
     )->list[tuple]: # `(start, end, term in lower case, 0 or 1 for its group)`
         "The terms of a text"
         out,pos = [],0
-        for w in re.finditer(r'\w+', text):   # looking up each word first is four times as fast as searching with the pattern
-            if w.start() < pos or w[0].lower() not in self.first or not (m := self.pattern.match(text, w.start())): continue
+        # looking up each word first is four times as fast as searching with the pattern
+        for w in re.finditer(r'\w+', text):
+            if w.start() < pos or w[0].lower() not in self.first or not (m := self.pattern.match(text, w.start())):
+                continue
             term,pos = ' '.join(m[0].lower().split()),m.end()
             out += [(m.start(), m.end(), term, g) for g in (0,1) if term in self.swap[g]]
         return out
 
-    def __repr__(self): return f'TermTable({self.groups[0]}: {len(self.swap[0])} terms, {self.groups[1]}: {len(self.swap[1])} terms)'
+    def __repr__(self):
+        return f'TermTable({self.groups[0]}: {len(self.swap[0])} terms, {self.groups[1]}: {len(self.swap[1])} terms)'
 
 # %% ../nbs/08_fairness.ipynb #3a863e63
-def _pairs(text): return [tuple(t.replace('_', ' ') for t in o.split('/')) for o in text.split()]
+def _pairs(text):
+    return [tuple(t.replace('_', ' ') for t in o.split('/')) for o in text.split()]
 
 GENDER = TermTable(
     nouns=_pairs('''man/woman/person boy/girl/child guy/gal/person gentleman/lady/person male/female/adult father/mother/parent dad/mom/parent daddy/mommy/parent
@@ -95,25 +118,34 @@ GENDER = TermTable(
     words=_pairs('''sir/madam/person sir/ma'am/person mr/ms/mx mr/mrs/mx masculine/feminine/adult manly/womanly/adult boyish/girlish/childish
         fathers-in-law/mothers-in-law/in-laws sons-in-law/daughters-in-law/in-laws brothers-in-law/sisters-in-law/in-laws'''),
     groups=('man','woman'), pronouns=True,
-    keep=['king size','king sized','queen size','queen sized','king bed','queen bed','king crab','burger king','dairy queen','cowboy hat','cowboy hats','cowboy boots',
-        'man made','no man\'s land','man hole','lady bug','lady bugs','ladies and gentlemen','boy scout','boy scouts','girl scout','girl scouts','daddy long legs',
-        'iron man','spider man','super man','bat man','baby chick','baby chicks','female to male','male to female','men in black',
-        *(f'{a}{sep}{b}' for sep in (' or ',' and ','/') for a,b in _pairs('he/she she/he him/her her/him his/her her/his his/hers'))])
+    keep=['king size','king sized','queen size','queen sized','king bed','queen bed','king crab','burger king',
+    'dairy queen','cowboy hat','cowboy hats','cowboy boots',
+        'man made','no man\'s land','man hole','lady bug','lady bugs','ladies and gentlemen','boy scout','boy scouts',
+        'girl scout','girl scouts','daddy long legs',
+        'iron man','spider man','super man','bat man','baby chick','baby chicks','female to male','male to female',
+        'men in black',
+        *(f'{a}{sep}{b}' for sep in (' or ',' and ','/') for a,
+        b in _pairs('he/she she/he him/her her/him his/her her/his his/hers'))])
 GENDER
 
 # %% ../nbs/08_fairness.ipynb #54c586b8
-_AFTER_OBJECT = set('''about above across after against along alongside amid among around aside at away before behind below beneath beside besides between beyond by
+_AFTER_OBJECT = set(
+    '''about above across after against along alongside amid among around aside at away before behind below beneath beside besides between beyond by
     down during except for forward from in inside into near next of off on onto opposite out outside over past since through throughout to together toward towards
     under underneath until up upon via with within without a an the this that these those another some any each every and or but nor as because if than though unless
     when where while who whom whose which what how why he she it they we you i him them us me his their our my is are was were be been being has have had do does did
     can could will would shall should may might must not also again already always anyway everywhere here there too then now just never often once so still
     somewhere nowhere anywhere afterwards afterward today tonight yesterday upwards downwards sideways backwards backward forwards upside alone asleep midair mid-air
     airborne barefoot like self'''.split())
-_SEES = re.compile(r'(watch|see|saw|seen|hear|heard|help|let|make|made|making|film|photograph|record|notice|spot|observe|catch|caught|have|keep|kept|leave|find|found|show|showing)(s|es|ed|ing|ting|ning)?$')
-_GIVES = re.compile(r'(give|gave|giving|hand|show|offer|bring|brought|send|sent|throw|threw|toss|pass|pour|buy|bought|feed|fed|teach|taught|tell|told|serve|serving|ask)(s|es|ed|d|ing)?$')
-_VERBS = set('''climb jump play walk ride go laugh eat run swim get cross open put stand sit sleep dance sing skate ski surf perform do be feel look move learn try work
+_SEES = re.compile(
+    r'(watch|see|saw|seen|hear|heard|help|let|make|made|making|film|photograph|record|notice|spot|observe|catch|caught|have|keep|kept|leave|find|found|show|showing)(s|es|ed|ing|ting|ning)?$')
+_GIVES = re.compile(
+    r'(give|gave|giving|hand|show|offer|bring|brought|send|sent|throw|threw|toss|pass|pour|buy|bought|feed|fed|teach|taught|tell|told|serve|serving|ask)(s|es|ed|d|ing)?$')
+_VERBS = set(
+    '''climb jump play walk ride go laugh eat run swim get cross open put stand sit sleep dance sing skate ski surf perform do be feel look move learn try work
     read write cook clean blow hit throw catch kick swing slide fall fly drive paint pose smile cry drink hold carry pull push reach touch take make wash cut'''.split())
-_LY = set('lovely curly friendly early elderly silly ugly belly family jelly lonely daily weekly chilly bubbly wooly woolly wrinkly frilly only holy teddy fly ally'.split())
+_LY = set('lovely curly friendly early elderly silly ugly belly family jelly lonely daily weekly chilly bubbly wooly '
+    'woolly wrinkly frilly only holy teddy fly ally'.split())
 _NUMBERS = set('one two three four five six seven eight nine ten several many more'.split())
 
 def _around(text, start, end):
@@ -130,13 +162,21 @@ def her_is(
 )->str: # 'him' or 'his'
     "Is this *her* the object (him) or the possessive (his)? A rule; see its error rate below"
     before,word,second = _around(text, start, end)
-    def ends(o): return o is None or o in _AFTER_OBJECT
-    if word == 'next': return 'him' if second == 'to' else 'his'   # beside her next to the car; her next shot
-    if ends(word): return 'him'
-    if before and _SEES.match(before) and (word in _VERBS or word.endswith('ing') and ends(second)): return 'him'
-    if before in ('behind','beside','around') and word.endswith('ing') and ends(second): return 'him'
-    if word.endswith('ly') and word not in _LY and ends(second): return 'him'
-    if before and _GIVES.match(before) and word in _NUMBERS: return 'him'
+    def ends(o):
+        return o is None or o in _AFTER_OBJECT
+    # beside her next to the car; her next shot
+    if word == 'next':
+        return 'him' if second == 'to' else 'his'
+    if ends(word):
+        return 'him'
+    if before and _SEES.match(before) and (word in _VERBS or word.endswith('ing') and ends(second)):
+        return 'him'
+    if before in ('behind','beside','around') and word.endswith('ing') and ends(second):
+        return 'him'
+    if word.endswith('ly') and word not in _LY and ends(second):
+        return 'him'
+    if before and _GIVES.match(before) and word in _NUMBERS:
+        return 'him'
     return 'his'
 
 def his_is(
@@ -147,32 +187,43 @@ def his_is(
     "Is this *his* the possessive before a noun (her) or standing alone (hers)?"
     before,word,_ = _around(text, start, end)
     alone = word is None or word in ('and','or','but','is','are','was','were','too','while','who','which','that')
-    if not alone and before in ('of','is','are','was','were'): alone = word in _AFTER_OBJECT and word not in ('next','self','might','past','still')
+    if not alone and before in ('of','is','are','was','were'):
+        alone = word in _AFTER_OBJECT and word not in ('next','self','might','past','still')
     return 'hers' if alone else 'her'
 
 # %% ../nbs/08_fairness.ipynb #f2de5170
 def _like(new, old):
     "`new` with the capitals of `old`"
-    if len(old) > 1 and old.isupper(): return new.upper()
+    if len(old) > 1 and old.isupper():
+        return new.upper()
     return new[:1].upper() + new[1:] if old[:1].isupper() else new
 
 _AN = re.compile(r'(?!eu|one\b|once\b|us[ei]|uni(?![nm]))[aeiou]|hour|hono|hones|heir')   # takes "an"
 
 def _replace(caption, terms, only, new_term):
     "`caption` with each of its terms replaced by `new_term(start, end, term, group)`"
-    if only is not None and only not in terms.groups: raise ValueError(f'only {only!r}: the groups are {terms.groups[0]} and {terms.groups[1]}')
+    if only is not None and only not in terms.groups:
+        raise ValueError(f'only {only!r}: the groups are {terms.groups[0]} and {terms.groups[1]}')
     out,pos = [],0
     for start,end,term,g in terms.find(caption):
-        if only is not None and terms.groups[g] != only: continue
+        if only is not None and terms.groups[g] != only:
+            continue
         new,between = new_term(start, end, term, g), caption[pos:start]
-        if bool(_AN.match(new)) != bool(_AN.match(term)):   # "an old" but "a young"
+        # "an old" but "a young"
+        if bool(_AN.match(new)) != bool(_AN.match(term)):
             between = re.sub(r'\b([Aa])n?(\s+)$', lambda m: m[1] + ('n' if _AN.match(new) else '') + m[2], between)
         out += [between, _like(new, caption[start:end])]
         pos = end
-        if caption[end:end+1] in ("'", '’') and term.endswith('s') and not new.endswith('s') and not re.match(r'\w', caption[end+1:end+2] or ' '):
-            out.append(caption[end] + 's'); pos = end + 1   # the actress' dress, the actor's dress
-        elif re.match("['’]s(?!\\w)", caption[end:end+3]) and re.search('[^s]s$', new) and re.search('(men|people|children)$', term):
-            out.append(caption[end]); pos = end + 2         # the groomsmen's shoes, the bridesmaids' shoes
+        if caption[end:end+1] in ("'", '’') and term.endswith('s') and not new.endswith('s') and not re.match(r'\w',
+                caption[end+1:end+2] or ' '):
+            # the actress' dress, the actor's dress
+            out.append(caption[end] + 's')
+            pos = end + 1
+        elif re.match("['’]s(?!\\w)", caption[end:end+3]) and re.search('[^s]s$',
+                new) and re.search('(men|people|children)$', term):
+            # the groomsmen's shoes, the bridesmaids' shoes
+            out.append(caption[end])
+            pos = end + 2
     return ''.join(out) + caption[pos:]
 
 def swap_terms(
@@ -182,8 +233,10 @@ def swap_terms(
 )->str: # The caption with its terms exchanged; everything else is untouched
     "Exchange every term for its counterpart, keeping capitals, punctuation, plurals and possessives"
     def other(start, end, term, g):
-        if terms.pronouns and term == 'her': return her_is(caption, start, end)
-        if terms.pronouns and term == 'his': return his_is(caption, start, end)
+        if terms.pronouns and term == 'her':
+            return her_is(caption, start, end)
+        if terms.pronouns and term == 'his':
+            return his_is(caption, start, end)
         return terms.swap[g][term]
     return _replace(caption, terms, only, other)
 
@@ -194,25 +247,36 @@ def neutralise(
 )->str: # The caption without terms of either group
     "Replace every term by its neutral word"
     if without := [o for g in (0,1) for o in terms.swap[g] if o not in terms.neutral]:
-        raise ValueError(f'{without[0]!r}: has no neutral word; name it as the third of its pair, such as ["uncle", "aunt", "relative"]')
+        raise ValueError(f'{without[0]!r}: has no neutral word; name it as the third of its pair, such as ["uncle", '
+            f'"aunt", "relative"]')
     def word(start, end, term, g):
-        if terms.pronouns and term == 'her': return {'him':'them', 'his':'their'}[her_is(caption, start, end)]
-        if terms.pronouns and term == 'his': return {'her':'their', 'hers':'theirs'}[his_is(caption, start, end)]
+        if terms.pronouns and term == 'her':
+            return {'him':'them', 'his':'their'}[her_is(caption, start, end)]
+        if terms.pronouns and term == 'his':
+            return {'her':'their', 'hers':'theirs'}[his_is(caption, start, end)]
         return terms.neutral[term]
     return _replace(caption, terms, None, word)
 
 # %% ../nbs/08_fairness.ipynb #05ff1c18
 def load_terms(
-    path:str|Path, # JSON: `[["old","young"], ...]`, each pair with a neutral third if wanted, or `{"groups": [...], "words": [...], "nouns": [...], "keep": [...], "pronouns": false}`
+    # JSON: `[["old","young"], ...]`, each pair with a neutral third if wanted, or `{"groups": [...], "words": [...],
+    # "nouns": [...], "keep": [...], "pronouns": false}`
+    path:str|Path,
 )->TermTable: # The table
     "Read a table of term pairs"
     o = read_json(path)
-    if isinstance(o, list): o = {'words': o}
+    if isinstance(o, list):
+        o = {'words': o}
     allowed = {'groups','words','nouns','keep','pronouns'}
-    if not isinstance(o, dict) or not o.keys() <= allowed or not all(isinstance(o.get(k, []), list) for k in ('words','nouns','groups','keep')) or not all(isinstance(p, str) and p.strip() for k in ('groups','keep') for p in o.get(k, [])):
+    if not isinstance(o, dict) or not o.keys() <= allowed or not all(isinstance(o.get(k, []), list)
+            for k in ('words','nouns','groups','keep')) or not all(isinstance(p, str) and p.strip()
+            for k in ('groups','keep') for p in o.get(k, [])):
         raise ValueError(f'{path}: a list of pairs or an object with {", ".join(sorted(allowed))} is expected')
-    try: return TermTable(o.get('words', []), o.get('nouns', []), o.get('groups', ('first','second')), o.get('keep', []), bool(o.get('pronouns', False)))
-    except (ValueError, TypeError) as e: raise ValueError(f'{path}: {e}') from None
+    try:
+        return TermTable(o.get('words', []), o.get('nouns', []), o.get('groups', ('first','second')), o.get('keep', []),
+            bool(o.get('pronouns', False)))
+    except (ValueError, TypeError) as e:
+        raise ValueError(f'{path}: {e}') from None
 
 # %% ../nbs/08_fairness.ipynb #d3a1f34b
 @dataclass
@@ -222,7 +286,8 @@ class SwapReport:
     captions:int = 0 # Captions seen
     eligible:int = 0 # Captions with a term that the mode may exchange
     changed:int = 0 # Captions that were edited
-    before:tuple = field(default_factory=lambda: (Counter(), Counter())) # Terms of each group and how often, in the originals
+    # Terms of each group and how often, in the originals
+    before:tuple = field(default_factory=lambda: (Counter(), Counter()))
     after:tuple = field(default_factory=lambda: (Counter(), Counter())) # The same in what came out
     def totals(self):
         "Group -> terms before and after"
@@ -230,7 +295,8 @@ class SwapReport:
     def as_dict(self):
         "All of it, for JSON; the most frequent terms first"
         terms = lambda side: {g: dict(o.most_common()) for g,o in zip(self.groups, side)}
-        return dict(captions=self.captions, eligible=self.eligible, changed=self.changed, before=terms(self.before), after=terms(self.after))
+        return dict(captions=self.captions, eligible=self.eligible, changed=self.changed, before=terms(self.before),
+            after=terms(self.after))
     def __str__(self):
         (a,(a0,a1)),(b,(b0,b1)) = self.totals().items()
         ratio = lambda x,y: f'{x/y:.2f}' if y else '-'
@@ -243,9 +309,13 @@ MODES = {0:'none', 1:'both', 2:'first', 3:'second'} # CapDec's numbers; for gend
 
 def _mode(mode, terms):
     "`(swap at all?, group that is exchanged or None for both)`"
-    names = {'0':0, 'none':0, '1':1, 'both':1, '2':2, 'first':2, terms.groups[0]:2, '3':3, 'second':3, terms.groups[1]:3}
-    if terms is GENDER: names.update(men=2, women=3)
-    if str(mode) not in names: raise ValueError(f'mode {mode!r} (--fix_gender_imbalance_mode): use 0 none, 1 both, 2 {terms.groups[0]} only or 3 {terms.groups[1]} only')
+    names = {'0':0, 'none':0, '1':1, 'both':1, '2':2, 'first':2, terms.groups[0]:2, '3':3, 'second':3,
+        terms.groups[1]:3}
+    if terms is GENDER:
+        names.update(men=2, women=3)
+    if str(mode) not in names:
+        raise ValueError(f'mode {mode!r} (--fix_gender_imbalance_mode): use 0 none, 1 both, 2 {terms.groups[0]} only '
+            f'or 3 {terms.groups[1]} only')
     n = names[str(mode)]
     return n > 0, None if n < 2 else terms.groups[n-2]
 
@@ -259,7 +329,9 @@ def draw(
 # %% ../nbs/08_fairness.ipynb #1dbae55a
 def debias(
     records, # Caption records, each with `caption` and `id`; any iterable, read once
-    mode:int|str=1, # 0 none, 1 both groups, 2 only terms of the first (men), 3 only those of the second (women); or the names in `MODES`
+    # 0 none, 1 both groups, 2 only terms of the first (men), 3 only those of the second (women); or the names in
+    # `MODES`
+    mode:int|str=1,
     seed:int=0, # Equal seeds edit equally
     prob:float=0.5, # Probability with which a caption is edited (CapDec's 0.5)
     terms:TermTable=GENDER, # Which terms stand for which
@@ -267,23 +339,29 @@ def debias(
 ): # Iterator of records, in the same order; edited ones are copies
     "Exchange the terms of each caption with probability `prob`, before captions are embedded"
     swaps,only = _mode(mode, terms)
-    if not 0 <= prob <= 1: raise ValueError(f'prob {prob}: a probability lies in 0..1')
+    if not 0 <= prob <= 1:
+        raise ValueError(f'prob {prob}: a probability lies in 0..1')
     report = SwapReport() if report is None else report
     report.groups = terms.groups
     return _debias(records, swaps, only, seed, prob, terms, report)
 
 def _debias(records, swaps, only, seed, prob, terms, report):
     for n,o in enumerate(records):
-        if 'caption' not in o or 'id' not in o: raise ValueError(f'record {n}: has no {"caption" if "caption" not in o else "id, which the draw depends on"}')
+        if 'caption' not in o or 'id' not in o:
+            raise ValueError(f'record {n}: has no '
+                f'{"caption" if "caption" not in o else "id, which the draw depends on"}')
         found = terms.find(o['caption'])
-        for *_,term,g in found: report.before[g][term] += 1
+        for *_,term,g in found:
+            report.before[g][term] += 1
         eligible = swaps and any(only in (None, terms.groups[g]) for *_,g in found)
-        report.captions += 1; report.eligible += eligible
+        report.captions += 1
+        report.eligible += eligible
         if eligible and draw(seed, o['id']) < prob:
             o = {**o, 'caption': swap_terms(o['caption'], terms, only)}
             report.changed += 1
             found = terms.find(o['caption'])
-        for *_,term,g in found: report.after[g][term] += 1
+        for *_,term,g in found:
+            report.after[g][term] += 1
         yield o
 
 # %% ../nbs/08_fairness.ipynb #79f38554
@@ -300,7 +378,8 @@ def gender_of(
     votes = [0,0]
     for c in captions:
         seen = {g for *_,term,g in terms.find(c) if pronouns or not terms.pronouns or term not in _PRONOUNS}
-        for g in seen: votes[g] += 1
+        for g in seen:
+            votes[g] += 1
     a,b = (v >= at_least for v in votes)
     return 'both' if a and b else terms.groups[0] if a else terms.groups[1] if b else 'neither'
 
@@ -310,32 +389,41 @@ def read_image_lists(
 )->dict: # `{'balanced': {'val': {'man': [id, ...], 'woman': [...]}, 'test': ...}, 'bias': {'train': [id, ...], 'dev': ..., 'test': ...}}`
     "The COCO image ids of the Women-also-Snowboard splits: COCO-Balanced by gender, and COCO-Bias"
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'{folder}: no such folder')
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder')
     def ids(path):
-        try: return [int(o) for o in path.read_text(encoding='utf-8').split()]
-        except ValueError: raise ValueError(f'{path}: one image id a line is expected') from None
+        try:
+            return [int(o) for o in path.read_text(encoding='utf-8').split()]
+        except ValueError:
+            raise ValueError(f'{path}: one image id a line is expected') from None
     out = {}
     for f in sorted(folder.glob('balanced_split/*_*.txt')):
         split,group = f.stem.rsplit('_', 1)
         out.setdefault('balanced', {}).setdefault(split, {})[group] = ids(f)
-    for f in sorted(folder.glob('bias_splits/*.ids.txt')): out.setdefault('bias', {})[f.name.split('.')[0]] = ids(f)
-    if not out: raise FileNotFoundError(f'{folder}: holds neither balanced_split/*_man.txt nor bias_splits/*.ids.txt')
+    for f in sorted(folder.glob('bias_splits/*.ids.txt')):
+        out.setdefault('bias', {})[f.name.split('.')[0]] = ids(f)
+    if not out:
+        raise FileNotFoundError(f'{folder}: holds neither balanced_split/*_man.txt nor bias_splits/*.ids.txt')
     return out
 
 # %% ../nbs/08_fairness.ipynb #b7cb7680
 def _wilson(k, n, z=1.96):
     "95 % interval of a rate (Wilson's score)"
-    if not n: return (0., 1.)
+    if not n:
+        return (0., 1.)
     p,c = k/n,z*z/n
     mid,half = (p + c/2)/(1 + c),z/(1 + c)*math.sqrt(p*(1-p)/n + c/(4*n))
     return max(0., mid-half),min(1., mid+half)
 
 def _by_image(references):
     "References of every image by `str(image_id)`, from `{id: [caption]}`, the metrics layout or records"
-    if isinstance(references, dict) and 'annotations' in references: references = references['annotations']
-    if isinstance(references, dict): return {str(k): [v] if isinstance(v, str) else list(v) for k,v in references.items()}
+    if isinstance(references, dict) and 'annotations' in references:
+        references = references['annotations']
+    if isinstance(references, dict):
+        return {str(k): [v] if isinstance(v, str) else list(v) for k,v in references.items()}
     out = {}
-    for o in references: out.setdefault(str(o['image_id']), []).append(o['caption'])
+    for o in references:
+        out.setdefault(str(o['image_id']), []).append(o['caption'])
     return out
 
 # %% ../nbs/08_fairness.ipynb #bb6c7794
@@ -368,7 +456,8 @@ class GenderReport:
     @property
     def difference_interval(self):
         "95 % interval of the difference, after Newcombe"
-        (a,b),(la,ua),(lb,ub) = (self.error(g) for g in self.groups),*(_wilson(self.wrong(g), self.images(g)) for g in self.groups)
+        (a,b),(la,ua),(lb,ub) = (self.error(g) for g in self.groups),*(_wilson(self.wrong(g), self.images(g))
+            for g in self.groups)
         return None if a is None or b is None else (b-a - math.hypot(b-lb, ua-a), b-a + math.hypot(ub-b, a-la))
     def ratio(self,
         predicted:bool=True, # True: in the predictions; False: in the references
@@ -378,8 +467,10 @@ class GenderReport:
         return n[1]/n[0] if n[0] else None
     def as_dict(self):
         "All of it, for JSON"
-        return dict(counts={g: dict(o) for g,o in self.counts.items()}, error={g: self.error(g) for g in self.groups}, difference=self.difference,
-            difference_interval=self.difference_interval, ratio=self.ratio(), ratio_references=self.ratio(False), skipped=self.skipped)
+        return dict(counts={g: dict(o) for g,o in self.counts.items()}, error={g: self.error(g) for g in self.groups},
+            difference=self.difference,
+            difference_interval=self.difference_interval, ratio=self.ratio(), ratio_references=self.ratio(False),
+            skipped=self.skipped)
     def __str__(self):
         a,b = self.groups
         num = lambda o: '-' if o is None else f'{o:.2f}'
@@ -387,9 +478,12 @@ class GenderReport:
         for g in self.groups:
             lo,hi = _wilson(self.wrong(g), self.images(g))
             o = self.counts[g]
-            rows.append(f'{g:12}{self.images(g):8,}{o[a]:8,}{o[b]:8,}{o["both"]:8,}{o["neither"]:8,}   ' + ('-' if self.error(g) is None else f'{self.error(g):.1%} ({lo:.1%} to {hi:.1%})'))
-        d = '-' if self.difference is None else '{:+.1%} ({:+.1%} to {:+.1%})'.format(self.difference, *self.difference_interval)
-        return '\n'.join(rows + [f'difference of errors, {b} - {a}: {d}', f'{b} : {a} in predictions {num(self.ratio())}, in references {num(self.ratio(False))}'])
+            rows.append(f'{g:12}{self.images(g):8,}{o[a]:8,}{o[b]:8,}{o["both"]:8,}{o["neither"]:8,}   '
+                f'' + ('-' if self.error(g) is None else f'{self.error(g):.1%} ({lo:.1%} to {hi:.1%})'))
+        d = '-' if self.difference is None else '{:+.1%} ({:+.1%} to {:+.1%})'.format(self.difference,
+            *self.difference_interval)
+        return '\n'.join(rows + [f'difference of errors, {b} - {a}: {d}',
+            f'{b} : {a} in predictions {num(self.ratio())}, in references {num(self.ratio(False))}'])
     __repr__ = __str__
 
 # %% ../nbs/08_fairness.ipynb #3ab5a7fc
@@ -402,13 +496,18 @@ def gender_report(
 )->GenderReport: # Counts, error rates and ratio; printed as a table
     "Compare the group that each prediction speaks of with that of the image's references, on images of one group only"
     refs = _by_image(references)
-    if isinstance(predictions, dict): predictions = [{'image_id': k, 'caption': v} for k,v in predictions.items()]
+    if isinstance(predictions, dict):
+        predictions = [{'image_id': k, 'caption': v} for k,v in predictions.items()]
     report,known = GenderReport(terms.groups, {g: Counter() for g in terms.groups}),0
     for o in predictions:
         captions = refs.get(str(o['image_id']), [])
         known += bool(captions)
         truth = gender_of(captions, terms, pronouns, at_least)
-        if truth in terms.groups: report.counts[truth][gender_of(o['caption'], terms, pronouns)] += 1
-        else: report.skipped += 1
-    if not known: raise ValueError('gender_report: none of the predictions belongs to an image that has references; do the image_ids agree?')
+        if truth in terms.groups:
+            report.counts[truth][gender_of(o['caption'], terms, pronouns)] += 1
+        else:
+            report.skipped += 1
+    if not known:
+        raise ValueError('gender_report: none of the predictions belongs to an image that has references; do the '
+            'image_ids agree?')
     return report

@@ -22,11 +22,12 @@ from .embedding import embed_captions,load_encoder
 from .evaluation import evaluate
 from .fairness import GENDER,debias,gender_of,neutralise,read_image_lists,swap_terms
 from .model import CapDecConfig,CaptionModel,train_tokenizer
-from .noise import normalise
+from .noise import normalize
 from .training import TrainConfig,train
 
 # %% ../nbs/08a_fairness_study.ipynb #5a000011
-def _tidy(o): return {**o, 'caption': re.sub(r'\s+([.,])', r'\1', o['caption'].strip())}
+def _tidy(o):
+    return {**o, 'caption': re.sub(r'\s+([.,])', r'\1', o['caption'].strip())}
 
 def training_texts(
     shared:str|Path, # Folder of the research data
@@ -34,7 +35,8 @@ def training_texts(
     "The 30,000 captions of Flickr8k's training photos"
     return [_tidy(o) for o in read_karpathy(Path(shared)/'data/karpathy/dataset_flickr8k.json.gz', 'train')]
 
-RUNS = {'0': 0, '1': 1, '2': 2, '3': 3, 'official': 1} # Name -> mode; `official` embeds the edited caption and trains towards the original
+# Name -> mode; `official` embeds the edited caption and trains towards the original
+RUNS = {'0': 0, '1': 1, '2': 2, '3': 3, 'official': 1}
 
 def pairs_of(
     records:list[dict], # Caption records as they are
@@ -59,8 +61,9 @@ class TextVectors:
         self.plain = dict(zip(plain, self._embed(plain, 'plain')))
 
     def _embed(self, texts, name):
-        store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], self.encoder, self.folder/f'{name}.store', show=self.show)
-        return normalise(store.vectors(slice(0, len(texts))).float())
+        store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)],
+            self.encoder, self.folder/f'{name}.store', show=self.show)
+        return normalize(store.vectors(slice(0, len(texts))).float())
 
     def __call__(self,
         texts:list[str], # Captions
@@ -88,10 +91,15 @@ def neutral_start(
     texts = [neutralise(o['caption']) for o in records]
     tok = train_tokenizer([o['caption'] for o in records] + texts, vocab)
     torch.manual_seed(0)
-    lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=width, n_layer=layers, n_head=4, n_positions=80, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0., bos_token_id=None, eos_token_id=None, activation_function='gelu_pytorch_tanh'))
+    lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=width, n_layer=layers, n_head=4, n_positions=80,
+        resid_pdrop=0., embd_pdrop=0., attn_pdrop=0., bos_token_id=None, eos_token_id=None,
+        activation_function='gelu_pytorch_tanh'))
     x = vectors(texts, 'neutral')
-    model = CaptionModel.create(CapDecConfig('mlp', 4, 4, x.shape[1], lm='own', encoder='mini', noise_variance=variance), (lm, tok))
-    train(model, (x, texts), TrainConfig(lr=3e-3, epochs=epochs, bs=128, warmup_steps=100, noise_variance=variance, grad_clip=1., mixed_precision='no', checkpoint_steps=100), Path(out), prefix='neutral', save_every=epochs, device='cpu', show=show)
+    model = CaptionModel.create(CapDecConfig('mlp', 4, 4, x.shape[1], lm='own', encoder='mini',
+        noise_variance=variance), (lm, tok))
+    train(model, (x, texts), TrainConfig(lr=3e-3, epochs=epochs, bs=128, warmup_steps=100, noise_variance=variance,
+        grad_clip=1., mixed_precision='no', checkpoint_steps=100), Path(out), prefix='neutral', save_every=epochs,
+        device='cpu', show=show)
     return model
 
 def train_run(
@@ -108,7 +116,8 @@ def train_run(
     "One captioner on captions edited in one mode"
     texts,targets = pairs_of(records, name, seed)
     x,model = vectors(texts, f'{RUNS[name]}-{seed}-{len(records)}'), copy.deepcopy(start)
-    config = TrainConfig(lr=lr, epochs=epochs, bs=64, warmup_steps=20, noise_variance=start.config.noise_variance, grad_clip=1., mixed_precision='no', seed=seed, checkpoint_steps=100)
+    config = TrainConfig(lr=lr, epochs=epochs, bs=64, warmup_steps=20, noise_variance=start.config.noise_variance,
+        grad_clip=1., mixed_precision='no', seed=seed, checkpoint_steps=100)
     train(model, (x, targets), config, Path(out), prefix='run', save_every=epochs, device='cpu', show=show)
     return model
 
@@ -143,12 +152,14 @@ def photo_set(
     "The second half of Flickr8k's development photos, by the vectors that ship with the package"
     from safetensors.torch import load_file
     refs = {}
-    for o in read_karpathy(Path(shared)/'data/karpathy/dataset_flickr8k.json.gz', 'val'): refs.setdefault(o['image_id'], []).append(_tidy(o)['caption'])
+    for o in read_karpathy(Path(shared)/'data/karpathy/dataset_flickr8k.json.gz', 'val'):
+        refs.setdefault(o['image_id'], []).append(_tidy(o)['caption'])
     refs = dict(list(refs.items())[500:])
-    x = normalise(load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float())
+    x = normalize(load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float())
     offset = load_file(package_file('models','mini','captioner')/'bridge.safetensors')['offset'].float()
     truth = [gender_of(o) for o in refs.values()]
-    return dict(ids=list(refs), refs=refs, truth=truth, x=x + offset, spoken=[first_of(o, t) if t in GENDER.groups else None for o,t in zip(refs.values(), truth)])
+    return dict(ids=list(refs), refs=refs, truth=truth, x=x + offset,
+        spoken=[first_of(o, t) if t in GENDER.groups else None for o,t in zip(refs.values(), truth)])
 
 def list_set(
     shared:str|Path, # Folder of the research data
@@ -157,11 +168,14 @@ def list_set(
     "One caption of each image of the balanced COCO lists of men and women (their test part)"
     refs = {}
     for split in ('val','test','restval'):
-        for o in read_karpathy(Path(shared)/'data/karpathy/dataset_coco.json.gz', split): refs.setdefault(o['image_id'], []).append(_tidy(o)['caption'])
-    rows = [(g, c) for g,ids in read_image_lists(Path(shared)/'data/women_snowboard')['balanced']['test'].items() for i in ids if (c := first_of(refs.get(i, []), g))]
+        for o in read_karpathy(Path(shared)/'data/karpathy/dataset_coco.json.gz', split):
+            refs.setdefault(o['image_id'], []).append(_tidy(o)['caption'])
+    rows = [(g, c) for g,ids in read_image_lists(Path(shared)/'data/women_snowboard')['balanced']['test'].items()
+        for i in ids if (c := first_of(refs.get(i, []), g))]
     truth,spoken = map(list, zip(*rows))
     neutral = [neutralise(o) for o in spoken]
-    return dict(truth=truth, spoken=spoken, neutral=neutral, x=vectors(spoken, 'lists'), x_neutral=vectors(neutral, 'lists-neutral'))
+    return dict(truth=truth, spoken=spoken, neutral=neutral, x=vectors(spoken, 'lists'),
+        x_neutral=vectors(neutral, 'lists-neutral'))
 
 # %% ../nbs/08a_fairness_study.ipynb #5a000061
 def score_run(
@@ -171,14 +185,17 @@ def score_run(
     show:bool=True, # Progress bars
 )->dict: # What it said and preferred, for each photo and each caption
     "Caption photos and captions, and weigh each caption that names a gender against its swapped twin"
-    def caption(x, beam): return generate(model, x, batch_size=64, normalize=False, texts=True, beam_size=beam, max_length=30, show=show)
+    def caption(x, beam):
+        return generate(model, x, batch_size=64, normalize=False, texts=True, beam_size=beam, max_length=30, show=show)
     def prefers(x, spoken): # log-probability of the true caption minus that of its twin
         n = [i for i,o in enumerate(spoken) if o]
-        margin = log_prob(model, x[n], [spoken[i] for i in n]) - log_prob(model, x[n], [swap_terms(spoken[i]) for i in n])
+        margin = log_prob(model, x[n], [spoken[i] for i in n]) - log_prob(model, x[n],
+            [swap_terms(spoken[i]) for i in n])
         return {str(i): round(float(m), 4) for i,m in zip(n, margin)}
     said = caption(photos['x'], 5)
     scores = evaluate(dict(zip(photos['ids'], said)), photos['refs'], ['cider']).per_image
-    out = dict(captions=said, cider=[round(scores[i]['CIDEr'], 5) for i in photos['ids']], photo_margin=prefers(photos['x'], photos['spoken']))
+    out = dict(captions=said, cider=[round(scores[i]['CIDEr'], 5) for i in photos['ids']],
+        photo_margin=prefers(photos['x'], photos['spoken']))
     for kind in ('x','x_neutral'):
         out[f'lists_{kind}'] = [gender_of(o) for o in caption(lists[kind], 2)]
         out[f'lists_{kind}_margin'] = prefers(lists[kind], lists['spoken'])
@@ -196,16 +213,20 @@ def gender_measures(
     man,woman = (np.array(truth) == g for g in GENDER.groups)
     either = man | woman
     share = lambda of,k: w[:,of]@said[of,k]/w[:,of].sum(1)
-    with np.errstate(divide='ignore', invalid='ignore'): # a group that was not drawn, or never named
-        out = {'error man': share(man,1), 'error woman': share(woman,0), 'women per man': share(either,1)/share(either,0), 'called man': share(either,0), 'neither': share(either,3)}
+    # a group that was not drawn, or never named
+    with np.errstate(divide='ignore', invalid='ignore'):
+        out = {'error man': share(man,1), 'error woman': share(woman,0), 'women per man': share(either,1)/share(either,
+            0), 'called man': share(either,0), 'neither': share(either,3)}
     return {**out, 'difference': out['error woman'] - out['error man']}
 
-def _said(words): return np.array([[float(o == c) for c in CALLED] for o in words])
+def _said(words):
+    return np.array([[float(o == c) for c in CALLED] for o in words])
 
 def _preferred(margins, truth):
     "What a captioner prefers to say: the image's own group where the margin is positive"
     other = dict(zip(GENDER.groups, GENDER.groups[::-1]))
-    return _said([truth[int(i)] if m > 0 else other[truth[int(i)]] for i,m in margins.items()]),[truth[int(i)] for i in margins]
+    return _said([truth[int(i)] if m > 0 else other[truth[int(i)]] for i,m in margins.items()]),[truth[int(i)]
+        for i in margins]
 
 # %% ../nbs/08a_fairness_study.ipynb #5a000074
 def arm_measures(
@@ -216,13 +237,16 @@ def arm_measures(
 )->dict: # `{(what, measure): (1 + draws,)}`, the first without resampling
     "Everything that is measured of one arm, on all images and on resampled ones"
     rng,out = np.random.default_rng(0), {}
-    def weights(n): return np.concatenate([np.ones((1,n)), rng.multinomial(n, np.full(n, 1/n), draws)])
-    def add(what, said, truth): out.update({(what, k): v for k,v in gender_measures(said, truth, weights(len(truth))).items()})
+    def weights(n):
+        return np.concatenate([np.ones((1,n)), rng.multinomial(n, np.full(n, 1/n), draws)])
+    def add(what, said, truth):
+        out.update({(what, k): v for k,v in gender_measures(said, truth, weights(len(truth))).items()})
     mean = lambda f: np.mean([f(r) for r in runs], 0)
     add('photos', mean(lambda r: _said([gender_of(c) for c in r['captions']])), photos['truth'])
     w = weights(len(photos['ids']))
     out['photos','CIDEr'] = 100*w@mean(lambda r: r['cider'])/w.sum(1)
-    add('photos, preferred', mean(lambda r: _preferred(r['photo_margin'], photos['truth'])[0]), _preferred(runs[0]['photo_margin'], photos['truth'])[1])
+    add('photos, preferred', mean(lambda r: _preferred(r['photo_margin'], photos['truth'])[0]),
+        _preferred(runs[0]['photo_margin'], photos['truth'])[1])
     for what,key in (('captions','lists_x'), ('neutral captions','lists_x_neutral')):
         add(what, mean(lambda r: _said(r[key])), lists['truth'])
         add(f'{what}, preferred', mean(lambda r: _preferred(r[f'{key}_margin'], lists['truth'])[0]), lists['truth'])
@@ -236,22 +260,30 @@ def summary(
 )->dict: # `images`, `arms` and `differences`: what -> measure -> `[value, low, high]`, and `seeds`: each run alone
     "Means over seeds with 95 % intervals, and differences from the arm without de-biasing"
     arms = {}
-    for name in runs: arms.setdefault(re.sub(r'-\d+$', '', name), []).append(name)
+    for name in runs:
+        arms.setdefault(re.sub(r'-\d+$', '', name), []).append(name)
     got = {arm: arm_measures([runs[o] for o in names], photos, lists, draws) for arm,names in arms.items()}
     def three(v): # None: a group that is not there
         known = v[1:][np.isfinite(v[1:])]
-        return [round(float(o), 4) for o in (v[0], *np.quantile(known, [.025,.975]))] if np.isfinite(v[0]) and len(known) else [None]*3
+        return [round(float(o), 4) for o in (v[0], *np.quantile(known, [.025,.975]))] if np.isfinite(v[0]) and len(
+            known) else [None]*3
     def nested(d):
         out = {}
-        for (what,k),v in d.items(): out.setdefault(what, {})[k] = v
+        for (what,k),v in d.items():
+            out.setdefault(what, {})[k] = v
         return out
-    start = {arm: 'bundled-0' if arm.startswith('bundled-') else '0' for arm in got if arm not in ('0','bundled-0','bundled')}
-    with np.errstate(invalid='ignore'): # ratios of a group that is never named
-        differences = {a: nested({k: three(v - got[o][k]) for k,v in got[a].items()}) for a,o in start.items() if o in got}
-    return dict(images={f'{what}, {g}': sum(o == g for o in t) for what,t in (('photos',photos['truth']), ('captions',lists['truth'])) for g in GENDER.groups},
+    start = {arm: 'bundled-0' if arm.startswith('bundled-') else '0' for arm in got if arm not in ('0','bundled-0',
+        'bundled')}
+    # ratios of a group that is never named
+    with np.errstate(invalid='ignore'):
+        differences = {a: nested({k: three(v - got[o][k]) for k,v in got[a].items()}) for a,o in start.items()
+            if o in got}
+    return dict(images={f'{what}, {g}': sum(o == g for o in t) for what,
+        t in (('photos',photos['truth']), ('captions',lists['truth'])) for g in GENDER.groups},
         runs=arms, arms={a: nested({k: three(v) for k,v in d.items()}) for a,d in got.items()},
         differences=differences,
-        seeds={n: nested({k: round(float(v[0]), 4) if np.isfinite(v[0]) else None for k,v in arm_measures([r], photos, lists, 1).items()}) for n,r in runs.items()})
+        seeds={n: nested({k: round(float(v[0]), 4) if np.isfinite(v[0]) else None for k,
+        v in arm_measures([r], photos, lists, 1).items()}) for n,r in runs.items()})
 
 # %% ../nbs/08a_fairness_study.ipynb #5a000091
 @call_parse
@@ -272,14 +304,21 @@ def main(
     base = neutral_start(records, vectors, out/'neutral')
     lists,photos = list_set(shared, vectors),photo_set(shared)
     bundled = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
-    some = [records[i] for i in torch.randperm(len(records), generator=torch.Generator().manual_seed(0))[:captions].tolist()]
-    jobs = [('0-0',base,'0',0), ('1-0',base,'1',0), ('bundled',None,None,None)] + [(f'{n}-{s}', base, n, s) for s in range(1, seeds) for n in '01']
-    jobs += [(f'{n}-0', base, n, 0) for n in ('official','2','3')] + [(f'bundled-{n}-0', bundled, n, 0) for n in '01' if repair] + [('neutral',None,None,None)]
+    some = [records[i] for i in torch.randperm(len(records),
+        generator=torch.Generator().manual_seed(0))[:captions].tolist()]
+    jobs = [('0-0',base,'0',0), ('1-0',base,'1',0), ('bundled',None,None,None)] + [(f'{n}-{s}', base, n, s)
+        for s in range(1, seeds) for n in '01']
+    jobs += [(f'{n}-0', base, n, 0) for n in ('official','2','3')] + [(f'bundled-{n}-0', bundled, n, 0) for n in '01'
+        if repair] + [('neutral',None,None,None)]
     for job,start,name,seed in jobs:
         path = out/f'{job}.scores.json'
-        if path.exists(): continue
-        if start is None: model = dict(neutral=base, bundled=bundled)[job]
-        else: model = train_run(start, some[:repair] if start is bundled else some, vectors, name, seed, out/job, lr=5e-4 if start is bundled else 1e-3)
+        if path.exists():
+            continue
+        if start is None:
+            model = dict(neutral=base, bundled=bundled)[job]
+        else:
+            model = train_run(start, some[:repair] if start is bundled else some, vectors, name, seed, out/job,
+                lr=5e-4 if start is bundled else 1e-3)
         write_json(path, score_run(model, photos, lists), indent=None)
     runs = {p.name.removesuffix('.scores.json'): read_json(p) for p in sorted(out.glob('*.scores.json'))}
     write_json(results, summary(runs, photos, lists))

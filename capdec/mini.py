@@ -56,14 +56,16 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1,self.qkv,self.out = nn.LayerNorm(width), nn.Linear(width, 3*width), nn.Linear(width, width)
-        self.norm2,self.fc1,self.fc2 = nn.LayerNorm(width), nn.Linear(width, mlp_ratio*width), nn.Linear(mlp_ratio*width, width)
+        self.norm2,self.fc1,self.fc2 = nn.LayerNorm(width), nn.Linear(width,
+            mlp_ratio*width), nn.Linear(mlp_ratio*width, width)
 
     def forward(self,
         x:Tensor, # `(b, n, width)`
         mask:Tensor, # `(b, n)`, True where there is a token
     )->Tensor: # `(b, n, width)`
         b,n,w = x.shape
-        q,k,v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, w//self.heads).permute(2,0,3,1,4) # 3 x (b, heads, n, w/heads)
+        # 3 x (b, heads, n, w/heads)
+        q,k,v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, w//self.heads).permute(2,0,3,1,4)
         s = (q @ k.transpose(-1,-2)/k.shape[-1]**0.5).masked_fill(~mask[:,None,None], -1e4) # (b, heads, n, n)
         x = x + self.out((s.softmax(-1) @ v).transpose(1,2).reshape(b, n, w))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
@@ -77,8 +79,10 @@ class Head(nn.Module):
         dropout:float=0., # On the incoming features, in training
     ):
         super().__init__()
-        self.drop,self.proj,self.fc = nn.Dropout(dropout), nn.Linear(n_in, dim, bias=False), nn.Linear(dim, dim, bias=False)
-        self.offset = nn.Parameter(torch.zeros(dim)) # where this tower's cone points
+        self.drop,self.proj,self.fc = nn.Dropout(dropout), nn.Linear(n_in, dim, bias=False), nn.Linear(dim, dim,
+            bias=False)
+        # where this tower's cone points
+        self.offset = nn.Parameter(torch.zeros(dim))
 
     def forward(self,
         x:Tensor, # Features `(b, n_in)`
@@ -94,7 +98,8 @@ class TextTower(nn.Module):
     ):
         super().__init__()
         c = self.config = config
-        self.tokens,self.positions = nn.Embedding(c.vocab, c.width), nn.Parameter(torch.randn(c.max_tokens, c.width)*0.02)
+        self.tokens,self.positions = nn.Embedding(c.vocab, c.width), nn.Parameter(torch.randn(c.max_tokens,
+            c.width)*0.02)
         nn.init.normal_(self.tokens.weight, std=0.05)
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio) for _ in range(c.layers))
         self.norm,self.head = nn.LayerNorm(c.width), Head(c.width, c.dim)
@@ -105,7 +110,8 @@ class TextTower(nn.Module):
     )->Tensor: # Mean over the tokens of the last layer `(b, width)`
         "What the head is fed"
         x = self.tokens(tokens) + self.positions[:tokens.shape[1]] # (b, n, width)
-        for o in self.blocks: x = o(x, mask)
+        for o in self.blocks:
+            x = o(x, mask)
         x = self.norm(x)*mask[...,None]
         return x.sum(1)/mask.sum(1, keepdim=True)
 
@@ -137,11 +143,14 @@ def _merged(tower):
     from timm.models.efficientnet import EfficientNet
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     tower = copy.deepcopy(tower).eval().requires_grad_(False)
-    if not isinstance(tower.body, EfficientNet): return tower                           # only here each normalisation stands behind its convolution
+    # only here each normalisation stands behind its convolution
+    if not isinstance(tower.body, EfficientNet):
+        return tower
     for module in list(tower.body.modules()):
         layers = list(module.named_children())
         for (conv_name,conv),(name,norm) in zip(layers, layers[1:]):
-            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)): continue
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
             setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
             setattr(module, name, norm.act)
     return tower
@@ -154,7 +163,8 @@ def to_pixels(
     "Squash to a square; nothing is cut away"
     from PIL import Image
     im = open_image(image)
-    if im.size != (side,side): im = im.resize((side,side), Image.BICUBIC, reducing_gap=3)
+    if im.size != (side,side):
+        im = im.resize((side,side), Image.BICUBIC, reducing_gap=3)
     return torch.from_numpy(np.array(im)).permute(2,0,1)/127.5 - 1
 
 # %% ../nbs/01b_mini_encoder.ipynb #eac8e554
@@ -167,14 +177,18 @@ class MiniEncoder(nn.Module):
         super().__init__()
         self.config,self.tokenizer,self.merged = config,tokenizer,False
         self.image,self.text = ImageTower(config), TextTower(config)
-        tokenizer.no_padding(); tokenizer.enable_truncation(config.max_tokens)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(config.max_tokens)
 
     @property
-    def name(self): return self.config.name
+    def name(self):
+        return self.config.name
     @property
-    def dim(self): return self.config.dim
+    def dim(self):
+        return self.config.dim
     @property
-    def device(self): return self.text.positions.device
+    def device(self):
+        return self.text.positions.device
 
     def tokenize(self,
         texts:list[str], # Sentences
@@ -189,17 +203,21 @@ class MiniEncoder(nn.Module):
         show:bool=True, # Show a progress bar when it takes more than one batch
     )->Tensor: # Vectors `(n, d)`, float32, not normalised
         "Sentences to vectors; batches hold sentences of like length"
-        if isinstance(texts, str): raise ValueError('encode_text takes a list of sentences; put the one sentence into a list')
+        if isinstance(texts, str):
+            raise ValueError('encode_text takes a list of sentences; put the one sentence into a list')
         whole_number('batch_size', batch_size)
         ids = self.tokenize(list(texts))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = torch.empty(len(ids), self.dim, device=self.device)
         was = self.training
-        if was: self.eval()
-        for i in progress(range(0, len(ids), batch_size), 'encoding sentences', unit='batch', show=show and len(ids) > batch_size):
+        if was:
+            self.eval()
+        for i in progress(range(0, len(ids), batch_size), 'encoding sentences', unit='batch',
+                show=show and len(ids) > batch_size):
             rows = order[i:i+batch_size]
             out[rows] = self.text(*pad_tokens([ids[r] for r in rows], self.device)).float()
-        if was: self.train()
+        if was:
+            self.train()
         return out
 
 # %% ../nbs/01b_mini_encoder.ipynb #1001b3ad
@@ -218,9 +236,13 @@ def encode_prepared(self:MiniEncoder,
     "The image tower, one batch"
     x = torch.stack(prepared).to(self.device).contiguous(memory_format=torch.channels_last) # (b, 3, side, side)
     was = self.training
-    if was: self.eval()                                                                 # walking through all layers takes milliseconds
-    v = torch.cat([self.image(o) for o in x.split(8 if x.device.type == 'cpu' else len(x))]).float() # eight photos fit a processor's cache
-    if was: self.train()
+    # walking through all layers takes milliseconds
+    if was:
+        self.eval()
+    # eight photos fit a processor's cache
+    v = torch.cat([self.image(o) for o in x.split(8 if x.device.type == 'cpu' else len(x))]).float()
+    if was:
+        self.train()
     return v
 
 @patch
@@ -231,10 +253,12 @@ def encode_image(self:MiniEncoder,
     show:bool=True, # Show a progress bar when it takes more than one batch
 )->Tensor: # Vectors `(n, d)`, float32, not normalised
     "Photos to vectors"
-    if isinstance(images, (str,Path)): raise ValueError('encode_image takes a list of photos; put the one photo into a list')
+    if isinstance(images, (str,Path)):
+        raise ValueError('encode_image takes a list of photos; put the one photo into a list')
     whole_number('batch_size', batch_size)
     out = torch.empty(len(images), self.dim, device=self.device)
-    for i in progress(range(0, len(images), batch_size), 'encoding photos', unit='batch', show=show and len(images) > batch_size):
+    for i in progress(range(0, len(images), batch_size), 'encoding photos', unit='batch',
+            show=show and len(images) > batch_size):
         out[i:i+batch_size] = self.encode_prepared([self.prepare(o) for o in images[i:i+batch_size]])
     return out
 
@@ -246,10 +270,14 @@ def save(self:MiniEncoder,
     "Write `config.json`, `model.safetensors` (float16) and `tokenizer.json`"
     from safetensors.torch import save_file
     folder = Path(folder)
-    if self.merged: raise ValueError(f'{folder}: this encoder was merged for inference; MiniEncoder.load without merge=True gives one that can be saved')
+    if self.merged:
+        raise ValueError(f'{folder}: this encoder was merged for inference; MiniEncoder.load without merge=True gives '
+            f'one that can be saved')
     state = {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k,v in self.state_dict().items()}
-    with atomic_path(folder/'model.safetensors') as p: save_file(state, p)
-    with atomic_path(folder/'tokenizer.json') as p: self.tokenizer.save(str(p), pretty=False)
+    with atomic_path(folder/'model.safetensors') as p:
+        save_file(state, p)
+    with atomic_path(folder/'tokenizer.json') as p:
+        self.tokenizer.save(str(p), pretty=False)
     write_json(folder/'config.json', asdict(self.config))
     return folder
 
@@ -260,20 +288,30 @@ _files = ('config.json','model.safetensors','tokenizer.json')
 def load(cls:MiniEncoder,
     folder:str|Path|None=None, # Folder written by `save`; `None` for the pair that comes with the package
     device:str|None=None, # 'cpu', 'cuda', ...; `None` for the best there is
-    merge:bool=False, # Make the batch normalisations part of the convolutions: quicker, for inference only, see `capdec.embedding.load_encoder`
+    # Make the batch normalisations part of the convolutions: quicker, for inference only, see
+    # `capdec.embedding.load_encoder`
+    merge:bool=False,
 )->MiniEncoder: # Ready to encode
     "Read a folder back; needs no network"
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
     folder = package_file('models','mini','encoder') if folder is None else Path(folder)
     missing = [o for o in _files if not (folder/o).exists()]
-    if missing: raise FileNotFoundError(f'{folder}: no {", ".join(missing)} there; a MiniEncoder folder holds {", ".join(_files)}')
+    if missing:
+        raise FileNotFoundError(f'{folder}: no {", ".join(missing)} there; a MiniEncoder folder holds '
+            f'{", ".join(_files)}')
     saved = read_json(folder/'config.json')
     known = {o.name for o in fields(MiniConfig)}
-    if not isinstance(saved, dict) or set(saved) != known: raise ValueError(f'{folder/"config.json"}: not the config of a MiniEncoder (expected the keys {", ".join(sorted(known))})')
+    if not isinstance(saved, dict) or set(saved) != known:
+        raise ValueError(f'{folder/"config.json"}: not the config of a MiniEncoder (expected the keys '
+            f'{", ".join(sorted(known))})')
     self = cls(MiniConfig(**saved), Tokenizer.from_file(str(folder/'tokenizer.json')))
-    try: self.load_state_dict(load_file(folder/'model.safetensors'))
-    except Exception as e: raise ValueError(f'{folder/"model.safetensors"}: damaged, or of another size than config.json says ({str(e).splitlines()[0]})') from None
+    try:
+        self.load_state_dict(load_file(folder/'model.safetensors'))
+    except Exception as e:
+        raise ValueError(f'{folder/"model.safetensors"}: damaged, or of another size than config.json says '
+            f'({str(e).splitlines()[0]})') from None
     self.float().eval()
-    if merge: self.image,self.merged = _merged(self.image),True
+    if merge:
+        self.image,self.merged = _merged(self.image),True
     return self.to(pick_device(device), memory_format=torch.channels_last)

@@ -28,7 +28,8 @@ def _wrap_bpe(bpe):
     tok = Tokenizer(bpe)
     tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False),decoders.ByteLevel()
     tok.add_special_tokens([EOS])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, eos_token=EOS, bos_token=EOS, unk_token=EOS, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, eos_token=EOS, bos_token=EOS, unk_token=EOS,
+        clean_up_tokenization_spaces=False)
 
 def train_tokenizer(
     captions:list[str], # Sentences to learn from (any iterable)
@@ -38,7 +39,8 @@ def train_tokenizer(
     from tokenizers import Tokenizer,models,pre_tokenizers,trainers
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tok.train_from_iterator(captions, trainers.BpeTrainer(vocab_size=vocab_size-1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tok.train_from_iterator(captions, trainers.BpeTrainer(vocab_size=vocab_size-1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     return _wrap_bpe(tok.model)
 
 # %% ../nbs/04_model.ipynb #5fe9a9a2
@@ -47,27 +49,38 @@ def weights_folder()->Path: # `$CAPDEC_WEIGHTS`, or `~/.cache/capdec`
     return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')
 
 def gpt2_tokenizer(
-    folder:str|Path|None=None, # Folder with `vocab.json` and `merges.txt` (or OpenAI's names `encoder.json`, `vocab.bpe`); `None`: `gpt2` in `weights_folder`, else from the hub
+    # Folder with `vocab.json` and `merges.txt` (or OpenAI's names `encoder.json`, `vocab.bpe`); `None`: `gpt2` in
+    # `weights_folder`, else from the hub
+    folder:str|Path|None=None,
 ): # A `PreTrainedTokenizerFast`
     "GPT-2's own tokenizer"
     if folder is None:
         folder = weights_folder()/'gpt2'
-        if not folder.is_dir(): return _auto('AutoTokenizer', 'gpt2')
+        if not folder.is_dir():
+            return _auto('AutoTokenizer', 'gpt2')
     from tokenizers.models import BPE
     for names in (('vocab.json','merges.txt'), ('encoder.json','vocab.bpe')):
         files = [Path(folder)/o for o in names]
-        if all(o.exists() for o in files): return _wrap_bpe(BPE.from_file(*map(str, files)))
+        if all(o.exists() for o in files):
+            return _wrap_bpe(BPE.from_file(*map(str, files)))
     raise FileNotFoundError(f'{folder}: holds neither vocab.json and merges.txt nor encoder.json and vocab.bpe')
 
 def _auto(kind, name):
     "Load tokenizer or language model `name` with `transformers`, or say in one line why not"
     import transformers
-    try: return getattr(transformers, kind).from_pretrained(name)
-    except (OSError, ValueError, ImportError) as e: # what transformers raises for unknown names, missing files and no network alike
+    try:
+        return getattr(transformers, kind).from_pretrained(name)
+    except (OSError, ValueError, ImportError) as e:
+        # what transformers raises for unknown names, missing files and no network alike
         what = 'tokenizer' if kind == 'AutoTokenizer' else 'language model'
-        if Path(name).is_dir(): raise ValueError(f'{name}: this folder holds no {what} that transformers can load ({str(e).splitlines()[0]})') from None
-        raise FileNotFoundError(f'{name}: neither a folder nor a {what} that the Hugging Face hub could deliver; check the name and the network, '
-            + (f'or give a folder with its files (--tokenizer; that of gpt2 is looked for in {weights_folder()/"gpt2"})' if what == 'tokenizer' else 'or pass a folder or a (model, tokenizer) pair')) from None
+        if Path(name).is_dir():
+            raise ValueError(f'{name}: this folder holds no {what} that transformers can load '
+                f'({str(e).splitlines()[0]})') from None
+        raise FileNotFoundError(f'{name}: neither a folder nor a {what} that the Hugging Face hub could deliver; check '
+            f'the name and the network, '
+            + (f'or give a folder with its files (--tokenizer; that of gpt2 is looked for in '
+            f'{weights_folder()/"gpt2"})' if what == 'tokenizer' else 'or pass a folder or a (model, tokenizer) '
+            'pair')) from None
 
 # %% ../nbs/04_model.ipynb #050c9aeb
 def find_stop_ids(
@@ -78,16 +91,20 @@ def find_stop_ids(
     names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     maybe = [i for i,o in enumerate(names) if o is not None and any(c in o for c in stop)]
     ids = {i for i in maybe if tokenizer.decode([i]).strip().endswith(tuple(stop))}
-    if tokenizer.eos_token_id is not None: ids.add(tokenizer.eos_token_id)
+    if tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
     return sorted(ids)
 
 # %% ../nbs/04_model.ipynb #55635698
-MAPPING_TYPES = {'mlp':'mlp', 'transformer':'transformer', 'transformer_encoder':'transformer', 'transformer_decoder':'transformer_decoder'} # Official names -> ours
+# Official names -> ours
+MAPPING_TYPES = {'mlp':'mlp', 'transformer':'transformer', 'transformer_encoder':'transformer',
+    'transformer_decoder':'transformer_decoder'}
 
 @dataclass(frozen=True)
 class CapDecConfig:
     "What a captioner is made of and how it was trained; defaults are CapDec's own"
-    mapping_type:str='transformer'      # 'mlp', 'transformer' (official alias 'transformer_encoder') or 'transformer_decoder'
+    # 'mlp', 'transformer' (official alias 'transformer_encoder') or 'transformer_decoder'
+    mapping_type:str='transformer'
     prefix_length:int=40                # k: vectors that the language model reads before the caption
     prefix_length_clip:int=40           # Tokens that a transformer mapper makes of the CLIP vector (mlp: not used)
     prefix_size:int=640                 # d: width of the CLIP vector (640: RN50x4)
@@ -101,16 +118,19 @@ class CapDecConfig:
     max_tokens:int=67                   # Longer captions are cut (67 is also as far as CapDec's beam search goes)
     add_stop:bool=True                  # Training captions without a full stop get one
     stop:str='.'                        # Characters that end a caption; the first is the one added
-    no_repeat_ngram:int=0               # `generate` lets no sequence of so many tokens come twice unless told otherwise; 0: off, as CapDec
+    # `generate` lets no sequence of so many tokens come twice unless told otherwise; 0: off, as CapDec
+    no_repeat_ngram:int=0
     provenance:dict=field(default_factory=dict) # Free notes: training data, date, scores
 
     def __post_init__(self):
-        if self.mapping_type not in MAPPING_TYPES: raise ValueError(f'mapping_type {self.mapping_type!r}: use {", ".join(MAPPING_TYPES)}')
+        if self.mapping_type not in MAPPING_TYPES:
+            raise ValueError(f'mapping_type {self.mapping_type!r}: use {", ".join(MAPPING_TYPES)}')
         object.__setattr__(self, 'mapping_type', MAPPING_TYPES[self.mapping_type])
         for name in ('prefix_length','prefix_length_clip','prefix_size','num_layers','num_heads','max_tokens'):
             whole_number(name, getattr(self, name))
         whole_number('no_repeat_ngram', self.no_repeat_ngram, 0)
-        if not self.stop: raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
+        if not self.stop:
+            raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
 
 # %% ../nbs/04_model.ipynb #0175eb62
 class MLPMapper(nn.Module):
@@ -124,7 +144,9 @@ class MLPMapper(nn.Module):
         self.k = k
         self.model = nn.Sequential(nn.Linear(d, h*k//2), nn.Tanh(), nn.Linear(h*k//2, h*k))
 
-    def forward(self, x): return self.model(x).unflatten(-1, (self.k, -1)) # (b, d) -> (b, k, h)
+    # (b, d) -> (b, k, h)
+    def forward(self, x):
+        return self.model(x).unflatten(-1, (self.k, -1))
 
 # %% ../nbs/04_model.ipynb #16ee4a97
 class _Attention(nn.Module):
@@ -135,16 +157,20 @@ class _Attention(nn.Module):
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x, ref):
-        q = self.to_queries(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)                              # (b, heads, n, dim/heads)
-        key,value = self.to_keys_values(ref).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)      # (b, heads, m, dim/heads) each
-        return self.project(F.scaled_dot_product_attention(q, key, value).transpose(1, 2).flatten(2))           # (b, n, dim)
+        # (b, heads, n, dim/heads)
+        q = self.to_queries(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        # (b, heads, m, dim/heads) each
+        key,value = self.to_keys_values(ref).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # (b, n, dim)
+        return self.project(F.scaled_dot_product_attention(q, key, value).transpose(1, 2).flatten(2))
 
 class _MLP(nn.Module):
     def __init__(self, dim):
         super().__init__()
         self.fc1,self.fc2 = nn.Linear(dim, 2*dim),nn.Linear(2*dim, dim)
 
-    def forward(self, x): return self.fc2(F.relu(self.fc1(x)))
+    def forward(self, x):
+        return self.fc2(F.relu(self.fc1(x)))
 
 class _Layer(nn.Module):
     def __init__(self, dim, num_heads, dim_ref=None):
@@ -182,7 +208,8 @@ class TransformerMapper(nn.Module):
     def forward(self, x):
         x = self.linear(x).unflatten(-1, (self.clip_length, -1))                        # (b, clip_length, h)
         x = torch.cat([x, self.prefix_const.expand(len(x), -1, -1)], 1)                 # (b, clip_length+k, h)
-        for layer in self.transformer.layers: x = layer(x)
+        for layer in self.transformer.layers:
+            x = layer(x)
         return x[:, -self.k:]
 
 # %% ../nbs/04_model.ipynb #2bef5da6
@@ -206,9 +233,11 @@ class TransformerDecoderMapper(nn.Module):
 
     def forward(self, x):
         ref = self.linear(x).unflatten(-1, (self.clip_length, -1))                      # (b, clip_length, dim_ref)
-        for layer in self.ref_encoder.layers: ref = layer(ref)
+        for layer in self.ref_encoder.layers:
+            ref = layer(ref)
         x = self.prefix_const.expand(len(x), -1, -1)                                    # (b, k, h)
-        for i,layer in enumerate(self.prefix_decoder.layers): x = layer(x, x if i%2 else ref)
+        for i,layer in enumerate(self.prefix_decoder.layers):
+            x = layer(x, x if i%2 else ref)
         return x
 
 # %% ../nbs/04_model.ipynb #39cf438f
@@ -218,8 +247,11 @@ def make_mapper(
 )->nn.Module: # From `(b, d)` to `(b, k, h)`
     "The mapper that `config` describes, with fresh weights"
     c = config
-    if c.mapping_type == 'mlp': return MLPMapper(c.prefix_size, h, c.prefix_length)
-    if h%c.num_heads: raise ValueError(f'num_heads {c.num_heads}: does not divide the width {h} of the language model {c.lm}; choose num_heads that does, or mapping_type mlp')
+    if c.mapping_type == 'mlp':
+        return MLPMapper(c.prefix_size, h, c.prefix_length)
+    if h%c.num_heads:
+        raise ValueError(f'num_heads {c.num_heads}: does not divide the width {h} of the language model {c.lm}; choose '
+            f'num_heads that does, or mapping_type mlp')
     cls = TransformerMapper if c.mapping_type == 'transformer' else TransformerDecoderMapper
     return cls(c.prefix_size, h, c.prefix_length, c.prefix_length_clip, c.num_layers, c.num_heads)
 
@@ -234,17 +266,21 @@ class CaptionModel(nn.Module):
         super().__init__()
         h,room = lm.get_input_embeddings().embedding_dim,getattr(lm.config, 'max_position_embeddings', None)
         if room and room <= config.prefix_length:
-            raise ValueError(f'prefix_length {config.prefix_length}: the language model reads {room} positions, which leaves none for the caption')
+            raise ValueError(f'prefix_length {config.prefix_length}: the language model reads {room} positions, which '
+                f'leaves none for the caption')
         if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
-            raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model {lm.get_input_embeddings().num_embeddings}: they do not belong together')
+            raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model '
+                f'{lm.get_input_embeddings().num_embeddings}: they do not belong together')
         self.config,self.lm,self.tokenizer = config,lm,tokenizer
         self.mapper = make_mapper(config, h)
-        self.room = room - config.prefix_length if room else None   # positions left for a caption
+        # positions left for a caption
+        self.room = room - config.prefix_length if room else None
         self.stop_ids = find_stop_ids(tokenizer, config.stop)
         self.freeze_lm(config.only_prefix)
 
     @property
-    def device(self): return next(self.mapper.parameters()).device
+    def device(self):
+        return next(self.mapper.parameters()).device
 
     def freeze_lm(self, frozen:bool=True):
         "Train the mapper alone (`frozen`), or the language model too"
@@ -254,17 +290,20 @@ class CaptionModel(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        if self.config.only_prefix: self.lm.eval()
+        if self.config.only_prefix:
+            self.lm.eval()
         return self
 
 # %% ../nbs/04_model.ipynb #20232cb5
 @patch(cls_method=True)
 def create(cls:CaptionModel,
     config:CapDecConfig, # What to make
-    lm:str|tuple|None=None, # Hub name or folder of a causal language model, or a pair (model, tokenizer); default: `config.lm`
+    # Hub name or folder of a causal language model, or a pair (model, tokenizer); default: `config.lm`
+    lm:str|tuple|None=None,
 )->CaptionModel: # With a fresh mapper
     "A captioner to be trained: a pretrained language model and a fresh mapper"
-    if isinstance(lm, tuple): return cls(config, *lm)
+    if isinstance(lm, tuple):
+        return cls(config, *lm)
     name = str(lm or config.lm)
     return cls(replace(config, lm=name), _auto('AutoModelForCausalLM', name).float(), _auto('AutoTokenizer', name))
 
@@ -273,12 +312,14 @@ def create(cls:CaptionModel,
 def encode(self:CaptionModel,
     captions:list[str], # Sentences
     add_stop:bool|None=None, # Add a full stop to captions without one (default: as the config says)
-    max_tokens:int|None=None, # Cut longer captions (default: as the config says, and never more than the language model can read)
+    # Cut longer captions (default: as the config says, and never more than the language model can read)
+    max_tokens:int|None=None,
     official:bool=False, # As the official code: no stop added, cut at `official_max_tokens` of this list
 )->list[list[int]]: # Token ids of each caption
     "Token ids of `captions`"
     c = self.config
-    if (c.add_stop if add_stop is None else add_stop) and not official: captions = [_stopped(o, c.stop) for o in captions]
+    if (c.add_stop if add_stop is None else add_stop) and not official:
+        captions = [_stopped(o, c.stop) for o in captions]
     ids = self.tokenizer(list(captions), add_special_tokens=False, verbose=False)['input_ids'] if len(captions) else []
     limit = official_max_tokens([len(o) for o in ids]) if official and ids else max_tokens or c.max_tokens
     return [o[:min(limit, self.room or limit)] for o in ids]
@@ -319,7 +360,8 @@ def prefix(self:CaptionModel,
 )->Tensor: # Prefix `(b, k, h)`
     "What the language model reads instead of a photo"
     if vectors.ndim != 2 or vectors.shape[-1] != self.config.prefix_size:
-        raise ValueError(f'vectors of shape {tuple(vectors.shape)}: this captioner takes (b, {self.config.prefix_size}), '
+        raise ValueError(f'vectors of shape {tuple(vectors.shape)}: this captioner takes (b, '
+            f'{self.config.prefix_size}), '
             f'made by {self.config.encoder or "an encoder of that width"}')
     weight = next(self.mapper.parameters())
     return self.mapper(vectors.to(weight.device, weight.dtype))
@@ -330,9 +372,13 @@ def head(self:CaptionModel,
 )->Tensor: # Logits `(..., v)`
     "The language model's output layer, with the scaling that some families add"
     logits,c = self.lm.get_output_embeddings()(hidden),self.lm.config
-    scale = (getattr(c, 'logit_scale', None) or 1)/(getattr(c, 'logits_scaling', None) or 1)            # Cohere; Granite
-    if scale != 1: logits = logits*scale                                                                # each pass over the logits costs time
-    cap = getattr(c, 'final_logit_softcapping', None)                                                   # Gemma
+    # Cohere; Granite
+    scale = (getattr(c, 'logit_scale', None) or 1)/(getattr(c, 'logits_scaling', None) or 1)
+    # each pass over the logits costs time
+    if scale != 1:
+        logits = logits*scale
+    # Gemma
+    cap = getattr(c, 'final_logit_softcapping', None)
     return torch.tanh(logits/cap)*cap if cap else logits
 
 @patch
@@ -341,8 +387,11 @@ def hidden(self:CaptionModel,
     tokens:Tensor, # Caption tokens `(b, n)`
 )->Tensor: # The states `(b, n, h)` that predict them
     "Last hidden states at the positions that predict the caption's tokens"
-    if self.room and tokens.shape[1] > self.room: raise ValueError(f'captions of {tokens.shape[1]} tokens: the language model has room for {self.room} after the prefix; cut them with max_tokens')
-    words = self.lm.get_input_embeddings()(tokens[:, :-1].to(self.device))              # the last token predicts nothing
+    if self.room and tokens.shape[1] > self.room:
+        raise ValueError(f'captions of {tokens.shape[1]} tokens: the language model has room for {self.room} after the '
+            f'prefix; cut them with max_tokens')
+    # the last token predicts nothing
+    words = self.lm.get_input_embeddings()(tokens[:, :-1].to(self.device))
     x = torch.cat([self.prefix(vectors).to(words.dtype), words], 1)                     # (b, k+n-1, h)
     return self.lm.base_model(inputs_embeds=x, use_cache=False).last_hidden_state[:, self.config.prefix_length-1:]
 
@@ -351,7 +400,8 @@ def hidden(self:CaptionModel,
 def forward(self:CaptionModel,
     vectors:Tensor, # CLIP vectors `(b, d)`
     tokens:Tensor, # Caption tokens `(b, n)`, padded on the right
-    mask:Tensor|None=None, # True on real tokens `(b, n)`; left on the CPU it spares a GPU one synchronisation. `None`: all are real
+    # True on real tokens `(b, n)`; left on the CPU it spares a GPU one synchronisation. `None`: all are real
+    mask:Tensor|None=None,
     official:bool=False, # The official loss: every token 0 is ignored, pads and exclamation marks alike
 )->Tensor: # Scalar
     "Mean cross entropy over the real tokens of the batch"
@@ -373,7 +423,8 @@ WEIGHTS = 'model.safetensors'
 
 def _float_dtype(dtype):
     out = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(out, torch.dtype) or not out.is_floating_point: raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
+    if not isinstance(out, torch.dtype) or not out.is_floating_point:
+        raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
     return out
 
 @patch
@@ -384,7 +435,8 @@ def state(self:CaptionModel,
     out,seen = {},set()
     for name,w in self.state_dict().items():
         place = (w.data_ptr(), w.shape, w.stride(), w.dtype)
-        if w.numel() and place in seen: continue
+        if w.numel() and place in seen:
+            continue
         seen.add(place)
         out[name] = w.detach().to('cpu', _float_dtype(dtype) if dtype and w.is_floating_point() else None).contiguous()
     return out
@@ -397,23 +449,33 @@ def save(self:CaptionModel,
     "Save as a folder that `from_pretrained` opens; an existing captioner there is replaced file by file, weights last"
     from safetensors.torch import save_file
     from capdec import __version__
-    if folder == '': raise ValueError("folder '': has no name; name the folder to save to")
+    if folder == '':
+        raise ValueError("folder '': has no name; name the folder to save to")
     folder = Path(folder).expanduser()
-    if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder}: is a file, a folder was expected')
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'{folder}: is a file, a folder was expected')
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
     try:
-        with _writing(folder, _FULL): # a full disk is one line that names the folder
+        # a full disk is one line that names the folder
+        with _writing(folder, _FULL):
             self.tokenizer.save_pretrained(tmp)
             lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
-            write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config), 'lm_config':lm_config})
+            write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config),
+                'lm_config':lm_config})
             save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
-        umask = os.umask(0); os.umask(umask)
-        for f in (tmp, *tmp.iterdir()): os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)   # mkdtemp and safetensors leave them to their owner alone
-        if not folder.exists(): os.rename(tmp, folder)
+        umask = os.umask(0)
+        os.umask(umask)
+        # mkdtemp and safetensors leave them to their owner alone
+        for f in (tmp, *tmp.iterdir()):
+            os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)
+        if not folder.exists():
+            os.rename(tmp, folder)
         else:
-            for f in sorted(tmp.iterdir(), key=lambda o: o.name == WEIGHTS): os.replace(f, folder/f.name)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+            for f in sorted(tmp.iterdir(), key=lambda o: o.name == WEIGHTS):
+                os.replace(f, folder/f.name)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
     return folder
 
 # %% ../nbs/04_model.ipynb #0eabba9e
@@ -421,11 +483,17 @@ def _load_state(model, state, source):
     "Load weights; names that are missing, unknown or of another shape are an error"
     own = model.state_dict()
     for name,w in state.items():
-        if name not in own: raise ValueError(f'{source}: holds a tensor {name!r} that this model does not have; config.json and weights do not belong together')
-        if own[name].shape != w.shape: raise ValueError(f'{source}: tensor {name!r} has shape {tuple(w.shape)}, {tuple(own[name].shape)} was expected; config.json and weights do not belong together')
+        if name not in own:
+            raise ValueError(f'{source}: holds a tensor {name!r} that this model does not have; config.json and '
+                f'weights do not belong together')
+        if own[name].shape != w.shape:
+            raise ValueError(f'{source}: tensor {name!r} has shape {tuple(w.shape)}, {tuple(own[name].shape)} was '
+                f'expected; config.json and weights do not belong together')
     present = {own[o].data_ptr() for o in state}
-    missing = [o for o,w in own.items() if o not in state and w.data_ptr() not in present]      # tied weights are there under another name
-    if missing: raise ValueError(f'{source}: lacks {len(missing)} of the tensors of this model, such as {missing[0]!r}')
+    # tied weights are there under another name
+    missing = [o for o,w in own.items() if o not in state and w.data_ptr() not in present]
+    if missing:
+        raise ValueError(f'{source}: lacks {len(missing)} of the tensors of this model, such as {missing[0]!r}')
     model.load_state_dict(state, strict=False)
     return model
 
@@ -433,21 +501,28 @@ def _build_lm(config):
     "The language model of a `transformers` configuration (a dict), its weights still undefined"
     from transformers import AutoConfig,AutoModelForCausalLM
     from transformers.initialization import no_init_weights
-    with no_init_weights(): lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
+    with no_init_weights():
+        lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     lm.tie_weights()
     return lm
 
 def _saved_tokenizer(folder):
-    if not (folder/'tokenizer.json').exists(): return _auto('AutoTokenizer', str(folder))
-    from transformers import PreTrainedTokenizerFast    # the file says all; AutoTokenizer would wonder about our config.json
+    if not (folder/'tokenizer.json').exists():
+        return _auto('AutoTokenizer', str(folder))
+    # the file says all; AutoTokenizer would wonder about our config.json
+    from transformers import PreTrainedTokenizerFast
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 def _hub_folder(name, revision=None):
     "Download a captioner from the hub, or say in one line why not"
     from huggingface_hub import snapshot_download
-    try: return Path(snapshot_download(name, revision=revision, allow_patterns=['*.json','*.safetensors','*.txt','*.model']))
-    except Exception as e: # the hub's client raises many types (its own, httpx's, OSError, ValueError): each means there is nothing to load
-        raise FileNotFoundError(f'{name}: neither a folder here nor a captioner that the Hugging Face hub could deliver ({type(e).__name__}); check the name and the network') from None
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=['*.json','*.safetensors','*.txt',
+            '*.model']))
+    except Exception as e:
+        # the hub's client raises many types (its own, httpx's, OSError, ValueError): each means there is nothing to load
+        raise FileNotFoundError(f'{name}: neither a folder here nor a captioner that the Hugging Face hub could '
+            f'deliver ({type(e).__name__}); check the name and the network') from None
 
 @patch(cls_method=True)
 def from_pretrained(cls:CaptionModel,
@@ -458,18 +533,28 @@ def from_pretrained(cls:CaptionModel,
     "Load a captioner that `save` or `push_to_hub` wrote"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    if Path(name).is_file(): raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt or .safetensors)')
+    if Path(name).is_file():
+        raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt or '
+            f'.safetensors)')
     folder = Path(name) if Path(name).is_dir() else _hub_folder(str(name), revision)
     for f in ('config.json', WEIGHTS):
-        if not (folder/f).exists(): raise FileNotFoundError(f'{folder/f}: missing; a captioner is a folder with config.json, {WEIGHTS} and the files of a tokenizer')
+        if not (folder/f).exists():
+            raise FileNotFoundError(f'{folder/f}: missing; a captioner is a folder with config.json, {WEIGHTS} and the '
+                f'files of a tokenizer')
     config = read_json(folder/'config.json')
-    if not isinstance(config, dict) or config.get('model_type') != 'capdec': raise ValueError(f"{folder/'config.json'}: model_type is not 'capdec', so this is no captioner of this project")
-    if 'lm_config' not in config: raise ValueError(f"{folder/'config.json'}: lacks lm_config, the language model's configuration")
-    try: state = load_file(folder/WEIGHTS)
-    except SafetensorError as e: raise ValueError(f'{folder/WEIGHTS}: damaged or cut short ({e}); copy or download it again') from None
+    if not isinstance(config, dict) or config.get('model_type') != 'capdec':
+        raise ValueError(f"{folder/'config.json'}: model_type is not 'capdec', so this is no captioner of this project")
+    if 'lm_config' not in config:
+        raise ValueError(f"{folder/'config.json'}: lacks lm_config, the language model's configuration")
+    try:
+        state = load_file(folder/WEIGHTS)
+    except SafetensorError as e:
+        raise ValueError(f'{folder/WEIGHTS}: damaged or cut short ({e}); copy or download it again') from None
     known = {o.name for o in fields(CapDecConfig)}
-    model = cls(CapDecConfig(**{k:v for k,v in config.items() if k in known}), _build_lm(config['lm_config']), _saved_tokenizer(folder))
-    return _load_state(model, state, folder/WEIGHTS).to(pick_device(device) if not isinstance(device, torch.device) else device).eval()
+    model = cls(CapDecConfig(**{k:v for k,v in config.items() if k in known}), _build_lm(config['lm_config']),
+        _saved_tokenizer(folder))
+    return _load_state(model, state, folder/WEIGHTS).to(pick_device(device) if not isinstance(device, torch.device)
+        else device).eval()
 
 # %% ../nbs/04_model.ipynb #8bb95488
 @patch
@@ -484,12 +569,14 @@ def push_to_hub(self:CaptionModel,
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as tmp:
-        return str(api.upload_folder(repo_id=repo_id, folder_path=self.save(Path(tmp)/'model', dtype), commit_message='Upload a capdec captioner'))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=self.save(Path(tmp)/'model', dtype),
+            commit_message='Upload a capdec captioner'))
 
 # %% ../nbs/04_model.ipynb #4effea5e
 ENCODER_OF_WIDTH = {640:'RN50x4', 512:'ViT-B/32', 768:'ViT-L/14', 1024:'RN50'} # The likeliest CLIP encoder of a width
 
-def _depth(state, prefix): return len({k[len(prefix):].split('.')[0] for k in state if k.startswith(prefix)})
+def _depth(state, prefix):
+    return len({k[len(prefix):].split('.')[0] for k in state if k.startswith(prefix)})
 
 def official_mapper(
     state:dict[str,Tensor], # Weights of an official mapper, names without `clip_project.`
@@ -499,42 +586,63 @@ def official_mapper(
     "Build the mapper whose weights these are"
     try:
         if 'model.0.weight' in state:
-            if h is None: raise ValueError('an mlp mapper: pass h, the width of the language model')
-            c = CapDecConfig('mlp', len(state['model.2.bias'])//h, len(state['model.2.bias'])//h, state['model.0.weight'].shape[1])
+            if h is None:
+                raise ValueError('an mlp mapper: pass h, the width of the language model')
+            c = CapDecConfig('mlp', len(state['model.2.bias'])//h, len(state['model.2.bias'])//h,
+                state['model.0.weight'].shape[1])
         else:
-            kind,stack,width = (('transformer_decoder','ref_encoder',512) if any(o.startswith('ref_encoder.') for o in state)
+            kind,stack,width = (('transformer_decoder','ref_encoder',512)
+                if any(o.startswith('ref_encoder.') for o in state)
                 else ('transformer','transformer',state['prefix_const'].shape[1]))
             k,h = state['prefix_const'].shape
             out,d = state['linear.weight'].shape
             c = CapDecConfig(kind, k, out//width, d, _depth(state, f'{stack}.layers.'), num_heads)
-    except KeyError as e: raise ValueError(f'official mapper: lacks the tensor {e}; neither mlp, transformer nor transformer_decoder') from None
+    except KeyError as e:
+        raise ValueError(f'official mapper: lacks the tensor {e}; neither mlp, transformer nor '
+            f'transformer_decoder') from None
     return _load_state(make_mapper(c, h), {k:v.float() for k,v in state.items()}, 'official mapper'),c
 
 # %% ../nbs/04_model.ipynb #4038a586
 def _read_official(source):
-    if not isinstance(source, (str,Path)): return dict(source)
-    if not Path(source).exists(): raise FileNotFoundError(f'{source}: no such file')
+    if not isinstance(source, (str,Path)):
+        return dict(source)
+    if not Path(source).exists():
+        raise FileNotFoundError(f'{source}: no such file')
     import pickle
-    if str(source).endswith('.safetensors'): return _read_safetensors(source)
-    try: state = torch.load(source, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError: raise ValueError(f'{source}: holds more than tensors, or is no checkpoint; refused, since loading it could run code') from None
-    except (RuntimeError, EOFError, OSError, ValueError) as e: raise ValueError(f'{source}: damaged or not a PyTorch checkpoint ({str(e).splitlines()[0]})') from None
-    if not isinstance(state, dict) or not all(isinstance(o, Tensor) for o in state.values()): raise ValueError(f'{source}: not a dictionary of tensors, as official checkpoints are')
+    if str(source).endswith('.safetensors'):
+        return _read_safetensors(source)
+    try:
+        state = torch.load(source, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f'{source}: holds more than tensors, or is no checkpoint; refused, since loading it could run '
+            f'code') from None
+    except (RuntimeError, EOFError, OSError, ValueError) as e:
+        raise ValueError(f'{source}: damaged or not a PyTorch checkpoint ({str(e).splitlines()[0]})') from None
+    if not isinstance(state, dict) or not all(isinstance(o, Tensor) for o in state.values()):
+        raise ValueError(f'{source}: not a dictionary of tensors, as official checkpoints are')
     return state
 
 def _read_safetensors(path):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    try: return load_file(path)
-    except SafetensorError as e: raise ValueError(f'{path}: damaged or cut short ({e}); copy or download it again') from None
+    try:
+        return load_file(path)
+    except SafetensorError as e:
+        raise ValueError(f'{path}: damaged or cut short ({e}); copy or download it again') from None
 
 def _official_lm(state, lm_heads, source):
     "The GPT-2 whose weights these are"
-    try: (v,h),n = state['transformer.wte.weight'].shape,len(state['transformer.wpe.weight'])
-    except KeyError as e: raise ValueError(f'{source}: lacks gpt.{e.args[0]}; an official checkpoint holds a GPT-2 and a mapper') from None
+    try:
+        (v,h),n = state['transformer.wte.weight'].shape,len(state['transformer.wpe.weight'])
+    except KeyError as e:
+        raise ValueError(f'{source}: lacks gpt.{e.args[0]}; an official checkpoint holds a GPT-2 and a '
+            f'mapper') from None
     depth = _depth(state, 'transformer.h.')
     heads = lm_heads or h//64
-    if not heads or h%heads: raise ValueError(f'{source}: a GPT-2 of width {h}; its number of attention heads {f"is not {heads}" if heads else "cannot be read off the shapes"}, pass lm_heads (--lm_heads of capdec predict, train and convert)')
+    if not heads or h%heads:
+        raise ValueError(f'{source}: a GPT-2 of width {h}; its number of attention heads '
+            f'{f"is not {heads}" if heads else "cannot be read off the shapes"}, pass lm_heads (--lm_heads of capdec '
+            f'predict, train and convert)')
     inner = state.get('transformer.h.0.mlp.c_fc.bias')
     tied = torch.equal(state.get('lm_head.weight', state['transformer.wte.weight']), state['transformer.wte.weight'])
     return _build_lm({'model_type':'gpt2', 'vocab_size':v, 'n_embd':h, 'n_layer':depth, 'n_head':heads, 'n_positions':n,
@@ -542,25 +650,31 @@ def _official_lm(state, lm_heads, source):
         'bos_token_id':v-1, 'eos_token_id':v-1})
 
 def load_official(
-    source:str|Path|dict, # Official (or ClipCap) checkpoint `.pt`, the same tensors as `.safetensors`, or the state dict
+    # Official (or ClipCap) checkpoint `.pt`, the same tensors as `.safetensors`, or the state dict
+    source:str|Path|dict,
     tokenizer=None, # GPT-2's tokenizer, or a folder with its files (default: 'gpt2' from the hub)
     lm_heads:int|None=None, # Attention heads of the GPT-2 (default: width / 64, as in all of OpenAI's)
     num_heads:int=8, # Attention heads of the mapper
-    encoder:str|None=None, # Encoder that made the vectors (default: by width: 640 RN50x4, 512 ViT-B/32, 768 ViT-L/14, 1024 RN50)
+    # Encoder that made the vectors (default: by width: 640 RN50x4, 512 ViT-B/32, 768 ViT-L/14, 1024 RN50)
+    encoder:str|None=None,
     normalize_prefix:bool=True, # False for checkpoints trained with `--dont_norm`
     noise_variance:float|None=None, # Variance it was trained with, when known
     device:str|torch.device|None='cpu', # Where to put it; `None` for the best there is
 )->CaptionModel: # In evaluation mode, float32
     "Load a checkpoint of the official CapDec or of ClipCap"
     name = source if isinstance(source, (str,Path)) else 'state dict'
-    state = {k:v for k,v in _read_official(source).items() if not (k.startswith('gpt.transformer.h.') and k.endswith(('.attn.bias','.attn.masked_bias')))}
+    state = {k:v for k,v in _read_official(source).items() if not (k.startswith('gpt.transformer.h.')
+        and k.endswith(('.attn.bias','.attn.masked_bias')))}
     strange = [k for k in state if not k.startswith(('gpt.','clip_project.'))]
-    if strange: raise ValueError(f'{name}: holds a tensor {strange[0]!r}; names in an official checkpoint start with gpt. or clip_project.')
+    if strange:
+        raise ValueError(f'{name}: holds a tensor {strange[0]!r}; names in an official checkpoint start with gpt. or '
+            f'clip_project.')
     parts = {p: {k[len(p):]:v.float() for k,v in state.items() if k.startswith(p)} for p in ('gpt.','clip_project.')}
     lm = _load_state(_official_lm(parts['gpt.'], lm_heads, name), parts['gpt.'], f'{name} (gpt)')
     mapper,c = official_mapper(parts['clip_project.'], lm.config.n_embd, num_heads)
     tok = gpt2_tokenizer(tokenizer) if tokenizer is None or isinstance(tokenizer, (str,Path)) else tokenizer
-    model = CaptionModel(replace(c, encoder=encoder or ENCODER_OF_WIDTH.get(c.prefix_size), normalize_prefix=normalize_prefix, noise_variance=noise_variance), lm, tok)
+    model = CaptionModel(replace(c, encoder=encoder or ENCODER_OF_WIDTH.get(c.prefix_size),
+        normalize_prefix=normalize_prefix, noise_variance=noise_variance), lm, tok)
     model.mapper = mapper
     return model.to(pick_device(device) if not isinstance(device, torch.device) else device).eval()
 
@@ -569,5 +683,8 @@ def to_official(
     model:CaptionModel, # A captioner with a GPT-2
 )->dict[str,Tensor]: # What the official code saves with `torch.save` and loads with `load_state_dict`
     "The weights under their official names"
-    if model.lm.config.model_type != 'gpt2': raise ValueError(f'the official code knows GPT-2 alone, this captioner has a language model of type {model.lm.config.model_type}')
-    return {f'{new}.{k}': v.detach().cpu() for new,part in (('gpt', model.lm), ('clip_project', model.mapper)) for k,v in part.state_dict().items()}
+    if model.lm.config.model_type != 'gpt2':
+        raise ValueError(f'the official code knows GPT-2 alone, this captioner has a language model of type '
+            f'{model.lm.config.model_type}')
+    return {f'{new}.{k}': v.detach().cpu() for new,part in (('gpt', model.lm), ('clip_project', model.mapper)) for k,
+        v in part.state_dict().items()}

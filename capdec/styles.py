@@ -22,7 +22,7 @@ from .decoding import generate
 from .embedding import embed_captions,embed_images,load_encoder
 from .evaluation import evaluate,style_measures,text_stats
 from .model import CaptionModel
-from .noise import modality_offset,normalise
+from .noise import modality_offset,normalize
 from .open_text import mix,read_open_text
 from .training import TrainConfig,train
 
@@ -36,11 +36,13 @@ def photo_vectors(
     "Image vectors of photos, computed once"
     store = embed_images(list(names), encoder, out, root=folder)
     row = {f: i for i,f in enumerate(store.column('filename'))}
-    if lack := [n for n in names if n not in row]: raise ValueError(f'{folder}/{lack[0]}: could not be read')
-    return normalise(store.vectors([row[n] for n in names]))
+    if lack := [n for n in names if n not in row]:
+        raise ValueError(f'{folder}/{lack[0]}: could not be read')
+    return normalize(store.vectors([row[n] for n in names]))
 
 # %% ../nbs/12a_styles.ipynb #c09dbddb
-SETTINGS = dict(lr=1e-3, epochs=1, bs=64, warmup_steps=10, grad_clip=1., noise_variance=.02) # not tuned: variance and learning rate of the bundled captioner's last passes
+# not tuned: variance and learning rate of the bundled captioner's last passes
+SETTINGS = dict(lr=1e-3, epochs=1, bs=64, warmup_steps=10, grad_clip=1., noise_variance=.02)
 
 def fine_tune(
     records:list[dict], # Captions to learn
@@ -54,7 +56,8 @@ def fine_tune(
     out = Path(out)
     model = Captioner.from_pretrained(start, 'cpu', encoder=False).model
     store = embed_captions(records, encoder, out/'captions.store', show=False)
-    train(model, store, TrainConfig(**SETTINGS | kwargs), out, offset=offset, prefix='styled', save_every=1000, device='cpu')
+    train(model, store, TrainConfig(**SETTINGS | kwargs), out, offset=offset, prefix='styled', save_every=1000,
+        device='cpu')
     return model.eval()
 
 # %% ../nbs/12a_styles.ipynb #12a3fdee
@@ -64,7 +67,8 @@ def describe(
     bridge:Bridge, # Way across the gap
 )->list[str]: # A caption for each
     "Caption image vectors, beam 5"
-    with torch.inference_mode(): return [' '.join(o.split()) for o in generate(model, bridge(vectors), normalize=False, texts=True, show=False)]
+    with torch.inference_mode():
+        return [' '.join(o.split()) for o in generate(model, bridge(vectors), normalize=False, texts=True, show=False)]
 
 # %% ../nbs/12a_styles.ipynb #c9bcdd34
 def styles_data(
@@ -83,9 +87,11 @@ def styles_data(
     paper = sorted(set(out['styled']['humorous']) - {r['filename'] for r in out['paper_train']['humorous']})
     factual = {}
     for split in ('train','val'):
-        for r in read_karpathy(karpathy, split): factual.setdefault(r['filename'], []).append(r['caption'])
+        for r in read_karpathy(karpathy, split):
+            factual.setdefault(r['filename'], []).append(r['caption'])
     plain = [r for r in read_karpathy(karpathy, 'train')]
-    return out | dict(photos=dict(dev=dev, choose=dev[:500], report=dev[500:], paper=paper), factual=factual, plain=plain)
+    return out | dict(photos=dict(dev=dev, choose=dev[:500], report=dev[500:], paper=paper), factual=factual,
+        plain=plain)
 
 # %% ../nbs/12a_styles.ipynb #f96fa6f0
 def open_text_records(
@@ -113,8 +119,10 @@ def measure(
     "All numbers of one row"
     out = dict(evaluate(captions, {k: refs[k] for k in captions}, 'bleu,meteor,rouge,cider').corpus)
     texts = list(captions.values())
-    if styled: out |= {k: v for k,v in style_measures(texts, styled, plain).items() if k != 'per_caption'}
-    return out | {k: v for k,v in text_stats(texts).items() if k in ('distinct_captions','mean_words','vocabulary','distinct_2')}
+    if styled:
+        out |= {k: v for k,v in style_measures(texts, styled, plain).items() if k != 'per_caption'}
+    return out | {k: v for k,v in text_stats(texts).items() if k in ('distinct_captions','mean_words','vocabulary',
+        'distinct_2')}
 
 # %% ../nbs/12a_styles.ipynb #49fd0666
 class Rows:
@@ -148,10 +156,11 @@ class Bench:
         c = Captioner.from_pretrained('mini', 'cpu', encoder=False)
         self.encoder,self.bridge,self.mini = load_encoder('mini', 'cpu'),c.bridge,c.model
         self.plain = [r['caption'] for r in self.d['plain']]
-        self.rows = Rows(self.out/'styles.json', command='python -m capdec.styles --shared ../shared', settings=SETTINGS)
+        self.rows = Rows(self.out/'styles.json', command='python -m capdec.styles --shared ../shared',
+            settings=SETTINGS)
         self.images = self.shared/'data'/'flickr8k'/'images'
         self.demo = {p.stem: p for p in demo_photos()}
-        self.demo_vectors = normalise(self.encoder.encode_image(list(self.demo.values()), show=False))
+        self.demo_vectors = normalize(self.encoder.encode_image(list(self.demo.values()), show=False))
 
     def score(self,
         name:str, # Of the row
@@ -168,7 +177,8 @@ class Bench:
             x = photo_vectors(self.d['photos'][part], self.images, self.encoder, self.out/f'photos.{part}.store')
             write_json(kept, dict(zip(self.d['photos'][part], describe(model, x, bridge))))
         captions = read_json(kept)
-        return measure(captions, refs, styled, self.plain) | dict(photos=len(captions), gallery=dict(zip(self.demo, describe(model, self.demo_vectors, bridge))),
+        return measure(captions, refs, styled, self.plain) | dict(photos=len(captions),
+            gallery=dict(zip(self.demo, describe(model, self.demo_vectors, bridge))),
             CIDEr_factual=evaluate(captions, {k: self.d['factual'][k] for k in captions}, 'cider').corpus['CIDEr'])
 
     def style(self,
@@ -180,8 +190,10 @@ class Bench:
         name = f'{style}, {part}' + ', factual captioner'*(not trained)
         records = self.d['paper_train' if part == 'paper' else 'train'][style]
         def make():
-            model = fine_tune(records, self.encoder, self.out/f'{style}-{"paper" if part == "paper" else "train"}') if trained else None
-            return self.score(name, model, part, {k: [v] for k,v in self.d['styled'][style].items()}, [r['caption'] for r in records])
+            model = fine_tune(records, self.encoder,
+                self.out/f'{style}-{"paper" if part == "paper" else "train"}') if trained else None
+            return self.score(name, model, part, {k: [v] for k,v in self.d['styled'][style].items()},
+                [r['caption'] for r in records])
         self.rows.add(name, make)
 
 # %% ../nbs/12a_styles.ipynb #b3a1bc93
@@ -199,7 +211,8 @@ def open_text(self:Bench,
     name = name or f'{corpus}, share {share}'
     def make():
         records,sentences = open_text_records(self.shared, corpus, self.d['plain'], share)
-        model = fine_tune(records, self.encoder, self.out/name.replace(', ', '-').replace(' ', '_'), start, offset, **kwargs)
+        model = fine_tune(records, self.encoder, self.out/name.replace(', ', '-').replace(' ', '_'), start, offset,
+            **kwargs)
         return self.score(name, model, 'report', self.d['factual'], sentences, bridge)
     self.rows.add(name, make)
 
@@ -216,12 +229,16 @@ def voices(
     lines = {n: [textwrap.fill(f'{v}: {c[n]}', width).replace('$', r'\$') for v,c in captions.items()] for n in photos}
     tall = max(sum(o.count('\n')+1 for o in l) for l in lines.values())
     rows = -(-len(photos)//columns)
-    fig,axs = plt.subplots(2*rows, columns, figsize=(2.7*columns, rows*(1.9 + .14*tall)), squeeze=False, height_ratios=[1.9, .14*tall]*rows)
-    for ax in axs.flat: ax.axis('off')
+    fig,axs = plt.subplots(2*rows, columns, figsize=(2.7*columns, rows*(1.9 + .14*tall)), squeeze=False,
+        height_ratios=[1.9, .14*tall]*rows)
+    for ax in axs.flat:
+        ax.axis('off')
     for i,(n,im) in enumerate(photos.items()):
         photo,text = axs[2*(i//columns):,i%columns][:2]
-        im = open_image(im); im.thumbnail((240,240))
-        photo.imshow(im); photo.set_anchor('S')
+        im = open_image(im)
+        im.thumbnail((240,240))
+        photo.imshow(im)
+        photo.set_anchor('S')
         text.text(.5, 1, '\n'.join(lines[n]), transform=text.transAxes, ha='center', va='top', size=7)
     fig.tight_layout(h_pad=.3)
     return fig
@@ -239,9 +256,10 @@ def image_start(
     vectors = dict(zip(names, photo_vectors(names, bench.images, bench.encoder, bench.out/'photos.train.store')))
     x = torch.stack([vectors[r['filename']] for r in rows])
     model = Captioner.from_pretrained('mini', 'cpu', encoder=False).model
-    train(model, (x, [r['caption'] for r in rows]), TrainConfig(**SETTINGS | dict(noise_variance=0.)), bench.out/'image_start', prefix='styled', save_every=1000, device='cpu')
+    train(model, (x, [r['caption'] for r in rows]), TrainConfig(**SETTINGS | dict(noise_variance=0.)),
+        bench.out/'image_start', prefix='styled', save_every=1000, device='cpu')
     text = embed_captions(rows, bench.encoder, bench.out/'image_start.captions.store', show=False)
-    return bench.out/'image_start'/'styled_latest', modality_offset(x, normalise(text.vectors(range(len(text)))))
+    return bench.out/'image_start'/'styled_latest', modality_offset(x, normalize(text.vectors(range(len(text)))))
 
 # %% ../nbs/12a_styles.ipynb #bd90b051
 @call_parse
@@ -256,20 +274,27 @@ def main(
     torch.set_num_threads(threads)
     b = Bench(shared, out)
     for style in ('humorous','romantic'):
-        for part in ('report','dev'): b.style(style, part, trained=False); b.style(style, part)
+        for part in ('report','dev'):
+            b.style(style, part, trained=False)
+            b.style(style, part)
     b.open_text('shakespeare')
     b.rows.add('factual captioner', lambda: b.score('factual captioner', None, 'report', b.d['factual']))
     b.open_text('news', epochs=4)
     start,offset = image_start(b, image_photos)
-    b.rows.add('image start', lambda: b.score('image start', CaptionModel.from_pretrained(start, 'cpu').eval(), 'report', b.d['factual'], bridge=Bridge()))
-    b.open_text('shakespeare', name='image start, shakespeare, offset in training', start=start, offset=offset, bridge=Bridge())
+    b.rows.add('image start', lambda: b.score('image start', CaptionModel.from_pretrained(start, 'cpu').eval(),
+        'report', b.d['factual'], bridge=Bridge()))
+    b.open_text('shakespeare', name='image start, shakespeare, offset in training', start=start, offset=offset,
+        bridge=Bridge())
     for style in ('romantic','humorous'):
-        b.style(style, 'paper', trained=False); b.style(style, 'paper')
+        b.style(style, 'paper', trained=False)
+        b.style(style, 'paper')
     b.open_text('shakespeare', share=1.)
     b.open_text('shakespeare', name='image start, shakespeare, no offset', start=start, bridge=Bridge())
     write_json(results, b.rows.data)
     names = b.d['photos']['report'][::40]
-    kept = {'factual':'factual, report', 'humorous':'humorous, report', 'romantic':'romantic, report', 'Shakespeare':'shakespeare, share 0.5', 'news':'news, share 0.5'}
+    kept = {'factual':'factual, report', 'humorous':'humorous, report', 'romantic':'romantic, report',
+        'Shakespeare':'shakespeare, share 0.5', 'news':'news, share 0.5'}
     fig = voices({n: b.images/n for n in names}, {k: read_json(b.out/f'{v}.captions.json') for k,v in kept.items()})
-    with atomic_path(b.out/'gallery.png') as p: fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
+    with atomic_path(b.out/'gallery.png') as p:
+        fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
     print(f'results: {results}; photos of the development half: {b.out/"gallery.png"}')

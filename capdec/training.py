@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .core import atomic_path,pick_device,progress,read_json,whole_number,write_json
 from .model import official_max_tokens
-from .noise import add_noise,keyed_randn,normalise
+from .noise import add_noise,keyed_randn,normalize
 
 # %% ../nbs/05_training.ipynb #a530e3c1
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class TrainConfig:
     dont_norm:bool = False # Leave the vectors' lengths as the encoder made them
     grad_clip:float = 0. # Largest gradient norm; 0: no clipping (official)
     accumulate:int = 1 # Batches whose gradients are summed up before a step
-    mixed_precision:str = 'auto' # 'no', 'bf16', or 'auto': bf16 where the device computes it natively (CUDA, CPUs with AMX)
+    # 'no', 'bf16', or 'auto': bf16 where the device computes it natively (CUDA, CPUs with AMX)
+    mixed_precision:str = 'auto'
     max_tokens:int = 0 # Captions are cut here; 0: where the captioner's own config says
     official:bool = False # As the official code, see below: token 0 is never learned
     seed:int = 0 # Order, noise and dropout
@@ -43,13 +44,18 @@ class TrainConfig:
     checkpoint_steps:int = 1000 # Steps between checkpoints within an epoch; 0: only at its end
 
     def __post_init__(self):
-        for k in ('epochs','bs','accumulate','log_steps'): whole_number(k, getattr(self, k))
-        for k in ('warmup_steps','seed','patience','max_steps','max_tokens','checkpoint_steps'): whole_number(k, getattr(self, k), 0)
+        for k in ('epochs','bs','accumulate','log_steps'):
+            whole_number(k, getattr(self, k))
+        for k in ('warmup_steps','seed','patience','max_steps','max_tokens','checkpoint_steps'):
+            whole_number(k, getattr(self, k), 0)
         for k in ('lr','eps'):
-            if not getattr(self, k) > 0: raise ValueError(f'{k} must be > 0, got {getattr(self, k)}')
+            if not getattr(self, k) > 0:
+                raise ValueError(f'{k} must be > 0, got {getattr(self, k)}')
         for k in ('noise_variance','grad_clip','weight_decay'):
-            if not getattr(self, k) >= 0: raise ValueError(f'{k} must be >= 0, got {getattr(self, k)}')
-        if self.mixed_precision not in ('no','bf16','auto'): raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'auto', got {self.mixed_precision!r}")
+            if not getattr(self, k) >= 0:
+                raise ValueError(f'{k} must be >= 0, got {getattr(self, k)}')
+        if self.mixed_precision not in ('no','bf16','auto'):
+            raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'auto', got {self.mixed_precision!r}")
 
 # %% ../nbs/05_training.ipynb #1670353c
 def lr_at(
@@ -58,7 +64,8 @@ def lr_at(
     warmup:int, # Steps of the warm-up
 )->float: # Factor on the peak learning rate, 0..1
     "Linear warm-up, then linear decay to 0 (the schedule of the official code)"
-    if step < warmup: return step/max(1, warmup)
+    if step < warmup:
+        return step/max(1, warmup)
     return max(0., (total-step)/max(1, total-warmup))
 
 # %% ../nbs/05_training.ipynb #70bfd656
@@ -69,23 +76,31 @@ class PackedCaptions:
         captions, # Iterable of lists of captions (pieces of any size)
         max_tokens:int=0, # Longer captions are cut; 0: where the captioner's config says
         device='cpu', # Where the tokens shall lie
-        official:bool=False, # As the official code: no full stop is added, cut at `official_max_tokens`, token 0 does not count
+        # As the official code: no full stop is added, cut at `official_max_tokens`, token 0 does not count
+        official:bool=False,
     ):
         flat,lens = [],[]
         for piece in captions:
             ids = model.encode(piece, False, 1<<30) if official else model.encode(piece, max_tokens=max_tokens or None)
-            flat.append(torch.tensor([o for c in ids for o in c], dtype=torch.int32)); lens.append(torch.tensor([len(c) for c in ids], dtype=torch.int32))
-        if not lens or not sum(len(o) for o in lens): raise ValueError('no captions to train on')
-        self.lens = torch.cat(lens) # on the CPU: the longest of a batch must be known without asking the device
+            flat.append(torch.tensor([o for c in ids for o in c], dtype=torch.int32))
+            lens.append(torch.tensor([len(c) for c in ids], dtype=torch.int32))
+        if not lens or not sum(len(o) for o in lens):
+            raise ValueError('no captions to train on')
+        # on the CPU: the longest of a batch must be known without asking the device
+        self.lens = torch.cat(lens)
         flat,starts = torch.cat(flat), self.lens.long().cumsum(0) - self.lens
-        if official: self.lens = self.lens.clamp(max=official_max_tokens(self.lens))
-        self.counts = self.lens # tokens that the loss is taken over
+        if official:
+            self.lens = self.lens.clamp(max=official_max_tokens(self.lens))
+        # tokens that the loss is taken over
+        self.counts = self.lens
         if official:
             seen = torch.cat([torch.zeros(1, dtype=torch.int64), (flat != 0).cumsum(0)])
             self.counts = seen[starts + self.lens] - seen[starts]
-        self.starts,self.flat,self.dev_lens,self.device = starts.to(device), flat.to(device), self.lens.to(device), device
+        self.starts,self.flat,self.dev_lens,self.device = starts.to(device), flat.to(device), self.lens.to(
+            device), device
 
-    def __len__(self): return len(self.lens)
+    def __len__(self):
+        return len(self.lens)
 
     def batch(self,
         rows:Tensor, # Row numbers `(b,)`, on the CPU
@@ -109,7 +124,8 @@ def epoch_batches(
     g = torch.Generator().manual_seed((seed*1_000_003 + epoch) % 2**63)
     rows = torch.randperm(len(lens), generator=g)
     batches = []
-    for w in rows.split(window*bs): batches += w[torch.argsort(lens[w], stable=True)].split(bs)
+    for w in rows.split(window*bs):
+        batches += w[torch.argsort(lens[w], stable=True)].split(bs)
     return [batches[i] for i in torch.randperm(len(batches), generator=g).tolist()]
 
 # %% ../nbs/05_training.ipynb #a4fdc3f8
@@ -123,8 +139,10 @@ def save_state(
     from safetensors.torch import save_file
     tensors = {f'param/{k}': p.detach().contiguous().cpu() for k,p in params.items()}
     for k,p in params.items():
-        for name,v in opt.state.get(p, {}).items(): tensors[f'opt/{name}/{k}'] = torch.as_tensor(v).detach().contiguous().cpu()
-    with atomic_path(path) as tmp: save_file(tensors, tmp, metadata={'progress': json.dumps(progress_info)})
+        for name,v in opt.state.get(p, {}).items():
+            tensors[f'opt/{name}/{k}'] = torch.as_tensor(v).detach().contiguous().cpu()
+    with atomic_path(path) as tmp:
+        save_file(tensors, tmp, metadata={'progress': json.dumps(progress_info)})
 
 # %% ../nbs/05_training.ipynb #68466988
 def load_state(
@@ -138,14 +156,20 @@ def load_state(
         with safe_open(path, 'pt') as f:
             info,keys = json.loads((f.metadata() or {})['progress']), set(f.keys())
             missing = [k for k in params if f'param/{k}' not in keys]
-            if missing: raise ValueError(f'{path}: has no weights named {missing[0]}; it belongs to another model')
+            if missing:
+                raise ValueError(f'{path}: has no weights named {missing[0]}; it belongs to another model')
             for k,p in params.items():
                 saved = f.get_tensor(f'param/{k}')
-                if saved.shape != p.shape: raise ValueError(f'{path}: {k} has shape {tuple(saved.shape)}, the model {tuple(p.shape)}')
-                with torch.no_grad(): p.copy_(saved)
-                state = {o.split('/')[1]: f.get_tensor(o) for o in keys if o.startswith('opt/') and o.split('/',2)[2]==k}
-                if state: opt.state[p] = {n: v if n=='step' else v.to(p.device) for n,v in state.items()}
-    except (SafetensorError, KeyError) as e: raise ValueError(f'{path}: not a complete checkpoint of capdec ({e}); delete it to start again') from None
+                if saved.shape != p.shape:
+                    raise ValueError(f'{path}: {k} has shape {tuple(saved.shape)}, the model {tuple(p.shape)}')
+                with torch.no_grad():
+                    p.copy_(saved)
+                state = {o.split('/')[1]: f.get_tensor(o) for o in keys if o.startswith('opt/')
+                    and o.split('/',2)[2]==k}
+                if state:
+                    opt.state[p] = {n: v if n=='step' else v.to(p.device) for n,v in state.items()}
+    except (SafetensorError, KeyError) as e:
+        raise ValueError(f'{path}: not a complete checkpoint of capdec ({e}); delete it to start again') from None
     return info
 
 # %% ../nbs/05_training.ipynb #123037da
@@ -157,46 +181,63 @@ class TrainData:
         max_tokens:int=0, # Captions are cut here; 0: where the captioner's config says
         device='cpu', # Where batches shall lie
         official:bool=False, # Captions as the official code makes them, see `PackedCaptions`
-        on_device:bool|None=None, # Keep all vectors on the device; `None`: when they take less than half of its free memory (CPU: up to 4 GB)
+        # Keep all vectors on the device; `None`: when they take less than half of its free memory (CPU: up to 4 GB)
+        on_device:bool|None=None,
     ):
         self.device = torch.device(device)
         if isinstance(data, tuple):
             vectors,captions = data
-            if len(vectors) != len(captions): raise ValueError(f'{len(vectors)} vectors but {len(captions)} captions; one vector per caption')
+            if len(vectors) != len(captions):
+                raise ValueError(f'{len(vectors)} vectors but {len(captions)} captions; one vector per caption')
             self.store,n,d = None, len(vectors), vectors.shape[1] if len(vectors) else 0
             pieces = (captions[i:i+10_000] for i in range(0, n, 10_000))
         else:
             self.store,n,d = data, len(data), data.dim
             pieces = (data.captions(slice(i, min(i+10_000, n))) for i in range(0, n, 10_000))
-        if not n: raise ValueError('the data set is empty: no captions to train on')
+        if not n:
+            raise ValueError('the data set is empty: no captions to train on')
         if d != model.config.prefix_size:
-            raise ValueError(f'the vectors have {d} numbers, the model expects prefix_size={model.config.prefix_size}; embed with the encoder the model was made for')
+            raise ValueError(f'the vectors have {d} numbers, the model expects prefix_size={model.config.prefix_size}; '
+                f'embed with the encoder the model was made for')
         self.captions,self.dim = PackedCaptions(model, pieces, max_tokens, self.device, official), d
         if on_device is None:
             room = torch.cuda.mem_get_info(self.device)[0]//2 if self.device.type == 'cuda' else 4<<30
             on_device = n*d*(2 if self.store else 4) < room
         self.vectors = None
-        if self.store is None: self.vectors = vectors.to(self.device) if on_device else vectors
-        elif on_device: # in pieces, so that float32 copies stay small
-            self.vectors = torch.empty(n, d, dtype=torch.float16 if self.store.dtype == 'float16' else torch.float32, device=self.device)
-            for i in range(0, n, 65_536): self.vectors[i:i+65_536] = self.store.vectors(slice(i, min(i+65_536, n))).to(self.device); self.store.release()
+        if self.store is None:
+            self.vectors = vectors.to(self.device) if on_device else vectors
+        # in pieces, so that float32 copies stay small
+        elif on_device:
+            self.vectors = torch.empty(n, d, dtype=torch.float16 if self.store.dtype == 'float16' else torch.float32,
+                device=self.device)
+            for i in range(0, n, 65_536):
+                self.vectors[i:i+65_536] = self.store.vectors(slice(i, min(i+65_536, n))).to(self.device)
+                self.store.release()
 
-    def __len__(self): return len(self.captions)
+    def __len__(self):
+        return len(self.captions)
 
     def batch(self,
         rows:Tensor, # Row numbers `(b,)`, on the CPU
     )->tuple: # Vectors `(b, d)`, tokens `(b, n)`, mask `(b, n)` (on the CPU), rows `(b,)`
         "One batch"
-        if self.vectors is None: x = self.store.vectors(rows)
-        else: x = self.vectors[rows.to(self.vectors.device, non_blocking=True)]
-        return x.to(self.device, non_blocking=True).float(), *self.captions.batch(rows), rows.to(self.device, non_blocking=True)
+        if self.vectors is None:
+            x = self.store.vectors(rows)
+        else:
+            x = self.vectors[rows.to(self.vectors.device, non_blocking=True)]
+        return x.to(self.device, non_blocking=True).float(), *self.captions.batch(rows), rows.to(self.device,
+            non_blocking=True)
 
 # %% ../nbs/05_training.ipynb #ab3815d0
 def _noisy(x, rows, config, epoch, offset=None):
     "The batch's vectors with this epoch's noise"
-    if config.official and not config.noise_variance: return x if config.dont_norm else normalise(x) # no noise, no offset
+    # no noise, no offset
+    if config.official and not config.noise_variance:
+        return x if config.dont_norm else normalize(x)
     draw = keyed_randn(rows, x.shape[1], config.seed, epoch) if config.noise_variance else None
-    if config.dont_norm and not config.noise_variance and offset is None: return x # lengths as the encoder made them
+    # lengths as the encoder made them
+    if config.dont_norm and not config.noise_variance and offset is None:
+        return x
     return add_noise(x, config.noise_variance, config.uniform_noise, config.dont_norm, offset, noise=draw)
 
 # %% ../nbs/05_training.ipynb #70c5915f
@@ -212,31 +253,40 @@ def validation_loss(
     was,total,counts = model.training, torch.zeros((), dtype=torch.float64), data.captions.counts
     model.eval()
     total = total.to(data.device if data.device.type != 'mps' else 'cpu')
-    batches = torch.argsort(data.captions.lens, stable=True).split(config.bs*4) # by length: little padding
+    # by length: little padding
+    batches = torch.argsort(data.captions.lens, stable=True).split(config.bs*4)
     for rows in batches[accelerator.process_index::accelerator.num_processes] if accelerator else batches:
         x,tokens,mask,r = data.batch(rows)
         x = _noisy(x, r, replace(config, noise_variance=0.) if config.official else config, 1<<20, offset)
         total += model(x, tokens, mask, config.official).double().to(total.device)*int(counts[rows].sum())
     model.train(was)
-    if accelerator and accelerator.num_processes > 1: total = accelerator.reduce(total, 'sum')
+    if accelerator and accelerator.num_processes > 1:
+        total = accelerator.reduce(total, 'sum')
     return total.item()/int(counts.sum())
 
 # %% ../nbs/05_training.ipynb #69ce3c92
 def _precision(config, device):
-    if config.mixed_precision != 'auto': return config.mixed_precision
-    if device.type == 'cuda': return 'bf16' if torch.cuda.is_bf16_supported() else 'no'
+    if config.mixed_precision != 'auto':
+        return config.mixed_precision
+    if device.type == 'cuda':
+        return 'bf16' if torch.cuda.is_bf16_supported() else 'no'
     return 'bf16' if device.type == 'cpu' and torch.cpu._is_amx_tile_supported() else 'no'
 
 def _save_curve(history, folder):
     "The loss curve as data and as picture"
     write_json(folder/'loss.json', history)
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(6,3.5)); ax = fig.subplots()
-    if history['steps']: ax.plot(*zip(*history['steps']), label='training', lw=1)
-    if history['val']: ax.plot(*zip(*history['val']), 'o-', label='validation')
+    fig = Figure(figsize=(6,3.5))
+    ax = fig.subplots()
+    if history['steps']:
+        ax.plot(*zip(*history['steps']), label='training', lw=1)
+    if history['val']:
+        ax.plot(*zip(*history['val']), 'o-', label='validation')
     ax.set(xlabel='step', ylabel='loss (nats per token)', title='Training')
-    if history['steps'] or history['val']: ax.legend()
-    with atomic_path(folder/'loss.png') as p: fig.savefig(p, format='png', bbox_inches='tight')
+    if history['steps'] or history['val']:
+        ax.legend()
+    with atomic_path(folder/'loss.png') as p:
+        fig.savefig(p, format='png', bbox_inches='tight')
 
 # %% ../nbs/05_training.ipynb #f2f9bbe1
 class _Run:
@@ -245,23 +295,30 @@ class _Run:
         self.model,self.data,self.val,self.config,self.acc,self.offset = model,data,val,config,accelerator,offset
         self.out,self.fingerprint = Path(out_dir), fingerprint
         self.params = {k:p for k,p in model.named_parameters() if p.requires_grad}
-        self.opt = torch.optim.AdamW(self.params.values(), lr=config.lr, eps=config.eps, weight_decay=config.weight_decay,
+        self.opt = torch.optim.AdamW(self.params.values(), lr=config.lr, eps=config.eps,
+            weight_decay=config.weight_decay,
             fused=accelerator.device.type in ('cpu','cuda'))
         self.per_epoch = math.ceil(len(data)/config.bs)
         self.total = max(1, self.per_epoch*config.epochs//config.accumulate)
-        if config.max_steps: self.total = min(self.total, config.max_steps)
+        if config.max_steps:
+            self.total = min(self.total, config.max_steps)
         self.batch_no,self.history,self.best,self.bad = 0, dict(steps=[], epochs=[], val=[]), math.inf, 0
-        self.sum,self.count = torch.zeros((), device=accelerator.device), 0 # since the last point of the curve
-        self.esum,self.ecount = torch.zeros((), device=accelerator.device), 0 # since the epoch began
+        # since the last point of the curve
+        self.sum,self.count = torch.zeros((), device=accelerator.device), 0
+        # since the epoch began
+        self.esum,self.ecount = torch.zeros((), device=accelerator.device), 0
 
     @property
-    def step(self): return self.batch_no//self.config.accumulate
+    def step(self):
+        return self.batch_no//self.config.accumulate
 
     def save(self):
         "Write the state from which an interrupted run goes on"
         if self.acc.is_main_process:
-            info = dict(batch_no=self.batch_no, history=self.history, best=self.best if self.best < math.inf else None, bad=self.bad,
-                sum=self.sum.item(), count=self.count, esum=self.esum.item(), ecount=self.ecount, fingerprint=self.fingerprint)
+            info = dict(batch_no=self.batch_no, history=self.history, best=self.best if self.best < math.inf else None,
+                bad=self.bad,
+                sum=self.sum.item(), count=self.count, esum=self.esum.item(), ecount=self.ecount,
+                fingerprint=self.fingerprint)
             save_state(self.out/'state.safetensors', self.params, self.opt, info)
 
     def load(self):
@@ -269,10 +326,13 @@ class _Run:
         info = load_state(self.out/'state.safetensors', self.params, self.opt)
         if diff := [k for k,v in info['fingerprint'].items() if self.fingerprint.get(k) != v]:
             k = diff[0]
-            raise ValueError(f'{self.out}: holds a run with {k}={info["fingerprint"][k]!r}, now {k}={self.fingerprint.get(k)!r}; choose another folder or delete this one')
-        for k in ('batch_no','history','bad','count','ecount'): setattr(self, k, info[k])
+            raise ValueError(f'{self.out}: holds a run with {k}={info["fingerprint"][k]!r}, now '
+                f'{k}={self.fingerprint.get(k)!r}; choose another folder or delete this one')
+        for k in ('batch_no','history','bad','count','ecount'):
+            setattr(self, k, info[k])
         self.best = math.inf if info['best'] is None else info['best']
-        self.sum.fill_(info['sum']); self.esum.fill_(info['esum'])
+        self.sum.fill_(info['sum'])
+        self.esum.fill_(info['esum'])
 
 # %% ../nbs/05_training.ipynb #b6eeb24c
 def _fingerprint(model, data, config, offset):
@@ -283,44 +343,58 @@ def _fingerprint(model, data, config, offset):
     crc = zlib.crc32(data.captions.flat[:100_000].cpu().numpy().tobytes(), zlib.crc32(lens.numpy().tobytes()))
     some = data.batch(torch.arange(min(64, len(data))))[0].cpu().numpy()
     return dict(**keep, captions=len(data), data_crc=crc, vectors_crc=zlib.crc32(some.tobytes()), lm=model.config.lm,
-        offset=None if offset is None else zlib.crc32(offset.cpu().numpy().tobytes()), mapping_type=model.config.mapping_type,
-        prefix_length=model.config.prefix_length, only_prefix=model.config.only_prefix, parameters=sum(p.numel() for p in model.parameters()))
+        offset=None if offset is None else zlib.crc32(offset.cpu().numpy().tobytes()),
+        mapping_type=model.config.mapping_type,
+        prefix_length=model.config.prefix_length, only_prefix=model.config.only_prefix,
+        parameters=sum(p.numel() for p in model.parameters()))
 
 # %% ../nbs/05_training.ipynb #0cc886db
 def _one_step(run, net, rows):
     "Forward, backward and, when enough gradients are summed up, an optimiser step"
     c,acc = run.config, run.acc
     mine = rows[acc.process_index::acc.num_processes]
-    torch.manual_seed((c.seed*1_000_003 + run.batch_no)*64 + acc.process_index) # dropout
+    # dropout
+    torch.manual_seed((c.seed*1_000_003 + run.batch_no)*64 + acc.process_index)
     counts = run.data.captions.counts
     if len(mine):
         x,tokens,mask,r = run.data.batch(mine)
         share = int(counts[mine].sum())/int(counts[rows].sum())
-    else: # a last batch smaller than the number of processes: take part with weight 0
-        x,tokens,mask,r = run.data.batch(rows[:1]); share = 0.
+    else:
+        # a last batch smaller than the number of processes: take part with weight 0
+        x,tokens,mask,r = run.data.batch(rows[:1])
+        share = 0.
     last = (run.batch_no+1) % c.accumulate == 0
     with acc.no_sync(net) if not last else torch.enable_grad():
         loss = net(_noisy(x, r, c, run.batch_no//run.per_epoch, run.offset), tokens, mask, c.official)*share
         acc.backward(loss*(acc.num_processes/c.accumulate))
     if last:
-        for g in run.opt.param_groups: g['lr'] = c.lr*lr_at(run.step, run.total, c.warmup_steps)
-        if c.grad_clip: acc.clip_grad_norm_(run.params.values(), c.grad_clip)
-        run.opt.step(); run.opt.zero_grad(set_to_none=True)
+        for g in run.opt.param_groups:
+            g['lr'] = c.lr*lr_at(run.step, run.total, c.warmup_steps)
+        if c.grad_clip:
+            acc.clip_grad_norm_(run.params.values(), c.grad_clip)
+        run.opt.step()
+        run.opt.zero_grad(set_to_none=True)
     loss = loss.detach().float()
-    if acc.num_processes > 1: loss = acc.reduce(loss, 'sum')
-    run.sum += loss; run.esum += loss
-    run.count += 1; run.ecount += 1; run.batch_no += 1
+    if acc.num_processes > 1:
+        loss = acc.reduce(loss, 'sum')
+    run.sum += loss
+    run.esum += loss
+    run.count += 1
+    run.ecount += 1
+    run.batch_no += 1
 
 # %% ../nbs/05_training.ipynb #b88c6609
 def _finite(loss, run):
-    if not math.isfinite(loss): raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({run.config.lr}) or set grad_clip')
+    if not math.isfinite(loss):
+        raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({run.config.lr}) or set grad_clip')
 
 def _note_loss(run):
     "The mean loss since the last point of the curve, now a point itself"
     loss = (run.sum/run.count).item()
     _finite(loss, run)
     run.history['steps'].append([run.step, loss])
-    run.sum.zero_(); run.count = 0
+    run.sum.zero_()
+    run.count = 0
     return loss
 
 def _end_epoch(run, epoch, save_every, prefix, last):
@@ -329,7 +403,8 @@ def _end_epoch(run, epoch, save_every, prefix, last):
     mean = (run.esum/run.ecount).item()
     _finite(mean, run)
     run.history['epochs'].append([epoch, mean])
-    run.esum.zero_(); run.ecount = 0
+    run.esum.zero_()
+    run.ecount = 0
     stop,better = False, run.val is None
     if run.val is not None:
         val = validation_loss(run.model, run.val, c, run.offset, run.acc)
@@ -338,10 +413,13 @@ def _end_epoch(run, epoch, save_every, prefix, last):
         run.best,run.bad = (val,0) if better else (run.best, run.bad+1)
         stop = bool(c.patience) and run.bad >= c.patience
     if main and run.out:
-        if epoch % save_every == 0 or last or stop: run.model.save(run.out/f'{prefix}-{epoch:03d}')
+        if epoch % save_every == 0 or last or stop:
+            run.model.save(run.out/f'{prefix}-{epoch:03d}')
         run.model.save(run.out/f'{prefix}_latest')
-        if better and run.val is not None: run.model.save(run.out/f'{prefix}_best')
-        write_json(run.out/'loss_per_epoch.json', dict(train=[o[1] for o in run.history['epochs']], val=[o[1] for o in run.history['val']]))
+        if better and run.val is not None:
+            run.model.save(run.out/f'{prefix}_best')
+        write_json(run.out/'loss_per_epoch.json', dict(train=[o[1] for o in run.history['epochs']],
+            val=[o[1] for o in run.history['val']]))
         _save_curve(run.history, run.out)
     return stop
 
@@ -362,24 +440,34 @@ def train(
 )->dict: # History: `steps` (step, loss), `epochs` (epoch, mean loss), `val` (step, loss)
     "Train a captioner from caption vectors (paper, section 3); a run that was interrupted continues bit for bit on CPU"
     from accelerate import Accelerator
-    if save_every < 1: raise ValueError(f'save_every must be >= 1, got {save_every}')
+    if save_every < 1:
+        raise ValueError(f'save_every must be >= 1, got {save_every}')
     wanted = pick_device(device)
     acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no')
     if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
-        raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with CUDA_VISIBLE_DEVICES')
+        raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with '
+            f'CUDA_VISIBLE_DEVICES')
     amp = _precision(config, acc.device)
     model.to(acc.device).train()
     td = TrainData(data, model, config.max_tokens, acc.device, config.official)
     vd = TrainData(val, model, config.max_tokens, acc.device, config.official) if val is not None else None
     if offset is not None:
         offset = offset.to(acc.device).float().flatten()
-        if len(offset) != td.dim: raise ValueError(f'the modality offset has {len(offset)} numbers, the vectors have {td.dim}; both must come from the same encoder')
+        if len(offset) != td.dim:
+            raise ValueError(f'the modality offset has {len(offset)} numbers, the vectors have {td.dim}; both must '
+                f'come from the same encoder')
     run = _Run(model, td, vd, config, out_dir or '', offset, acc, _fingerprint(model, td, config, offset))
-    if out_dir and not resume and acc.is_main_process: (run.out/'state.safetensors').unlink(missing_ok=True)
-    if out_dir and resume and (run.out/'state.safetensors').exists(): run.load()
-    if not out_dir: run.out = None
-    elif acc.is_main_process: write_json(run.out/'train_config.json', asdict(config))
-    if run.step < run.total < config.warmup_steps and acc.is_main_process: warnings.warn(f'{run.total:,} steps in all, and {config.warmup_steps:,} of warm-up: the learning rate never reaches its peak; lower warmup_steps (--warmup_steps)')
+    if out_dir and not resume and acc.is_main_process:
+        (run.out/'state.safetensors').unlink(missing_ok=True)
+    if out_dir and resume and (run.out/'state.safetensors').exists():
+        run.load()
+    if not out_dir:
+        run.out = None
+    elif acc.is_main_process:
+        write_json(run.out/'train_config.json', asdict(config))
+    if run.step < run.total < config.warmup_steps and acc.is_main_process:
+        warnings.warn(f'{run.total:,} steps in all, and {config.warmup_steps:,} of warm-up: the learning rate never '
+            f'reaches its peak; lower warmup_steps (--warmup_steps)')
     net = acc.prepare_model(model) if acc.num_processes > 1 else model
     bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
     done = run.step >= run.total or bool(config.patience) and run.bad >= config.patience
@@ -387,18 +475,28 @@ def train(
         epoch,at = divmod(run.batch_no, run.per_epoch)
         batches = epoch_batches(td.captions.lens, config.bs, config.seed, epoch)
         for rows in batches[at:]:
-            with torch.autocast(acc.device.type, torch.bfloat16, enabled=amp == 'bf16'): _one_step(run, net, rows)
-            if run.batch_no % config.accumulate: continue
-            if run.step % config.log_steps == 0 or run.step >= run.total: # the only places where the device is waited for
+            with torch.autocast(acc.device.type, torch.bfloat16, enabled=amp == 'bf16'):
+                _one_step(run, net, rows)
+            if run.batch_no % config.accumulate:
+                continue
+            # the only places where the device is waited for
+            if run.step % config.log_steps == 0 or run.step >= run.total:
                 bar.set_postfix(loss=f'{(loss := _note_loss(run)):.3f}', epoch=epoch, refresh=False)
-                if callback: callback(run.step, loss)
+                if callback:
+                    callback(run.step, loss)
             bar.update()
-            if run.step >= run.total: break
-            if run.out and config.checkpoint_steps and run.step % config.checkpoint_steps == 0 and run.batch_no % run.per_epoch: run.save() # the last of an epoch is saved with the epoch
+            if run.step >= run.total:
+                break
+            # the last of an epoch is saved with the epoch
+            if (run.out and config.checkpoint_steps and run.step % config.checkpoint_steps == 0
+                    and run.batch_no % run.per_epoch):
+                run.save()
         done = run.step >= run.total
         if run.batch_no % run.per_epoch == 0 or done:
             done |= _end_epoch(run, epoch, save_every, prefix, done)
-            if run.out and (done or run.batch_no % config.accumulate == 0): run.save() # gradients that are still being summed up are not in a checkpoint
+            # gradients that are still being summed up are not in a checkpoint
+            if run.out and (done or run.batch_no % config.accumulate == 0):
+                run.save()
     bar.close()
     model.eval()
     return run.history

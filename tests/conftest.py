@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def shared():
     "The project's research data, which users do not have"
     path = ROOT.parent/'shared'
-    if not (path/'data').exists(): pytest.skip('../shared is not here')
+    if not (path/'data').exists():
+        pytest.skip('../shared is not here')
     return path
 
 @pytest.fixture(scope='session')
@@ -27,7 +28,11 @@ def golden(shared):
 @pytest.fixture
 def small_disk(tmp_path):
     "A disk of 256 KB, where mounting one is allowed"
-    d = tmp_path/'disk'; d.mkdir()
-    if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', d], capture_output=True).returncode: pytest.skip('may not mount a small disk')
+    d = tmp_path/'disk'
+    d.mkdir()
+    if sys.platform != 'linux' or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', d],
+            capture_output=True).returncode:
+        pytest.skip('may not mount a small disk')
     yield d
-    assert not subprocess.run(['umount', d]).returncode # no file is left open
+    # no file is left open
+    assert not subprocess.run(['umount', d]).returncode

@@ -11,9 +11,12 @@ from test_cli import capdec, one_line # the command in this process
 @pytest.fixture
 def trip(tmp_path):
     "A folder with a folder in it"
-    d = tmp_path/'trip'; (d/'day 2').mkdir(parents=True)
+    d = tmp_path/'trip'
+    (d/'day 2').mkdir(parents=True)
     im = Image.fromarray(photos.coffee()).resize((96, 64))
-    im.save(d/'a.jpg'); im.save(d/'a.png'); im.rotate(90).save(d/'day 2'/'b.jpg')
+    im.save(d/'a.jpg')
+    im.save(d/'a.png')
+    im.rotate(90).save(d/'day 2'/'b.jpg')
     return d
 
 @pytest.fixture(autouse=True)
@@ -28,12 +31,14 @@ def cached(*args):
 
 FAST = ('--device', 'cpu', '--beam_size', 1)
 
-def said(r): return r.stdout.strip().splitlines()[-1]
+def said(r):
+    return r.stdout.strip().splitlines()[-1]
 
 # ---- beside the photos
 
 def test_sidecars_do_not_clash_across_runs(trip):
-    capdec('caption', trip/'a.jpg', '--sidecar', *FAST, ok=True) # a.png is not named, but it is there
+    # a.png is not named, but it is there
+    capdec('caption', trip/'a.jpg', '--sidecar', *FAST, ok=True)
     capdec('caption', trip/'a.png', '--sidecar', *FAST, ok=True)
     assert {o.name for o in trip.iterdir()} == {'a.jpg', 'a.png', 'day 2', 'a.jpg.txt', 'a.png.txt'}
 
@@ -50,55 +55,74 @@ def test_an_interrupted_sidecar_run_goes_on(trip, monkeypatch):
     real, seen = c.Captioner.caption_files, []
     def once(self, paths, *args, **kw):
         for r in real(self, paths, *args, **kw):
-            seen.append(r.path.name); yield r
-            if len(seen) == 2: raise KeyboardInterrupt
+            seen.append(r.path.name)
+            yield r
+            if len(seen) == 2:
+                raise KeyboardInterrupt
     monkeypatch.setattr(c.Captioner, 'caption_files', once)
     r = capdec('caption', trip, '--sidecar', *FAST, '--batch_size', 1)
     assert r.returncode == 130 and 'run the same command again' in r.stderr
     capdec('caption', trip, '--sidecar', *FAST, '--batch_size', 1, ok=True)
-    assert sorted(seen) == ['a.jpg', 'a.png', 'b.jpg'] # each once
+    # each once
+    assert sorted(seen) == ['a.jpg', 'a.png', 'b.jpg']
 
 # ---- copies
 
 def test_exif_copies(trip, tmp_path):
     from capdec.exif import read_caption
-    Image.new('RGB', (50, 50)).save(trip/'c.gif'); Image.new('RGB', (50, 50)).save(trip/'d.webp'); (trip/'day 2'/'text.jpg').write_text('no photo')
+    Image.new('RGB', (50, 50)).save(trip/'c.gif')
+    Image.new('RGB', (50, 50)).save(trip/'d.webp')
+    (trip/'day 2'/'text.jpg').write_text('no photo')
     before = {p: p.read_bytes() for p in trip.rglob('*.*')}
     r = capdec('caption', trip, '--exif', tmp_path/'out', '--out', tmp_path/'c.json', *FAST)
     at = tmp_path/'c.json'
-    assert r.returncode == 1 and one_line(r) == [f'capdec: no copy: {trip/"c.gif"}: captions can be written into JPEG, PNG and WebP files only; its caption is in {at}', f'capdec: skipped: {trip/"day 2"/"text.jpg"}: not an image that can be read']
+    assert r.returncode == 1 and one_line(r) == [f'capdec: no copy: {trip/"c.gif"}: captions can be written into JPEG, '
+        f'PNG and WebP files only; its caption is in {at}', f'capdec: skipped: {trip/"day 2"/"text.jpg"}: not an image '
+        f'that can be read']
     assert said(r) == f'5 photos captioned, 1 of them without a copy, 1 failed: {at} and {tmp_path/"out"}'
     assert {p: p.read_bytes() for p in trip.rglob('*.*')} == before
     rows = {o['file'].split('trip/')[1]: o for o in json.loads((tmp_path/'c.json').read_text())}
     copies = {str(p.relative_to(tmp_path/'out')): read_caption(p) for p in (tmp_path/'out').rglob('*.*')}
-    assert copies == {k: rows[k]['caption'] for k in ('a.jpg', 'a.png', 'd.webp', 'day 2/b.jpg')} and rows['c.gif']['caption'] and rows['c.gif']['error']
-    r = capdec('caption', trip, '--exif', tmp_path/'out', *FAST) # what failed is tried again, the copies are left alone
-    assert said(r) == f'0 photos captioned, 4 were there already (--overwrite does them again), 2 failed: {tmp_path/"out"}' and len(one_line(r)) == 2 # nothing is left of the caption without a table
+    assert copies == {k: rows[k]['caption'] for k in ('a.jpg', 'a.png', 'd.webp', 'day 2/b.jpg')} and rows['c.gif'][
+        'caption'] and rows['c.gif']['error']
+    # what failed is tried again, the copies are left alone
+    r = capdec('caption', trip, '--exif', tmp_path/'out', *FAST)
+    # nothing is left of the caption without a table
+    assert said(
+        r) == f'0 photos captioned, 4 were there already (--overwrite does them again), 2 failed: {tmp_path/"out"}' and len(one_line(r)) == 2
     r = capdec('caption', trip/'c.gif', '--exif', tmp_path/'out', '--sidecar', *FAST)
-    assert r.returncode == 1 and one_line(r)[0].endswith('its caption is in the .txt beside it') and said(r).startswith('1 photos captioned, 1 of them without a copy: ') and (trip/'c.txt').exists()
+    assert r.returncode == 1 and one_line(r)[0].endswith('its caption is in the .txt beside '
+        'it') and said(r).startswith('1 photos captioned, 1 of them without a copy: ') and (trip/'c.txt').exists()
 
 def test_says_every_place(trip, tmp_path):
-    r = capdec('caption', trip/'a.jpg', '--exif', tmp_path/'out', '--sidecar', '--out', tmp_path/'c.json', *FAST, ok=True)
+    r = capdec('caption', trip/'a.jpg', '--exif', tmp_path/'out', '--sidecar', '--out', tmp_path/'c.json', *FAST,
+        ok=True)
     assert said(r) == f'1 photos captioned: {tmp_path/"c.json"} and {tmp_path/"out"} and beside the photos'
     assert (tmp_path/'c.json').read_text().endswith(']\n')
 
 def test_copies_of_one_name_keep_their_folders(trip, tmp_path):
     (trip/'day 2'/'a.jpg').write_bytes((trip/'a.jpg').read_bytes())
-    capdec('caption', trip/'a.jpg', trip/'day 2'/'a.jpg', trip/'day 2'/'..'/'a.jpg', '--exif', tmp_path/'o', *FAST, ok=True)
+    capdec('caption', trip/'a.jpg', trip/'day 2'/'a.jpg', trip/'day 2'/'..'/'a.jpg', '--exif', tmp_path/'o', *FAST,
+        ok=True)
     assert sorted(str(p.relative_to(tmp_path/'o')) for p in (tmp_path/'o').rglob('*.*')) == ['a.jpg', 'day 2/a.jpg']
 
 def test_photos_in_the_folder_for_copies_are_told(trip):
     r = capdec('caption', trip, '--exif', trip/'day 2', *FAST, ok=True)
-    assert '1 photos in this folder, such as b.jpg, are left out' in one_line(r)[0] and said(r).startswith('2 photos captioned')
+    assert '1 photos in this folder, such as b.jpg, are left out' in one_line(r)[0] and said(r).startswith('2 photos '
+        'captioned')
 
 def test_exif_folder_within_the_album(trip):
-    for _ in range(2): capdec('caption', trip, '--exif', trip/'captioned', *FAST, ok=True)
-    assert sorted(str(p.relative_to(trip)) for p in trip.rglob('*.*')) == ['a.jpg', 'a.png', 'captioned/a.jpg', 'captioned/a.png', 'captioned/day 2/b.jpg', 'day 2/b.jpg']
+    for _ in range(2):
+        capdec('caption', trip, '--exif', trip/'captioned', *FAST, ok=True)
+    assert sorted(str(p.relative_to(trip)) for p in trip.rglob('*.*')) == ['a.jpg', 'a.png', 'captioned/a.jpg',
+        'captioned/a.png', 'captioned/day 2/b.jpg', 'day 2/b.jpg']
 
 @pytest.mark.parametrize('args,says', [
     (['{d}', '--exif', '{d}'], 'where the photos are'), (['{d}/a.jpg', '--exif', '{d}'], 'where the photos are'),
-    (['http://localhost/a.jpg', '--sidecar'], 'no folder beside'), (['http://localhost/a.jpg', '--exif', '{d}/o'], 'copies are made of files'),
-    (['{d}', '--max_words', '2', '--min_words', '3'], 'min_words 3'), (['{d}', '--temperature', '0'], 'temperature 0'), (['{d}', '--method', 'guess'], "method 'guess'"), (['{d}', '--dtype', 'int8'], 'int8')])
+    (['http://localhost/a.jpg', '--sidecar'], 'no folder beside'), (['http://localhost/a.jpg', '--exif', '{d}/o'],
+    'copies are made of files'),
+    (['{d}', '--max_words', '2', '--min_words', '3'], 'min_words 3'), (['{d}', '--temperature', '0'], 'temperature 0'),
+    (['{d}', '--method', 'guess'], "method 'guess'"), (['{d}', '--dtype', 'int8'], 'int8')])
 def test_what_cannot_be_is_one_line(trip, args, says):
     r = capdec('caption', *[a.format(d=trip) for a in args], '--device', 'cpu')
     assert r.returncode == 1 and len(one_line(r)) == 1 and says in one_line(r)[0], r.stderr
@@ -109,19 +133,24 @@ def test_what_cannot_be_is_one_line(trip, args, says):
 def test_a_finished_table_is_gone_on_with(trip, tmp_path, kind, n):
     "New photos join it, those that are in it are left alone, and --overwrite begins anew"
     out,args = tmp_path/f'c.{kind}', ('--num_captions', n, '--device', 'cpu', '--beam_size', n)
-    bad = trip/'bad.jpg'; bad.write_text('no photo')
+    bad = trip/'bad.jpg'
+    bad.write_text('no photo')
     r = capdec('caption', trip, '--out', out, *args, ok=False)
     first = out.read_text()
     assert said(r) == f'3 photos captioned, 1 failed: {out}' and 'bad.jpg' in first
     bad.write_bytes((trip/'a.jpg').read_bytes())
-    r = capdec('caption', trip, '--out', out, *args, ok=True) # what failed is tried again
+    # what failed is tried again
+    r = capdec('caption', trip, '--out', out, *args, ok=True)
     assert said(r) == f'1 photos captioned, 3 were there already (--overwrite does them again): {out}'
     whole = out.read_text()
-    r = capdec('caption', trip/'a.jpg', '--out', out, *args, ok=True) # photos that are not named stay
-    assert said(r).startswith('0 photos captioned, 1 were there') and sorted(out.read_text().split('\n')) == sorted(whole.split('\n'))
+    # photos that are not named stay
+    r = capdec('caption', trip/'a.jpg', '--out', out, *args, ok=True)
+    assert said(r).startswith('0 photos captioned, 1 were there') and sorted(out.read_text().split('\n')) == sorted(
+        whole.split('\n'))
     r = capdec('caption', trip, '--out', out, '--overwrite', *args, ok=True)
     assert said(r) == f'4 photos captioned: {out}' and out.read_text() == whole
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(('c.', '.c.'))] == [out.name] # no journal, no lock
+    # no journal, no lock
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(('c.', '.c.'))] == [out.name]
 
 def test_another_number_of_captions_is_another_table(trip, tmp_path):
     out = tmp_path/'c.csv'
@@ -129,10 +158,13 @@ def test_another_number_of_captions_is_another_table(trip, tmp_path):
     first = out.read_text()
     r = capdec('caption', trip/'a.png', '--out', out, '--device', 'cpu', ok=False)
     assert 'has 2 captions for each photo; pass --num_captions 2' in one_line(r)[0] and out.read_text() == first
-    assert said(capdec('caption', trip/'a.png', '--out', out, '--overwrite', '--device', 'cpu', ok=True)) == f'1 photos captioned: {out}'
+    assert said(capdec('caption', trip/'a.png', '--out', out, '--overwrite', '--device', 'cpu',
+        ok=True)) == f'1 photos captioned: {out}'
 
-@pytest.mark.parametrize('name,text', [('c.csv', 'id;title\n1;x\n'), ('c.json', '{"a": 1}'), ('c.jsonl', 'hello\n'), ('c.csv', 'a line of notes\n'), ('c.csv', 'file,label\na.jpg,cat\n'),
-    ('c.csv', 'file,caption,error,rating\na.jpg,A cat.,,5\n'), ('c.jsonl', '{"file": "a.jpg", "caption": "A cat.", "stars": 3}\n')])
+@pytest.mark.parametrize('name,text', [('c.csv', 'id;title\n1;x\n'), ('c.json', '{"a": 1}'), ('c.jsonl', 'hello\n'),
+    ('c.csv', 'a line of notes\n'), ('c.csv', 'file,label\na.jpg,cat\n'),
+    ('c.csv', 'file,caption,error,rating\na.jpg,A cat.,,5\n'),
+    ('c.jsonl', '{"file": "a.jpg", "caption": "A cat.", "stars": 3}\n')])
 def test_a_file_that_is_no_table_is_not_replaced(trip, tmp_path, name, text):
     (tmp_path/name).write_text(text)
     r = capdec('caption', trip/'a.jpg', '--out', tmp_path/name, *FAST, ok=False)
@@ -140,14 +172,20 @@ def test_a_file_that_is_no_table_is_not_replaced(trip, tmp_path, name, text):
 
 def test_an_empty_caption_is_none(trip, tmp_path):
     (tmp_path/'c.csv').write_text(f'file,caption,error\n{trip/"a.jpg"},,\n')
-    assert said(capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=True)).startswith('1 photos captioned')
+    assert said(capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=True)).startswith('1 photos '
+        'captioned')
 
 def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     for name in ('pirate-00000000', 'pirate-00000001', 'lone-00000000'):
-        (tmp_path/'capdec'/'styles'/name).mkdir(parents=True); (tmp_path/'capdec'/'styles'/name/'captioner.json').write_text('{}')
-    for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'), (['--style_steps', 5], 'belongs to --style'), (['--seed', 3], '--seed 3: belongs to --method sample'), (['--seed', -1, '--method', 'sample'], '--seed -1: at least 0'), (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
-            (['--style', 'lone', '--model', trip], 'leave --model'), (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'), (['--style', 'gone.txt', '--style_steps', 5], 'neither a captioner'), (['--memory', trip], 'no store of captions')):
+        (tmp_path/'capdec'/'styles'/name).mkdir(parents=True)
+        (tmp_path/'capdec'/'styles'/name/'captioner.json').write_text('{}')
+    for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'),
+        (['--style_steps', 5], 'belongs to --style'), (['--seed', 3], '--seed 3: belongs to --method sample'), (['--seed', -1, '--method', 'sample'], '--seed -1: at least 0'), (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
+            (['--style', 'lone', '--model', trip], 'leave --model'),
+            (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'),
+            (['--style', 'gone.txt', '--style_steps', 5], 'neither a captioner'),
+            (['--memory', trip], 'no store of captions')):
         assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
 
 def test_two_runs_on_one_table(trip, tmp_path):
@@ -159,13 +197,17 @@ def test_two_runs_on_one_table(trip, tmp_path):
 def test_a_sampled_table_can_be_repeated(trip, tmp_path, monkeypatch):
     "With a seed the captions are the same in one run or in several; an interrupted run goes on with its own seed alone"
     from capdec.captioner import Captioner
-    table = lambda name, seed, *more, ok=True, photos=trip: capdec('caption', photos, '--method', 'sample', '--device', 'cpu', '--out', tmp_path/name, '--seed', seed, *more, ok=ok)
+    table = lambda name, seed, *more, ok=True, photos=trip: capdec('caption', photos, '--method', 'sample', '--device',
+        'cpu', '--out', tmp_path/name, '--seed', seed, *more, ok=ok)
     rows = lambda name: sorted((tmp_path/name).read_text().split('\n'))
     table('a.csv', 3)
-    table('b.csv', 3, '--batch_size', 1, photos=trip/'day 2'); table('b.csv', 3)
+    table('b.csv', 3, '--batch_size', 1, photos=trip/'day 2')
+    table('b.csv', 3)
     with monkeypatch.context() as m:
         real = Captioner.caption_files
-        def stop(*args, **kw): yield next(real(*args, **kw)); raise KeyboardInterrupt
+        def stop(*args, **kw):
+            yield next(real(*args, **kw))
+            raise KeyboardInterrupt
         m.setattr(Captioner, 'caption_files', stop)
         assert table('c.csv', 3, ok=False).returncode == 130
     assert 'was begun with other settings' in one_line(table('c.csv', 4, ok=False))[0]
@@ -176,46 +218,61 @@ def test_a_sampled_table_can_be_repeated(trip, tmp_path, monkeypatch):
 def test_names_that_are_not_utf8(trip, tmp_path, kind):
     import csv, os
     f = os.fsencode(trip)+b'/caf\xe9.jpg'
-    with open(f, 'wb') as o: o.write((trip/'a.jpg').read_bytes())
+    with open(f, 'wb') as o:
+        o.write((trip/'a.jpg').read_bytes())
     for _ in range(2):
         r = capdec('caption', os.fsdecode(f), '--out', tmp_path/f'c.{kind}', *FAST, ok=True)
-        text = (tmp_path/f'c.{kind}').read_text(encoding='utf-8') # any program can read it
+        # any program can read it
+        text = (tmp_path/f'c.{kind}').read_text(encoding='utf-8')
     assert '1 were there' in said(r)
-    if kind == 'csv': assert list(csv.DictReader(text.splitlines()))[0]['file'].endswith('caf\\udce9.jpg')
-    else: assert os.fsencode(json.loads(text)[0]['file'] if kind == 'json' else json.loads(text)['file']) == f
+    if kind == 'csv':
+        assert list(csv.DictReader(text.splitlines()))[0]['file'].endswith('caf\\udce9.jpg')
+    else:
+        assert os.fsencode(json.loads(text)[0]['file'] if kind == 'json' else json.loads(text)['file']) == f
 
 def test_sources_without_photos_are_failures(trip, tmp_path):
     (tmp_path/'empty').mkdir()
     r = capdec('caption', tmp_path/'empty', trip/'a.jpg', trip/'*.gif', *FAST)
-    assert r.returncode == 1 and len(r.stdout.splitlines()) == 1 and [('no images' in l, 'no file matches' in l) for l in one_line(r)] == [(True, False), (False, True)]
+    assert r.returncode == 1 and len(r.stdout.splitlines()) == 1 and [('no images' in l, 'no file matches' in l)
+        for l in one_line(r)] == [(True, False), (False, True)]
 
 # ---- wording
 
 def test_words_and_prompt(trip):
-    r = capdec('caption', trip/'a.jpg', '--max_words', 6, '--prompt', 'A photo of', '--num_captions', 2, '--device', 'cpu', ok=True)
+    r = capdec('caption', trip/'a.jpg', '--max_words', 6, '--prompt', 'A photo of', '--num_captions', 2, '--device',
+        'cpu', ok=True)
     texts = [l.split('\t')[1] for l in r.stdout.splitlines()]
     assert len(set(texts)) == 2 and all(t.startswith('A photo of') and len(t.split()) <= 6 for t in texts)
-    r = capdec('caption', trip/'a.jpg', '--method', 'sample', '--temperature', 1.5, '--num_captions', 3, '--min_words', 12, '--device', 'cpu', ok=True)
+    r = capdec('caption', trip/'a.jpg', '--method', 'sample', '--temperature', 1.5, '--num_captions', 3, '--min_words',
+        12, '--device', 'cpu', ok=True)
     assert len(r.stdout.splitlines()) == 3 and all(len(l.split('\t')[1].split()) >= 12 for l in r.stdout.splitlines())
 
 def test_style(trip, tmp_path, monkeypatch):
     from capdec.captioner import Captioner
     made = []
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    monkeypatch.setattr(Captioner, 'train_on', lambda self, text, folder, steps, mix: made.append((text.name, steps, mix)) or self.save(folder))
-    poems = tmp_path/'my poems.txt'; poems.write_text('Lo, the hound doth run.\n')
+    monkeypatch.setattr(Captioner, 'train_on', lambda self, text, folder, steps,
+        mix: made.append((text.name, steps, mix)) or self.save(folder))
+    poems = tmp_path/'my poems.txt'
+    poems.write_text('Lo, the hound doth run.\n')
     r = capdec('caption', trip, '--style', poems, '--out', tmp_path/'a.csv', *FAST, ok=True)
     assert 'restyling mini on' in r.stderr and made == [('my poems.txt', 300, .5)] and 'kept in' in r.stderr
-    capdec('caption', trip, '--style', poems, '--out', tmp_path/'b.csv', *FAST, ok=True) # kept
-    capdec('caption', trip, '--style', 'my poems', '--out', tmp_path/'c.csv', *FAST, ok=True) # by its name
+    # kept
+    capdec('caption', trip, '--style', poems, '--out', tmp_path/'b.csv', *FAST, ok=True)
+    # by its name
+    capdec('caption', trip, '--style', 'my poems', '--out', tmp_path/'c.csv', *FAST, ok=True)
     folder, = (tmp_path/'cache'/'capdec'/'styles').iterdir()
     capdec('caption', trip, '--style', folder, '--out', tmp_path/'d.csv', *FAST, ok=True)
     assert len(made) == 1 and len({(tmp_path/f'{o}.csv').read_text() for o in 'abcd'}) == 1
-    poems.write_text('Ahoy!\n'); capdec('caption', trip, '--style', poems, *FAST, ok=True)
-    assert len(made) == 2 # another text, another captioner
+    poems.write_text('Ahoy!\n')
+    capdec('caption', trip, '--style', poems, *FAST, ok=True)
+    # another text, another captioner
+    assert len(made) == 2
     capdec('caption', trip, '--style', poems, '--style_steps', 500, '--style_mix', 0, *FAST, ok=True)
-    assert made[2] == ('my poems.txt', 500, 0) # a stronger style is another captioner, too
-    for args, says in ((['--style', folder, '--model', folder], 'is a captioner itself'), (['--style', 'limericks'], 'neither a captioner')):
+    # a stronger style is another captioner, too
+    assert made[2] == ('my poems.txt', 500, 0)
+    for args, says in ((['--style', folder, '--model', folder], 'is a captioner itself'),
+            (['--style', 'limericks'], 'neither a captioner')):
         assert says in one_line(capdec('caption', trip, *args, *FAST, ok=False))[0]
 
 def test_empty_style(trip, tmp_path, monkeypatch):
@@ -237,7 +294,9 @@ def test_damaged_official_checkpoint(trip, tmp_path):
 def test_store_of_other_dimensions(tmp_path):
     import torch
     from capdec.store import EmbeddingStore
-    with EmbeddingStore.create(tmp_path/'s', 640, dict(kind='image'), ('image_id', 'filename'), 'float16') as s: s.append([dict(image_id=1, filename='a.jpg')], torch.randn(1, 640)); s.finish({})
+    with EmbeddingStore.create(tmp_path/'s', 640, dict(kind='image'), ('image_id', 'filename'), 'float16') as s:
+        s.append([dict(image_id=1, filename='a.jpg')], torch.randn(1, 640))
+        s.finish({})
     r = capdec('predict', '--embeddings', tmp_path/'s', '--out', tmp_path/'p.json', '--device', 'cpu', ok=False)
     assert len(one_line(r)) == 1 and '640' in r.stderr and '512' in r.stderr
 
@@ -246,7 +305,9 @@ def test_store_of_other_dimensions(tmp_path):
 def test_broken_pipe(tmp_path):
     import subprocess, sys
     for args in (['--help'], ['caption', '--help']):
-        child = subprocess.Popen([sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())', *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())',
+            *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         child.stdout.close()
-        err = child.stderr.read(); child.stderr.close()
+        err = child.stderr.read()
+        child.stderr.close()
         assert child.wait(60) in (0, 141) and not err, err

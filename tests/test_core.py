@@ -32,12 +32,15 @@ with atomic_path(r'{tmp_path/"a.json"}') as p:
 def test_atomic_path_keeps_ordinary_permissions(tmp_path):
     old = os.umask(0o022)
     try:
-        with atomic_path(tmp_path/'f') as p: p.write_text('x')
-    finally: os.umask(old)
+        with atomic_path(tmp_path/'f') as p:
+            p.write_text('x')
+    finally:
+        os.umask(old)
     assert (tmp_path/'f').stat().st_mode & 0o777 == 0o644
 
 @settings(max_examples=40, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.text(), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(), c, max_size=3), max_leaves=8))
+@given(st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.text(),
+    lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(), c, max_size=3), max_leaves=8))
 def test_json_round_trip(tmp_path_factory, obj):
     f = tmp_path_factory.mktemp('j')/'o.json'
     write_json(f, obj)
@@ -51,12 +54,15 @@ def test_any_file_name_survives_json(tmp_path_factory, name):
 
 def test_full_disk_is_one_line_and_leaves_nothing(small_disk):
     write_json(small_disk/'a.json', [1])
-    with pytest.raises(OSError) as e: write_json(small_disk/'a.json', ['x'*400_000])
+    with pytest.raises(OSError) as e:
+        write_json(small_disk/'a.json', ['x'*400_000])
     assert str(e.value) == f'{small_disk}/a.json: cannot be written (No space left on device)'
     assert [o.name for o in small_disk.iterdir()] == ['a.json'] and read_json(small_disk/'a.json') == [1]
     import torch
     from safetensors.torch import save_file
-    with pytest.raises(OSError, match='cannot be written .No space left on device'), atomic_path(small_disk/'w.safetensors') as p: save_file({'w': torch.zeros(100_000)}, p)
+    with pytest.raises(OSError, match='cannot be written .No space left on '
+            'device'), atomic_path(small_disk/'w.safetensors') as p:
+        save_file({'w': torch.zeros(100_000)}, p)
     assert [o.name for o in small_disk.iterdir()] == ['a.json']
 
 def test_home(tmp_path, monkeypatch):
@@ -66,14 +72,20 @@ def test_home(tmp_path, monkeypatch):
 
 def test_no_place_to_write(tmp_path):
     (tmp_path/'f').write_text('')
-    with pytest.raises(OSError, match='f/a.json: cannot be written'): write_json(tmp_path/'f'/'a.json', 1)
-    with pytest.raises(FileNotFoundError, match='gone'), atomic_path(tmp_path/'a') as p: open(tmp_path/'gone') # not an error of writing
+    with pytest.raises(OSError, match='f/a.json: cannot be written'):
+        write_json(tmp_path/'f'/'a.json', 1)
+    # not an error of writing
+    with pytest.raises(FileNotFoundError, match='gone'), atomic_path(tmp_path/'a') as p:
+        open(tmp_path/'gone')
 
-@pytest.mark.parametrize('content,says', [(b'', 'line 1'), (b'[1,', 'line 1'), (b'\xff\xfe\x00', 'not UTF-8'), (b'['*100_000, 'JSON')])
+@pytest.mark.parametrize('content,says', [(b'', 'line 1'), (b'[1,', 'line 1'), (b'\xff\xfe\x00', 'not UTF-8'),
+    (b'['*100_000, 'JSON')])
 def test_bad_json(tmp_path, content, says):
     (tmp_path/'b.json').write_bytes(content)
-    with pytest.raises(ValueError, match=says): read_json(tmp_path/'b.json')
-    with pytest.raises(ValueError, match='folder'): read_json(tmp_path)
+    with pytest.raises(ValueError, match=says):
+        read_json(tmp_path/'b.json')
+    with pytest.raises(ValueError, match='folder'):
+        read_json(tmp_path)
 
 def test_every_mode_opens():
     for mode in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16'):
@@ -81,15 +93,19 @@ def test_every_mode_opens():
         assert (im.mode, im.size) == ('RGB', (9, 5)), mode
 
 def test_rotated_photo_is_upright():
-    left_red = Image.new('RGB', (40, 20), 'blue'); left_red.paste('red', (0, 0, 20, 20))
-    exif = Image.Exif(); exif[0x0112] = 6
+    left_red = Image.new('RGB', (40, 20), 'blue')
+    left_red.paste('red', (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
     im = open_image(jpeg(left_red, exif=exif, quality=95))
     assert im.size == (20, 40) and im.getpixel((10, 5))[0] > 200 and im.getpixel((10, 35))[2] > 200
 
 def test_transparency_is_laid_on_white(tmp_path):
     Image.new('RGBA', (4, 4), (0, 0, 0, 0)).save(tmp_path/'t.png')
     assert open_image(tmp_path/'t.png').getpixel((0, 0)) == (255, 255, 255)
-    pal = Image.new('P', (4, 4)); pal.info['transparency'] = 0; pal.save(tmp_path/'p.png', transparency=0)
+    pal = Image.new('P', (4, 4))
+    pal.info['transparency'] = 0
+    pal.save(tmp_path/'p.png', transparency=0)
     assert open_image(tmp_path/'p.png').getpixel((0, 0)) == (255, 255, 255)
 
 def test_sixteen_bits_are_scaled(tmp_path):
@@ -99,28 +115,35 @@ def test_sixteen_bits_are_scaled(tmp_path):
 
 @pytest.mark.parametrize('dtype', ['uint8', 'bool', 'float32', 'uint16'])
 def test_arrays(dtype):
-    a = np.zeros((6, 7, 3), dtype); a[:3] = 1 if dtype in ('bool', 'float32') else np.iinfo(dtype).max
+    a = np.zeros((6, 7, 3), dtype)
+    a[:3] = 1 if dtype in ('bool', 'float32') else np.iinfo(dtype).max
     im = np.array(open_image(a))
     assert im.shape == (6, 7, 3) and im[0].min() == 255 and im[-1].max() == 0
     assert np.array_equal(np.array(open_image(a.transpose(2, 0, 1))), im)
 
-@pytest.mark.parametrize('bad', [b'', b'not an image', b'\xff\xd8\xff\xe0' + b'\0'*50, b'\x89PNG\r\n\x1a\n' + b'\0'*20, b'GIF89a', b'RIFF\0\0\0\0WEBP'])
+@pytest.mark.parametrize('bad', [b'', b'not an image', b'\xff\xd8\xff\xe0' + b'\0'*50, b'\x89PNG\r\n\x1a\n' + b'\0'*20,
+    b'GIF89a', b'RIFF\0\0\0\0WEBP'])
 def test_bad_bytes_are_one_line(bad, tmp_path):
     (tmp_path/'x.jpg').write_bytes(bad)
     for src in (bad, tmp_path/'x.jpg'):
-        with pytest.raises(ValueError) as e: open_image(src)
+        with pytest.raises(ValueError) as e:
+            open_image(src)
         assert '\n' not in str(e.value)
 
 def test_pixel_limit(monkeypatch):
     import capdec.core
     monkeypatch.setattr(capdec.core, 'MAX_PIXELS', 99)
-    with pytest.raises(ValueError, match='pixels'): open_image(Image.new('RGB', (10, 10)))
+    with pytest.raises(ValueError, match='pixels'):
+        open_image(Image.new('RGB', (10, 10)))
 
 def test_find_images_reports_empty_folders(tmp_path):
     (tmp_path/'notes.txt').write_text('x')
-    with pytest.raises(FileNotFoundError, match='no images'): find_images(tmp_path)
-    with pytest.raises(FileNotFoundError, match='no file matches'): find_images(str(tmp_path/'*.jpg'))
-    (tmp_path/'a[1].jpg').write_bytes(b'') # a name with glob characters is a name when the file is there
+    with pytest.raises(FileNotFoundError, match='no images'):
+        find_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match='no file matches'):
+        find_images(str(tmp_path/'*.jpg'))
+    # a name with glob characters is a name when the file is there
+    (tmp_path/'a[1].jpg').write_bytes(b'')
     assert [p.name for p in find_images(str(tmp_path/'a[1].jpg'))] == ['a[1].jpg']
 
 @settings(max_examples=100, deadline=10_000)
@@ -131,33 +154,48 @@ def test_fuzzed_images_open_or_are_refused_in_one_line(tmp_path_factory, kind, d
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(buf, kind)
     b = bytearray(buf.getvalue())
     for _ in range(draw.draw(st.integers(1, 8))):
-        near = draw.draw(st.booleans()) # headers are where it hurts
+        # headers are where it hurts
+        near = draw.draw(st.booleans())
         i = draw.draw(st.integers(0, min(len(b), 80) if near else len(b)))
         what = draw.draw(st.sampled_from(['change', 'cut', 'insert', 'end']))
-        if what == 'change' and i < len(b): b[i] = draw.draw(st.integers(0, 255))
-        elif what == 'cut': del b[i:i+draw.draw(st.integers(1, 40))]
-        elif what == 'insert': b[i:i] = draw.draw(st.binary(max_size=8))
-        elif not near: del b[i:]
+        if what == 'change' and i < len(b):
+            b[i] = draw.draw(st.integers(0, 255))
+        elif what == 'cut':
+            del b[i:i+draw.draw(st.integers(1, 40))]
+        elif what == 'insert':
+            b[i:i] = draw.draw(st.binary(max_size=8))
+        elif not near:
+            del b[i:]
     f = tmp_path_factory.mktemp('fuzz')/f'photo.{kind}'
     f.write_bytes(bytes(b))
     for src in (f, bytes(b)):
-        try: im = open_image(src)
-        except ValueError as e: assert '\n' not in str(e)
-        else: assert im.mode == 'RGB' and im.width*im.height > 0
+        try:
+            im = open_image(src)
+        except ValueError as e:
+            assert '\n' not in str(e)
+        else:
+            assert im.mode == 'RGB' and im.width*im.height > 0
 
 
 def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
     "It is told, and the photos of the others are found (root may open any folder, so the error is made)"
     import os
     from capdec.core import find_images
-    for d in ('open', 'closed', 'all closed'): (tmp_path/d).mkdir(); (tmp_path/d/'a.jpg').touch()
-    (tmp_path/'open'/'in'/'.hidden').mkdir(parents=True); (tmp_path/'open'/'in'/'b.JPG').touch(); (tmp_path/'open'/'in'/'.hidden'/'c.jpg').touch(); (tmp_path/'open'/'.d.jpg').touch()
+    for d in ('open', 'closed', 'all closed'):
+        (tmp_path/d).mkdir()
+        (tmp_path/d/'a.jpg').touch()
+    (tmp_path/'open'/'in'/'.hidden').mkdir(parents=True)
+    (tmp_path/'open'/'in'/'b.JPG').touch()
+    (tmp_path/'open'/'in'/'.hidden'/'c.jpg').touch()
+    (tmp_path/'open'/'.d.jpg').touch()
     real = os.scandir
     def scandir(path):
-        if 'closed' in str(path): raise PermissionError(13, 'Permission denied', str(path))
+        if 'closed' in str(path):
+            raise PermissionError(13, 'Permission denied', str(path))
         return real(path)
     monkeypatch.setattr(os, 'scandir', scandir)
-    with pytest.raises(FileNotFoundError, match='all closed: cannot be opened .Permission denied'): find_images(tmp_path/'all closed')
+    with pytest.raises(FileNotFoundError, match='all closed: cannot be opened .Permission denied'):
+        find_images(tmp_path/'all closed')
     empty = []
     assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path, empty=empty)] == ['open/a.jpg', 'open/in/b.JPG']
     assert len(empty) == 2 and all('cannot be opened' in o for o in empty)

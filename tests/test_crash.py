@@ -10,7 +10,10 @@ import pytest
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes are forked')
 def test_killed_runs_end_as_uninterrupted_ones(tmp_path):
     tool = Path(__file__).resolve().parents[1]/'tools'/'crash_test.py'
-    r = subprocess.run([sys.executable, str(tool), '--packaged', '--kills', '1', '--captions', '160', '--photos', '4', '--verbs', 'embed', 'train', 'predict', '--out', str(tmp_path/'crash')], capture_output=True, text=True, timeout=600)
+    r = subprocess.run([sys.executable, str(tool), '--packaged', '--kills', '1', '--captions', '160', '--photos', '4',
+        '--verbs', 'embed', 'train', 'predict', '--out', str(tmp_path/'crash')], capture_output=True, text=True,
+        timeout=600)
     assert r.returncode == 0, r.stdout + r.stderr
     report = json.loads((tmp_path/'crash'/'report.json').read_text())
-    assert [(o['verb'], o['kills'] >= 1, o['completed'] >= 1, o['differences']) for o in report['runs']] == [(v, True, True, []) for v in ('embed', 'train', 'predict')]
+    assert [(o['verb'], o['kills'] >= 1, o['completed'] >= 1, o['differences']) for o in report['runs']] == [(v, True,
+        True, []) for v in ('embed', 'train', 'predict')]

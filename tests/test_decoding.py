@@ -19,15 +19,22 @@ def tiny(lm='gpt2', seed=0, v=None, h=16, k=3, sharp=4.):
     sizes = {
         'gpt2': dict(n_embd=h, n_layer=2, n_head=2, n_positions=64),
         'llama': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64),
-        'opt': dict(hidden_size=h, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64, word_embed_proj_dim=h),
-        'gpt_neox': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64),
+        'opt': dict(hidden_size=h, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
+        word_embed_proj_dim=h),
+        'gpt_neox': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64),
         'bloom': dict(hidden_size=h, n_layer=2, n_head=2),
-        'gemma2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=64),
-        'mistral': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64)}
-    cfg = AutoConfig.for_model(lm, vocab_size=v or len(TOK), bos_token_id=0, eos_token_id=0, pad_token_id=0, **sizes[lm])
+        'gemma2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=64),
+        'mistral': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64)}
+    cfg = AutoConfig.for_model(lm, vocab_size=v or len(TOK), bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        **sizes[lm])
     net = AutoModelForCausalLM.from_config(cfg)
     model = CaptionModel(CapDecConfig('mlp', k, k, 12), net, TOK).eval().double()
-    with torch.no_grad(): model.lm.get_output_embeddings().weight.mul_(sharp)       # less like guessing
+    # less like guessing
+    with torch.no_grad():
+        model.lm.get_output_embeddings().weight.mul_(sharp)
     return model
 
 def same(found, reference):
@@ -49,21 +56,26 @@ def test_official_texts(golden, shared, name):
 def test_equals_reference(seed, beam_size, max_length):
     model = tiny(seed=seed)
     g = torch.Generator().manual_seed(seed)
-    stops = torch.randperm(len(TOK), generator=g)[:(4, 20, 60)[seed%3]].tolist()       # many stops: beams finish at different steps
+    # many stops: beams finish at different steps
+    stops = torch.randperm(len(TOK), generator=g)[:(4, 20, 60)[seed%3]].tolist()
     prefix = 3*torch.randn(4, 3, 16, generator=g, dtype=torch.float64)
     found = beam_search(model, prefix, beam_size, max_length, stop_ids=stops)
-    for p,caps in zip(prefix, found): same(caps, plain_beam_search(model, p, beam_size, max_length, stops))
+    for p,caps in zip(prefix, found):
+        same(caps, plain_beam_search(model, p, beam_size, max_length, stops))
 
 @pytest.mark.parametrize('lm', ['gpt2','llama','opt','gpt_neox','bloom','gemma2','mistral'])
 def test_equals_reference_for_other_language_models(lm):
     model = tiny(lm)
     prefix = torch.randn(3, 3, 16, dtype=torch.float64)
     stops = list(range(0, 300, 9))
-    found = beam_search(model, prefix, 4, 25, stop_ids=stops)       # longer than the room that is reserved at once
-    for p,caps in zip(prefix, found): same(caps, plain_beam_search(model, p, 4, 25, stops))
+    # longer than the room that is reserved at once
+    found = beam_search(model, prefix, 4, 25, stop_ids=stops)
+    for p,caps in zip(prefix, found):
+        same(caps, plain_beam_search(model, p, 4, 25, stops))
 
 @settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 10**6), b=st.integers(1, 6), beam_size=st.integers(1, 6), max_length=st.integers(1, 15), temperature=st.sampled_from([0.5, 1., 2.]), n_stops=st.integers(0, 120))
+@given(seed=st.integers(0, 10**6), b=st.integers(1, 6), beam_size=st.integers(1, 6), max_length=st.integers(1, 15),
+    temperature=st.sampled_from([0.5, 1., 2.]), n_stops=st.integers(0, 120))
 def test_properties(seed, b, beam_size, max_length, temperature, n_stops):
     model = tiny(seed=seed%5)
     g = torch.Generator().manual_seed(seed)
@@ -83,15 +95,18 @@ def test_one_beam_is_greedy():
         model = tiny(seed=seed)
         prefix = 3*torch.randn(6, 3, 16, dtype=torch.float64)
         kw = dict(max_length=15, stop_ids=list(range(0, 300, 11)))
-        assert [o[0].tokens for o in greedy(model, prefix, **kw)] == [o[0].tokens for o in beam_search(model, prefix, 1, **kw)]
+        assert [o[0].tokens for o in greedy(model, prefix, **kw)] == [o[0].tokens for o in beam_search(model, prefix, 1,
+            **kw)]
 
 @pytest.mark.parametrize('method', ['beam','greedy','sample'])
 def test_batch_is_one_by_one(method):
     model = tiny()
     x = torch.randn(7, 12)
-    kw = dict(method=method, max_length=12, num_captions=1 if method == 'greedy' else 3, stop_ids=list(range(0, 300, 7)))
+    kw = dict(method=method, max_length=12, num_captions=1 if method == 'greedy' else 3,
+        stop_ids=list(range(0, 300, 7)))
     runs = [generate(model, x, batch_size=size, generator=torch.Generator().manual_seed(5), **kw) for size in (1, 2, 7)]
-    for other in runs[1:]: assert [[o.tokens for o in caps] for caps in other] == [[o.tokens for o in caps] for caps in runs[0]]
+    for other in runs[1:]:
+        assert [[o.tokens for o in caps] for caps in other] == [[o.tokens for o in caps] for caps in runs[0]]
 
 def test_token_logprobs_are_the_models():
     model = tiny()
@@ -99,7 +114,8 @@ def test_token_logprobs_are_the_models():
     for method in ('beam','greedy','sample'):
         for v,caps in zip(x, generate(model, x, method, max_length=10, normalize=False)):
             ids = torch.tensor([caps[0].tokens])
-            with torch.no_grad(): lp = model.logits(v[None].float(), ids).log_softmax(-1).gather(-1, ids[..., None])[0, :, 0]
+            with torch.no_grad():
+                lp = model.logits(v[None].float(), ids).log_softmax(-1).gather(-1, ids[..., None])[0, :, 0]
             assert np.allclose(lp.tolist(), caps[0].token_logprobs, atol=1e-5)
 
 def test_normalisation():
@@ -128,9 +144,12 @@ def test_no_repeats(method, n):
     grams = lambda t: list(zip(*(t[i:] for i in range(n))))
     x,kw = torch.randn(5, 12),dict(max_length=25, stop_ids=[])
     free = [grams(o.tokens) for c in generate(model, x, 'greedy', **kw) for o in c]
-    assert any(len(set(o)) < len(o) for o in free)          # this model does repeat itself
-    spelled = lambda t: [o.lstrip('Ġ').lower() for o in TOK.convert_ids_to_tokens(t)]      # 'Ġa' after a blank, 'a' at the beginning: the same to a reader
-    caps = [grams(spelled(TOK('a dog')['input_ids'] + o.tokens)) for c in generate(model, x, method, no_repeat_ngram=n, prompt='a dog', **kw) for o in c]
+    # this model does repeat itself
+    assert any(len(set(o)) < len(o) for o in free)
+    # 'Ġa' after a blank, 'a' at the beginning: the same to a reader
+    spelled = lambda t: [o.lstrip('Ġ').lower() for o in TOK.convert_ids_to_tokens(t)]
+    caps = [grams(spelled(TOK('a dog')['input_ids'] + o.tokens)) for c in generate(model, x, method, no_repeat_ngram=n,
+        prompt='a dog', **kw) for o in c]
     assert all(len(set(o)) == len(o) for o in caps)
 
 def test_no_repeats_by_default():
@@ -141,18 +160,21 @@ def test_no_repeats_by_default():
     assert free != never
     model.config = dataclasses.replace(model.config, no_repeat_ngram=2)
     assert generate(model, x, **kw) == never and generate(model, x, no_repeat_ngram=0, **kw) == free
-    with pytest.raises(ValueError, match='no_repeat_ngram -1: at least 0'): dataclasses.replace(model.config, no_repeat_ngram=-1)
+    with pytest.raises(ValueError, match='no_repeat_ngram -1: at least 0'):
+        dataclasses.replace(model.config, no_repeat_ngram=-1)
 
 def test_prompt():
     "A prompt is what the model has already said: a forced first part of the caption"
     model = tiny()
     x,ids = torch.randn(2, 12),TOK('a brown dog')['input_ids']
-    with torch.no_grad(): prefix = model.prefix(x)
+    with torch.no_grad():
+        prefix = model.prefix(x)
     longer = torch.cat([prefix, model.lm.get_input_embeddings()(torch.tensor(ids)).detach().expand(2, -1, -1)], 1)
     a,b = beam_search(model, prefix, 3, 8, prompt='a brown dog '),beam_search(model, longer, 3, 8)
     assert [[o.tokens for o in c] for c in a] == [[o.tokens for o in c] for c in b]
     assert all(o.text.startswith('a brown dog') for c in a for o in c)
-    assert all(o[0].text.startswith('a red') for m in ('greedy','sample') for o in generate(model, x, m, prompt='a red', max_length=5))
+    assert all(o[0].text.startswith('a red') for m in ('greedy','sample') for o in generate(model, x, m, prompt='a red',
+        max_length=5))
 
 def test_room():
     "Never more tokens than the language model has positions"
@@ -161,25 +183,30 @@ def test_room():
     for prompt in ('', 'a dog '*10):
         for m in ('beam','greedy','sample'):
             n = len(TOK(prompt.rstrip())['input_ids'])
-            assert len(generate(model, torch.randn(1, 12), m, max_length=500, stop_ids=[], prompt=prompt)[0][0].tokens) == 62 - n
-    with pytest.raises(ValueError, match='has room for 61'): generate(model, torch.randn(1, 12), prompt='a dog '*100)
+            assert len(generate(model, torch.randn(1, 12), m, max_length=500, stop_ids=[],
+                prompt=prompt)[0][0].tokens) == 62 - n
+    with pytest.raises(ValueError, match='has room for 61'):
+        generate(model, torch.randn(1, 12), prompt='a dog '*100)
 
 def test_sampling_by_generator():
     model = tiny()
     x = torch.randn(4, 12)
-    draw = lambda seed,**kw: [[o.tokens for o in c] for c in generate(model, x, 'sample', num_captions=3, max_length=8, generator=torch.Generator().manual_seed(seed), **kw)]
+    draw = lambda seed,**kw: [[o.tokens for o in c] for c in generate(model, x, 'sample', num_captions=3, max_length=8,
+        generator=torch.Generator().manual_seed(seed), **kw)]
     assert draw(1) == draw(1) != draw(2)
     g = torch.Generator().manual_seed(1)
     assert len({tuple(o.tokens) for o in sample(model, model.prefix(x).detach(), 5, generator=g, max_length=8)[0]}) > 1
     assert [c[0] for c in draw(1, top_p=1e-9)] == [c[0].tokens for c in generate(model, x, 'greedy', max_length=8)]
-    assert [c[0] for c in draw(1, temperature=1e-4)] == [c[0].tokens for c in generate(model, x, 'greedy', max_length=8)]
+    assert [c[0] for c in draw(1, temperature=1e-4)] == [c[0].tokens for c in generate(model, x, 'greedy',
+        max_length=8)]
 
 def test_nucleus_frequencies():
     "First tokens of many samples against the model's own odds, cut to the nucleus"
     model = tiny(sharp=30.)
     with torch.no_grad():
         prefix = model.prefix(torch.randn(1, 12))
-        p,order = model.head(model.lm.base_model(inputs_embeds=prefix).last_hidden_state[0, -1]).softmax(-1).sort(descending=True)
+        p,order = model.head(model.lm.base_model(inputs_embeds=prefix).last_hidden_state[0,
+            -1]).softmax(-1).sort(descending=True)
     keep = (p.cumsum(0) - p) < 0.6
     expected = torch.zeros(len(TOK), dtype=p.dtype).index_put((order[keep],), p[keep]/p[keep].sum())
     caps = sample(model, prefix, 4000, top_p=0.6, max_length=1, generator=torch.Generator().manual_seed(0))[0]
@@ -199,7 +226,8 @@ def test_half_precision():
     model = tiny().float()
     x = torch.randn(3, 12)
     exact = [o[0].score for o in generate(model, x, max_length=8)]
-    with torch.autocast('cpu', torch.bfloat16): assert np.allclose([o[0].score for o in generate(model, x, max_length=8)], exact, atol=0.1)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert np.allclose([o[0].score for o in generate(model, x, max_length=8)], exact, atol=0.1)
     model.bfloat16()
     assert np.allclose([o[0].score for o in generate(model, x, max_length=8)], exact, atol=0.1)
 
@@ -209,28 +237,40 @@ def test_bad_input():
     for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'), (dict(beam_size=0), 'beam_size 0'), (dict(max_length=0), 'max_length 0'),
             (dict(min_length=9, max_length=5), 'min_length 9'), (dict(temperature=0), 'temperature 0'), (dict(no_repeat_ngram=-1), 'no_repeat_ngram -1'),
             (dict(method='greedy', num_captions=2), 'greedy search finds one'), (dict(method='sample', top_p=1.5), 'top_p 1.5'),
-            (dict(num_captions='2'), "num_captions '2': a whole number"), (dict(num_captions=1.5), 'num_captions 1.5'), (dict(beam_size=2.5), 'beam_size 2.5'), (dict(max_words=3.5), 'max_words 3.5'), (dict(min_words=100), 'min_words 100: a caption has'),
-            (dict(batch_size=-1), 'batch_size -1: at least 1'), (dict(batch_size=2.5), 'batch_size 2.5'), (dict(method='sample', max_length=2.5), 'max_length 2.5'), (dict(method='sample', uniform=torch.rand(1, 1, 67)), r'uniform of shape \(1, 1, 67\): \(2, 1, 67\)')]:
-        with pytest.raises(ValueError, match=message): generate(model, x, **kw)
-    with pytest.raises(ValueError, match=r'takes \(b, 12\)'): generate(model, torch.randn(2, 13))
+            (dict(num_captions='2'), "num_captions '2': a whole number"), (dict(num_captions=1.5), 'num_captions 1.5'),
+            (dict(beam_size=2.5), 'beam_size 2.5'), (dict(max_words=3.5), 'max_words 3.5'),
+            (dict(min_words=100), 'min_words 100: a caption has'),
+            (dict(batch_size=-1), 'batch_size -1: at least 1'), (dict(batch_size=2.5), 'batch_size 2.5'),
+            (dict(method='sample', max_length=2.5), 'max_length 2.5'),
+            (dict(method='sample', uniform=torch.rand(1, 1, 67)), r'uniform of shape \(1, 1, 67\): \(2, 1, 67\)')]:
+        with pytest.raises(ValueError, match=message):
+            generate(model, x, **kw)
+    with pytest.raises(ValueError, match=r'takes \(b, 12\)'):
+        generate(model, torch.randn(2, 13))
     assert generate(model, x[:0]) == [] and generate(model, x[:0], 'sample') == []
-    assert isinstance(generate(model, x, max_length=3)[0][0], Caption) and isinstance(generate(model, x, max_length=3, texts=True)[0], str)
+    assert isinstance(generate(model, x, max_length=3)[0][0], Caption) and isinstance(generate(model, x, max_length=3,
+        texts=True)[0], str)
 
-def words(text): return sum(any(c.isalnum() for c in w) for w in text.split())
+def words(text):
+    return sum(any(c.isalnum() for c in w) for w in text.split())
 
 @settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 5), least=st.integers(0, 5), more=st.integers(0, 3), prompt=st.sampled_from(['', 'a', 'two brown']), method=st.sampled_from(['beam','greedy','sample']))
+@given(seed=st.integers(0, 5), least=st.integers(0, 5), more=st.integers(0, 3),
+    prompt=st.sampled_from(['', 'a', 'two brown']), method=st.sampled_from(['beam','greedy','sample']))
 def test_words_are_counted(seed, least, more, prompt, method):
     model, most = tiny(seed=seed), max(2, least + more)
     g = torch.Generator().manual_seed(seed)
-    for o in generate(model, torch.randn(3, 12, generator=g), method, prompt=prompt, min_words=min(least, most), max_words=most, max_length=40, generator=g if method == 'sample' else None):
+    for o in generate(model, torch.randn(3, 12, generator=g), method, prompt=prompt, min_words=min(least, most),
+            max_words=most, max_length=40, generator=g if method == 'sample' else None):
         assert words(o[0].text) <= most
         assert words(o[0].text) >= least or len(o[0].tokens) >= 40
 
 def test_words_that_cannot_be():
     model, x = tiny(), torch.randn(1, 12)
-    for kw, says in ((dict(min_words=5, max_words=3), 'min_words 5, max_words 3'), (dict(min_words=-1), 'min_words -1'), (dict(max_words=1, prompt='a red bus'), 'the prompt alone has 3 words')):
-        with pytest.raises(ValueError, match=says): generate(model, x, **kw)
+    for kw, says in ((dict(min_words=5, max_words=3), 'min_words 5, max_words 3'), (dict(min_words=-1), 'min_words -1'),
+            (dict(max_words=1, prompt='a red bus'), 'the prompt alone has 3 words')):
+        with pytest.raises(ValueError, match=says):
+            generate(model, x, **kw)
 
 def test_no_bounds_on_words_change_nothing():
     model, x = tiny(), torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
@@ -242,16 +282,20 @@ def half(model):
     assert all(torch.equal(o, o.half().float()) for o in model.parameters())
     return model
 
-@pytest.mark.parametrize('config', [{}, dict(scale_attn_by_inverse_layer_idx=True), dict(scale_attn_weights=False), dict(activation_function='relu'), dict(tie_word_embeddings=False)])
+@pytest.mark.parametrize('config', [{}, dict(scale_attn_by_inverse_layer_idx=True), dict(scale_attn_weights=False),
+    dict(activation_function='relu'), dict(tie_word_embeddings=False)])
 @pytest.mark.parametrize('packed', [False, True])
 def test_gpt2_read_directly_equals_the_library(config, packed, monkeypatch):
     from transformers import GPT2Config,GPT2LMHeadModel
     import capdec.decoding
     torch.manual_seed(1)
-    net = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOK), n_embd=16, n_layer=3, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0, **config))
+    net = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOK), n_embd=16, n_layer=3, n_head=2, n_positions=64,
+        bos_token_id=0, eos_token_id=0, **config))
     model = CaptionModel(CapDecConfig('mlp', 3, 3, 12), net, TOK).eval()
-    for o in model.parameters(): o.data.mul_(5)
-    if packed: model = half(model)
+    for o in model.parameters():
+        o.data.mul_(5)
+    if packed:
+        model = half(model)
     x = torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
     ours = {m: generate(model, x, m, prompt='a brown', max_length=15) for m in ('beam','greedy')}
     monkeypatch.setattr(capdec.decoding, '_is_plain_gpt2', lambda lm: False)
@@ -267,11 +311,15 @@ def test_captions_follow_the_weights():
     before,state = generate(model, x, max_length=8),{k: v.clone() for k,v in model.state_dict().items()}
     model.train()
     opt = torch.optim.AdamW(model.parameters(), lr=.1, fused=True)
-    model(x, *model.tokenize(['a red bus.']*3)).backward(); opt.step()
+    model(x, *model.tokenize(['a red bus.']*3)).backward()
+    opt.step()
     after = generate(model, x, max_length=8)
     assert [o[0].score for o in after] != [o[0].score for o in before]
-    twin = tiny().float(); twin.load_state_dict(model.state_dict())                   # never captioned before, so nothing old can be kept
+    # never captioned before, so nothing old can be kept
+    twin = tiny().float()
+    twin.load_state_dict(model.state_dict())
     assert [o[0].tokens for o in after] == [o[0].tokens for o in generate(twin, x, max_length=8)]
     model.load_state_dict(state)
     again = generate(model, x, max_length=8)
-    assert [o[0].tokens for o in again] == [o[0].tokens for o in before] and np.allclose([o[0].score for o in again], [o[0].score for o in before], atol=1e-6)
+    assert [o[0].tokens for o in again] == [o[0].tokens for o in before] and np.allclose([o[0].score for o in again],
+        [o[0].score for o in before], atol=1e-6)

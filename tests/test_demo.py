@@ -10,7 +10,8 @@ from test_cli import capdec
 def test_quick_demo_with_own_photos(tmp_path):
     Image.fromarray(photos.coffee()).save(tmp_path/'my photo.jpg')
     (tmp_path/'broken.jpg').write_text('no photo')
-    r = capdec('demo', '--quick', '--out', tmp_path/'page', '--photos', f"'{tmp_path}/my photo.jpg' {tmp_path}/broken.jpg")
+    r = capdec('demo', '--quick', '--out', tmp_path/'page', '--photos',
+        f"'{tmp_path}/my photo.jpg' {tmp_path}/broken.jpg")
     assert r.returncode == 0 and 'skipped' in r.stdout and 'my photo.jpg' in r.stdout
     page = (tmp_path/'page'/'index.html').read_text()
     assert page.count('<figure>') >= 7 and 'src="http' not in page and '<script' not in page
@@ -20,28 +21,35 @@ def test_experiment_in_small():
     from capdec.demo import corpus, experiment
     e = experiment(steps=10, seeds=1, sentences=corpus()[:300], workers=1, show=False)
     assert len(e['runs']) == 2 and {r['variance'] > 0 for r in e['runs']} == {True, False}
-    for r in e['runs']: assert len(r['captions']) == len(r['cider']) == e['photos'] == 500 and 0 <= r['found'] < .5
+    for r in e['runs']:
+        assert len(r['captions']) == len(r['cider']) == e['photos'] == 500 and 0 <= r['found'] < .5
     score = {v: np.mean([np.mean(r['cider']) for r in e['runs'] if (r['variance'] > 0) == v]) for v in (True, False)}
     assert abs(e['gain'] - (score[True] - score[False])) < 1e-9 and e['low'] <= e['gain'] <= e['high']
-    with pytest.raises(ValueError, match="size 'big': use short or full"): experiment('big')
+    with pytest.raises(ValueError, match="size 'big': use short or full"):
+        experiment('big')
 
 def test_two_descriptions_of_each_photo(): # that they belong to it, lesson 10a shows
     from capdec.demo import held_out_descriptions, held_out_vectors
     told = held_out_descriptions()
-    assert len(told) == len(held_out_vectors()) and all(len(o) == 2 and all(4 <= len(t.split()) <= 20 and t.endswith('.') for t in o) for o in told)
+    assert len(told) == len(held_out_vectors()) and all(len(o) == 2
+        and all(4 <= len(t.split()) <= 20 and t.endswith('.') for t in o) for o in told)
 
 def test_descriptions_are_not_the_data_sets(shared):
     from capdec.data import read_karpathy
     from capdec.demo import held_out_descriptions
-    known = {r['caption'].lower().strip(' .') for r in read_karpathy(shared/'data'/'karpathy'/'dataset_flickr8k.json.gz')}
+    known = {r['caption'].lower().strip(' .') for r in read_karpathy(
+        shared/'data'/'karpathy'/'dataset_flickr8k.json.gz')}
     same = [t for o in held_out_descriptions() for t in o if t.lower().strip(' .') in known]
-    assert len(same) <= 3, same # a plain sentence may be written twice
+    # a plain sentence may be written twice
+    assert len(same) <= 3, same
 
 def test_corpus_is_varied():
     from collections import Counter
     from capdec.demo import corpus
     s = corpus()
     assert len(set(s)) >= 5000
-    for n in (3, 5): assert Counter(tuple(o.lower().split()[:n]) for o in s).most_common(1)[0][1] <= .02*len(s)
+    for n in (3, 5):
+        assert Counter(tuple(o.lower().split()[:n]) for o in s).most_common(1)[0][1] <= .02*len(s)
     masked = Counter(' '.join('x' if len(w) > 3 else w for w in o.lower().strip('.').split()) for o in s)
-    assert masked.most_common(1)[0][1] <= .02*len(s) # not one template with other words filled in
+    # not one template with other words filled in
+    assert masked.most_common(1)[0][1] <= .02*len(s)

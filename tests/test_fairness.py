@@ -9,42 +9,52 @@ from capdec.fairness import GENDER,SwapReport,TermTable,debias,draw,gender_of,ge
 
 answers = json.loads((Path(__file__).parent/'pronouns.json').read_text(encoding='utf-8'))
 # terms that have one partner, which has one partner
-clear = sorted(a for g in (0,1) for a,b in GENDER.swap[g].items() if GENDER.swap[1-g].get(b) == a and a not in ('his','her','him','hers'))
-neutral = "a the dog person's human German roman snowman manhole woman-like boyish-looking Amanda sheep ther hero, 3 -- don't über 狗 \"quoted\" mandarin hershey".split()
+clear = sorted(a for g in (0,1) for a,b in GENDER.swap[g].items() if GENDER.swap[1-g].get(b) == a
+    and a not in ('his','her','him','hers'))
+neutral = ("a the dog person's human German roman snowman manhole woman-like boyish-looking Amanda sheep ther hero, 3 "
+    "-- don't über 狗 \"quoted\" mandarin hershey".split())
 sentences = st.lists(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), min_size=1, max_size=15)
 marks = st.sampled_from(['', '.', ',', '!', "'s", '?"', ')', ' --', '...'])
 styles = st.sampled_from([str, str.upper, lambda o: o[:1].upper() + o[1:]])
 
 def test_import_is_light():
     code = 'import sys, capdec.fairness; print([o for o in ("torch","matplotlib","sklearn") if o in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+        check=True).stdout.strip() == '[]'
 
 def test_pairs_are_pairs():
     assert len(clear) > 200
-    for a,b in (('policeman','policewoman'), ('monk','nun'), ('actor','actress'), ('waiters','waitresses'), ('men','women'), ('wives','husbands'), ('ladies','gentlemen')):
+    for a,b in (('policeman','policewoman'), ('monk','nun'), ('actor','actress'), ('waiters','waitresses'),
+            ('men','women'), ('wives','husbands'), ('ladies','gentlemen')):
         assert (swap_terms(a), swap_terms(b)) == (b, a)
     assert not GENDER.swap[0].keys() & GENDER.swap[1].keys()
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), marks, styles), min_size=1, max_size=15))
+@given(st.lists(st.tuples(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), marks, styles), min_size=1,
+    max_size=15))
 def test_twice_is_identity(words):
     caption = ' '.join(style(w) + mark for w,mark,style in words)
-    assume(not re.search("[^s]s's", caption, re.I)) # a misspelt possessive of a plural comes back well spelt
+    # a misspelt possessive of a plural comes back well spelt
+    assume(not re.search("[^s]s's", caption, re.I))
     assert swap_terms(swap_terms(caption)) == caption
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), marks, styles), min_size=1, max_size=15), st.sampled_from([None,'man','woman']))
+@given(st.lists(st.tuples(st.one_of(st.sampled_from(clear), st.sampled_from(neutral)), marks, styles), min_size=1,
+    max_size=15), st.sampled_from([None,'man','woman']))
 def test_no_other_word_changes(words, only):
     caption = ' '.join(style(w) + mark for w,mark,style in words)
     kept = [(s,e) for s,e,_,g in GENDER.find(caption) if only in (None, GENDER.groups[g])]
     new = swap_terms(caption, only=only)
     pieces = [caption[a:b] for a,b in zip([0] + [e for _,e in kept], [s for s,_ in kept] + [len(caption)])]
-    pieces[1:] = [re.sub(r"^['’]s?(?!\w)", '', o) for o in pieces[1:]]   # a possessive's ending goes with its term: the men's, the ladies'
-    assert re.fullmatch(r"([\w'’-]+)".join(map(re.escape, pieces)), new)   # only the terms differ
+    # a possessive's ending goes with its term: the men's, the ladies'
+    pieces[1:] = [re.sub(r"^['’]s?(?!\w)", '', o) for o in pieces[1:]]
+    # only the terms differ
+    assert re.fullmatch(r"([\w'’-]+)".join(map(re.escape, pieces)), new)
     assert len(kept) == 0 or new != caption
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.one_of(st.sampled_from([*GENDER.neutral]), st.sampled_from(neutral)), marks, styles), min_size=1, max_size=15))
+@given(st.lists(st.tuples(st.one_of(st.sampled_from([*GENDER.neutral]), st.sampled_from(neutral)), marks, styles),
+    min_size=1, max_size=15))
 def test_neutral_captions_hold_no_terms(words):
     caption = ' '.join(style(w) + mark for w,mark,style in words)
     new = neutralise(caption)
@@ -53,7 +63,8 @@ def test_neutral_captions_hold_no_terms(words):
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=80))
 def test_text_without_terms_is_untouched(text):
-    if not GENDER.find(text): assert swap_terms(text) == text
+    if not GENDER.find(text):
+        assert swap_terms(text) == text
 
 @settings(max_examples=200, deadline=None)
 @given(sentences)
@@ -68,15 +79,21 @@ def test_counts_change_sides(words):
     ('a 10-year-old boy', 'a 10-year-old girl'), ('a man-made lake', 'a man-made lake'), ('Mr. Lee and Mrs. Ray', 'Ms. Lee and Mr. Ray'), ('dudes', 'gals'), ('two\ngirls\tplay', 'two\nboys\tplay'),
     ('his or her bike', 'his or her bike'), ('a king size bed', 'a king size bed'), ('Her hat. Look at her!', 'His hat. Look at him!'), ('The hat is hers.', 'The hat is his.'), ('The hat is his.', 'The hat is hers.'),
     ("The groomsmen's shoes", "The bridesmaids' shoes"), ("The bridesmaids' shoes", "The groomsmen's shoes"), ('He sits beside her next to a car; her next shot', 'She sits beside him next to a car; his next shot'),
-    ('A housewife', 'A househusband'), ("The housewives' dog", "The househusbands' dog"), ("HOUSEHUSBAND'S", "HOUSEWIFE'S"), ('a man and his daughter-in-law', 'a woman and her son-in-law'), ("My sister-in-law's dress", "My brother-in-law's dress"),
-    ("Two sons-in-law and the mothers-in-law's hats", "Two daughters-in-law and the fathers-in-law's hats"), ('mother-in-laws', 'father-in-laws'), ('Her mother in law', 'His father in law'), ("the goddaughters' stepmom's", "the godsons' stepdad's"),
+    ('A housewife', 'A househusband'), ("The housewives' dog", "The househusbands' dog"),
+    ("HOUSEHUSBAND'S", "HOUSEWIFE'S"), ('a man and his daughter-in-law', 'a woman and her son-in-law'),
+    ("My sister-in-law's dress", "My brother-in-law's dress"),
+    ("Two sons-in-law and the mothers-in-law's hats", "Two daughters-in-law and the fathers-in-law's hats"),
+    ('mother-in-laws', 'father-in-laws'), ('Her mother in law', 'His father in law'),
+    ("the goddaughters' stepmom's", "the godsons' stepdad's"),
     ('the ballerina, a hostess, a maid, a baseman', 'the ballerina, a hostess, a maid, a baseman'), # no true pairs
     ('', ''), ('👩 woman 👩', '👩 man 👩'), ('womanly human woman', 'manly human man')])
-def test_examples(caption, swapped): assert swap_terms(caption) == swapped
+def test_examples(caption, swapped):
+    assert swap_terms(caption) == swapped
 
 @pytest.mark.parametrize('word,rule,limit', [('her', her_is, .05), ('his', his_is, .16)])
 def test_error_rate_of_the_pronoun_rules(word, rule, limit):
-    wrong = [rule(o['sentence'], m.start(), m.end()) != a for o in answers[word] for m,a in zip(re.finditer(rf'\b{word}\b', o['sentence'], re.I), o['answers'], strict=True)]
+    wrong = [rule(o['sentence'], m.start(), m.end()) != a for o in answers[word] for m,
+        a in zip(re.finditer(rf'\b{word}\b', o['sentence'], re.I), o['answers'], strict=True)]
     print(f'{word}: {sum(wrong)} of {len(wrong)} wrong')
     assert len(wrong) >= (60 if word == 'her' else 12)
     assert sum(wrong)/len(wrong) <= limit
@@ -87,7 +104,8 @@ def test_pronoun_rule_on_real_captions(shared):
         for im in images for s in im['sentences'] for c in [s['raw']] for m in re.finditer(r'\b(him|his)\b', c, re.I)]
     assert len(wrong) > 2000 and sum(wrong)/len(wrong) < .02
 
-records = [{'image_id': i//5, 'id': i, 'caption': o, 'filename': f'{i}.jpg'} for i,o in enumerate(['A man and his dog.', 'Two women.', 'A cat.', 'A boy kisses his mother.']*250)]
+records = [{'image_id': i//5, 'id': i, 'caption': o, 'filename': f'{i}.jpg'} for i,
+    o in enumerate(['A man and his dog.', 'Two women.', 'A cat.', 'A boy kisses his mother.']*250)]
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0,1,2,3]), st.integers(0, 99))
@@ -113,27 +131,35 @@ def test_modes():
         eligible = {None: 750, 'man': 500, 'woman': 500}[only]
         assert (report.eligible, report.changed, report.captions) == (eligible, len(changed), 1000)
         assert abs(len(changed) - eligible/2) < 5*(eligible/4)**.5
-        assert records == before                                       # the input is not edited in place
+        # the input is not edited in place
+        assert records == before
         for side,texts in ((report.before, records), (report.after, out)):
-            assert [o.total() for o in side] == [sum(g == i for o in texts for *_,g in GENDER.find(o['caption'])) for i in (0,1)]
+            assert [o.total() for o in side] == [sum(g == i for o in texts for *_,g in GENDER.find(o['caption']))
+                for i in (0,1)]
     assert list(debias(records, 0)) == records
-    for a,b in ((1,'both'), (2,'men'), (2,'man'), (3,'women'), (3,'3'), (0,'none')): assert list(debias(records, a)) == list(debias(records, b))
+    for a,b in ((1,'both'), (2,'men'), (2,'man'), (3,'women'), (3,'3'), (0,'none')):
+        assert list(debias(records, a)) == list(debias(records, b))
 
 def test_both_modes_balance_the_terms():
     report = SwapReport()
-    for _ in debias(records, 1, report=report): pass
+    for _ in debias(records, 1, report=report):
+        pass
     (_,(a0,a1)),(_,(b0,b1)) = report.totals().items()
     assert a0 > 1.5*b0 and .85 < a1/b1 < 1.15
     assert '1,000 captions, 750 with terms' in str(report)
 
 def test_bad_arguments():
     for kwargs,error in (({'mode': 7}, 'use 0 none'), ({'mode': 'dogs'}, 'use 0 none'), ({'prob': 2}, '0..1')):
-        with pytest.raises(ValueError, match=error): debias(records, **kwargs)
+        with pytest.raises(ValueError, match=error):
+            debias(records, **kwargs)
     for bad in ({'caption': 'a man'}, {'id': 3}):
-        with pytest.raises(ValueError, match='record 1: has no'): list(debias([records[0], bad]))
+        with pytest.raises(ValueError, match='record 1: has no'):
+            list(debias([records[0], bad]))
 
 def test_own_table(tmp_path):
-    def table(o): (tmp_path/'t.json').write_text(json.dumps(o)); return load_terms(tmp_path/'t.json')
+    def table(o):
+        (tmp_path/'t.json').write_text(json.dumps(o))
+        return load_terms(tmp_path/'t.json')
     t = table([['old','young'], ['grey haired','dark haired'], ['ancient','old fashioned']])
     assert swap_terms('An old man, Grey  Haired, holds her hat.', t) == 'A young man, Dark haired, holds her hat.'
     assert swap_terms('an old fashioned hat', t) == 'an ancient hat'
@@ -143,45 +169,62 @@ def test_own_table(tmp_path):
     assert gender_of(['a kitty', 'a pet'], t) == 'cat'
     t = table([['old','young','grown'], ['ancient','new','used']])
     assert neutralise('An ancient hat, a New hat, an OLD man', t) == 'A used hat, a Used hat, a GROWN man'
-    for bad in ([], {}, 3, 'man', [{'caption': 'a'}], [{'a': 1, 'b': 2}], [['a','b','c','d']], [['a','b','']], {'words': [['a','b']], 'keep': [3]}, {'words': [['a','b']], 'groups': [1,2]}, {'words': [['a','b']], 'groups': 3}, [['a']], [['a','a']], [['a','b'], ['b','c']], ['ab'], [['a',3]], [['-a','b']], {'pairs': []}, {'words': 'ab'}, {'words': [['a','b']], 'groups': ['x']}, {'words': [['a','b']], 'groups': ['x','x']}):
-        with pytest.raises(ValueError, match='t.json'): table(bad)
+    for bad in ([], {}, 3, 'man', [{'caption': 'a'}], [{'a': 1, 'b': 2}], [['a','b','c','d']], [['a','b','']],
+            {'words': [['a','b']], 'keep': [3]}, {'words': [['a','b']], 'groups': [1,2]},
+            {'words': [['a','b']], 'groups': 3}, [['a']], [['a','a']], [['a','b'], ['b','c']], ['ab'], [['a',3]],
+            [['-a','b']], {'pairs': []}, {'words': 'ab'}, {'words': [['a','b']], 'groups': ['x']},
+            {'words': [['a','b']], 'groups': ['x','x']}):
+        with pytest.raises(ValueError, match='t.json'):
+            table(bad)
 
 def test_neutral_words_of_relatives():
-    assert neutralise("A housewife's mother-in-law and two sons-in-law") == "A homemaker's in-law and two in-laws" and neutralise('a stepbrother') == 'a stepsibling'
+    assert neutralise("A housewife's mother-in-law and two "
+        "sons-in-law") == "A homemaker's in-law and two in-laws" and neutralise('a stepbrother') == 'a stepsibling'
     assert neutralise('a daughter-in-law') == 'an in-law' and gender_of(['the daughters-in-law']) == 'woman'
 
 def test_neutral_word_is_missing():
-    with pytest.raises(ValueError, match="'old': has no neutral word"): neutralise('an old hat', TermTable([('old','young')]))
+    with pytest.raises(ValueError, match="'old': has no neutral word"):
+        neutralise('an old hat', TermTable([('old','young')]))
 
 def test_gender_of():
-    assert [gender_of(o) for o in ('A man', ['women'], ['a boy','a girl'], 'A dog and his ball', [], 'his or her bike')] == ['man','woman','both','neither','neither','neither']
+    assert [gender_of(o) for o in ('A man', ['women'], ['a boy','a girl'], 'A dog and his ball', [],
+        'his or her bike')] == ['man','woman','both','neither','neither','neither']
     assert gender_of('She runs', pronouns=True) == 'woman' and gender_of('She runs') == 'neither'
 
 def test_gender_report_reads_every_layout():
     refs = {1: ['a man', 'a person'], 2: ['a woman'], 3: ['a dog'], 4: ['a man and a woman'], 5: ['two men']}
-    layout = {'images': [{'id': k} for k in refs], 'annotations': [{'image_id': k, 'caption': c, 'id': n} for n,(k,v) in enumerate(refs.items()) for c in v]}
+    layout = {'images': [{'id': k} for k in refs], 'annotations': [{'image_id': k, 'caption': c, 'id': n} for n,
+        (k,v) in enumerate(refs.items()) for c in v]}
     said = {1: 'a woman', 2: 'a woman', 3: 'a man', 4: 'a man', 5: 'people', 9: 'a man'}
-    reports = [gender_report(p, r) for p in (said, [{'image_id': str(k), 'caption': v} for k,v in said.items()]) for r in (refs, layout, layout['annotations'])]
+    reports = [gender_report(p, r) for p in (said, [{'image_id': str(k), 'caption': v} for k,v in said.items()])
+        for r in (refs, layout, layout['annotations'])]
     assert all(o == reports[0] for o in reports)
     r = reports[0]
-    assert (r.images('man'), r.wrong('man'), r.error('man'), r.error('woman'), r.difference, r.skipped) == (2, 1, .5, 0, -.5, 3)
+    assert (r.images('man'), r.wrong('man'), r.error('man'), r.error('woman'), r.difference, r.skipped) == (2, 1, .5, 0,
+        -.5, 3)
     assert (r.ratio(), r.ratio(False)) == (None, .5)
-    json.dumps(r.as_dict()); assert '50.0%' in str(r)
+    json.dumps(r.as_dict())
+    assert '50.0%' in str(r)
     lo,hi = r.difference_interval
     assert -1 <= lo < -.5 < hi <= 1
 
 def test_image_lists(tmp_path):
-    (tmp_path/'balanced_split').mkdir(); (tmp_path/'bias_splits').mkdir()
-    (tmp_path/'balanced_split/val_woman.txt').write_text('1\n2\n'); (tmp_path/'bias_splits/dev.ids.txt').write_text('7\n')
+    (tmp_path/'balanced_split').mkdir()
+    (tmp_path/'bias_splits').mkdir()
+    (tmp_path/'balanced_split/val_woman.txt').write_text('1\n2\n')
+    (tmp_path/'bias_splits/dev.ids.txt').write_text('7\n')
     assert read_image_lists(tmp_path) == {'balanced': {'val': {'woman': [1,2]}}, 'bias': {'dev': [7]}}
     (tmp_path/'bias_splits/dev.ids.txt').write_text('seven\n')
-    with pytest.raises(ValueError, match='dev.ids.txt'): read_image_lists(tmp_path)
+    with pytest.raises(ValueError, match='dev.ids.txt'):
+        read_image_lists(tmp_path)
     (tmp_path/'empty').mkdir()
     for f in ('empty','nowhere'):
-        with pytest.raises(FileNotFoundError): read_image_lists(tmp_path/f)
+        with pytest.raises(FileNotFoundError):
+            read_image_lists(tmp_path/f)
 
 def test_real_image_lists(shared):
     lists = read_image_lists(shared/'data/women_snowboard')
-    assert {k: {g: len(o) for g,o in v.items()} for k,v in lists['balanced'].items()} == {'test': {'man':500,'woman':500}, 'val': {'man':500,'woman':500}}
+    assert {k: {g: len(o) for g,o in v.items()} for k,v in lists['balanced'].items()} == {'test': {'man':500,
+        'woman':500}, 'val': {'man':500,'woman':500}}
     assert {k: len(o) for k,o in lists['bias'].items()} == {'dev':5413, 'test':5510, 'train':22966}
     assert not set(lists['balanced']['test']['man']) & set(lists['balanced']['test']['woman'])

@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from capdec.model import (CapDecConfig,CaptionModel,find_stop_ids,gpt2_tokenizer,load_official,make_mapper,official_mapper,official_max_tokens,
+from capdec.model import (CapDecConfig,CaptionModel,find_stop_ids,gpt2_tokenizer,load_official,make_mapper,
+    official_mapper,official_max_tokens,
     pad_tokens,to_official,train_tokenizer)
 
-CAPTIONS = ['a brown dog runs along the beach.', 'a red bus', 'two children play with a ball in the park.', 'what a goal!', 'ein Hund läuft 🐕 你好']
+CAPTIONS = ['a brown dog runs along the beach.', 'a red bus', 'two children play with a ball in the park.',
+    'what a goal!', 'ein Hund läuft 🐕 你好']
 
 @pytest.fixture(scope='module')
-def tok(): return train_tokenizer(CAPTIONS, 320)
+def tok():
+    return train_tokenizer(CAPTIONS, 320)
 
 def tiny_lm(kind, v, h=16, **kwargs):
     "A random language model of two layers"
@@ -19,29 +22,37 @@ def tiny_lm(kind, v, h=16, **kwargs):
     sizes = {
         'gpt2': dict(n_embd=h, n_layer=2, n_head=2, n_positions=48, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.),
         'llama': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=48),
-        'opt': dict(hidden_size=h, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48, word_embed_proj_dim=h, dropout=0.),
-        'gpt_neox': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48),
+        'opt': dict(hidden_size=h, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48,
+        word_embed_proj_dim=h, dropout=0.),
+        'gpt_neox': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=48),
         'bloom': dict(hidden_size=h, n_layer=2, n_head=2),
-        'gemma2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=48),
-        'qwen2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=48)}
-    cfg = AutoConfig.for_model(kind, vocab_size=v, bos_token_id=0, eos_token_id=0, pad_token_id=0, **{**sizes[kind], **kwargs})
+        'gemma2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=48),
+        'qwen2': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=48)}
+    cfg = AutoConfig.for_model(kind, vocab_size=v, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        **{**sizes[kind], **kwargs})
     return AutoModelForCausalLM.from_config(cfg)
 
 def tiny(tok, lm='gpt2', mapping='mlp', seed=0, **kwargs):
     torch.manual_seed(seed)
-    cfg = CapDecConfig(mapping, **{**dict(prefix_length=3, prefix_length_clip=2, prefix_size=12, num_layers=1, num_heads=4), **kwargs})
+    cfg = CapDecConfig(mapping, **{**dict(prefix_length=3, prefix_length_clip=2, prefix_size=12, num_layers=1,
+        num_heads=4), **kwargs})
     return CaptionModel(cfg, tiny_lm(lm, len(tok)), tok).eval()
 
 # --- the official implementation ---
 
 @pytest.fixture(scope='module')
-def gpt2_tok(shared): return gpt2_tokenizer(shared/'data/gpt2_bpe')
+def gpt2_tok(shared):
+    return gpt2_tokenizer(shared/'data/gpt2_bpe')
 
 def kernel_rounding(model, x, tokens):
     "How far single precision cross entropy is off on this CPU: sums over 50,257 words round differently with AVX2 and with AVX-512, by several 1e-5"
     real = tokens != 0
     logits,target = model.logits(x, tokens)[real],tokens[real].long()
-    return abs(torch.nn.functional.cross_entropy(logits, target).item() - torch.nn.functional.cross_entropy(logits.double(), target).item())
+    return abs(torch.nn.functional.cross_entropy(logits,
+        target).item() - torch.nn.functional.cross_entropy(logits.double(), target).item())
 
 @pytest.mark.parametrize('name', ['mlp','transformer'])
 def test_official_outputs(golden, gpt2_tok, name):
@@ -53,21 +64,27 @@ def test_official_outputs(golden, gpt2_tok, name):
         assert (model.prefix(x) - torch.tensor(z['prefix_embed'])).abs().max() < 1e-5
         assert (model.prefix(torch.tensor(z['query'])) - torch.tensor(z['query_prefix_embed'])).abs().max() < 1e-5
         logits,expected = model.logits(x, tokens)[..., :64][mask],torch.tensor(z['logits_head'])[mask]
-        assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)           # logits reach tens: single precision has no more digits
+        # logits reach tens: single precision has no more digits
+        assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)
         eps = 1e-5 + kernel_rounding(model, x, tokens)
         assert eps < 1e-4 and abs(model(x, tokens, mask, official=True).item() - z['loss'].item()) < eps
-        assert (tokens[mask] != 0).all() and abs(model(x, tokens, mask).item() - z['loss'].item()) < eps     # no `!` among these: both rules agree
+        # no `!` among these: both rules agree
+        assert (tokens[mask] != 0).all() and abs(model(x, tokens, mask).item() - z['loss'].item()) < eps
     c = model.config
-    assert (c.mapping_type, c.prefix_length, c.prefix_size, c.encoder) == (name, info['prefix_length'], info['prefix_size'], 'ViT-B/32')
+    assert (c.mapping_type, c.prefix_length, c.prefix_size, c.encoder) == (name, info['prefix_length'],
+        info['prefix_size'], 'ViT-B/32')
     assert name == 'mlp' or (c.prefix_length_clip, c.num_layers) == (info['prefix_length_clip'], info['num_layers'])
     assert model.lm.config.n_layer == 2 and model.lm.config.n_positions == 128
 
 def test_official_transformer_decoder(golden):
-    state = {k.removeprefix('clip_project.'):v for k,v in torch.load(golden/'official_transformer_decoder.pt', weights_only=True).items()}
+    state = {k.removeprefix('clip_project.'):v for k,v in torch.load(golden/'official_transformer_decoder.pt',
+        weights_only=True).items()}
     mapper,c = official_mapper(state)
     z = np.load(golden/'official_transformer_decoder.npz')
-    with torch.no_grad(): assert (mapper(torch.tensor(z['x'])) - torch.tensor(z['y'])).abs().max() < 1e-5
-    assert (c.mapping_type, c.prefix_length, c.prefix_length_clip, c.prefix_size, c.num_layers) == ('transformer_decoder', 6, 5, 64, 2)
+    with torch.no_grad():
+        assert (mapper(torch.tensor(z['x'])) - torch.tensor(z['y'])).abs().max() < 1e-5
+    assert (c.mapping_type, c.prefix_length, c.prefix_length_clip, c.prefix_size,
+        c.num_layers) == ('transformer_decoder', 6, 5, 64, 2)
     assert mapper.state_dict().keys() == state.keys()
 
 @pytest.mark.parametrize('name', ['mlp','transformer'])
@@ -94,24 +111,33 @@ def test_gpt2_stop_ids(gpt2_tok):
 
 def test_official_errors(golden, gpt2_tok, tmp_path):
     path = golden/'official_mlp.pt'
-    with pytest.raises(ValueError, match='pass lm_heads'): load_official(path, gpt2_tok)      # width 32 is no multiple of 64
-    with pytest.raises(FileNotFoundError, match='no such file'): load_official(tmp_path/'no.pt', gpt2_tok)
+    # width 32 is no multiple of 64
+    with pytest.raises(ValueError, match='pass lm_heads'):
+        load_official(path, gpt2_tok)
+    with pytest.raises(FileNotFoundError, match='no such file'):
+        load_official(tmp_path/'no.pt', gpt2_tok)
     (tmp_path/'cut.pt').write_bytes(path.read_bytes()[:1_000_000])
-    with pytest.raises(ValueError, match='damaged'): load_official(tmp_path/'cut.pt', gpt2_tok)
+    with pytest.raises(ValueError, match='damaged'):
+        load_official(tmp_path/'cut.pt', gpt2_tok)
     (tmp_path/'text.pt').write_text('not a checkpoint')
-    with pytest.raises(ValueError): load_official(tmp_path/'text.pt', gpt2_tok)
+    with pytest.raises(ValueError):
+        load_official(tmp_path/'text.pt', gpt2_tok)
     state = torch.load(path, weights_only=True)
-    with pytest.raises(ValueError, match='clip_project.model.7|model.7'): load_official({**state, 'clip_project.model.7.weight':torch.ones(1)}, gpt2_tok, lm_heads=4)
-    with pytest.raises(ValueError, match='neither mlp'): load_official({k:v for k,v in state.items() if 'clip_project' not in k}, gpt2_tok, lm_heads=4)
+    with pytest.raises(ValueError, match='clip_project.model.7|model.7'):
+        load_official({**state, 'clip_project.model.7.weight':torch.ones(1)}, gpt2_tok, lm_heads=4)
+    with pytest.raises(ValueError, match='neither mlp'):
+        load_official({k:v for k,v in state.items() if 'clip_project' not in k}, gpt2_tok, lm_heads=4)
     old = {**state, **{f'gpt.transformer.h.{i}.attn.{o}':torch.ones(1) for i in (0,1) for o in ('bias','masked_bias')}}
     assert to_official(load_official(old, gpt2_tok, lm_heads=4)).keys() == state.keys()
 
 def test_pickle_that_runs_code(tmp_path):
     "A checkpoint that would execute something is refused, and nothing is executed"
     class Evil:
-        def __reduce__(self): return (open, (str(tmp_path/'pwned'), 'w'))
+        def __reduce__(self):
+            return (open, (str(tmp_path/'pwned'), 'w'))
     torch.save({'gpt.x': Evil()}, tmp_path/'evil.pt')
-    with pytest.raises(ValueError, match='refused'): load_official(tmp_path/'evil.pt', object())
+    with pytest.raises(ValueError, match='refused'):
+        load_official(tmp_path/'evil.pt', object())
     assert not (tmp_path/'pwned').exists()
 
 def test_untied_head_survives(tok):
@@ -123,7 +149,8 @@ def test_untied_head_survives(tok):
 
 # --- the loss ---
 
-@pytest.mark.parametrize('lm,mapping', [(o, 'transformer') for o in ('gpt2','llama','opt','gpt_neox','bloom','gemma2','qwen2')] + [('gpt2','mlp'), ('gpt2','transformer_decoder')])
+@pytest.mark.parametrize('lm,mapping', [(o, 'transformer') for o in ('gpt2','llama','opt','gpt_neox','bloom','gemma2',
+    'qwen2')] + [('gpt2','mlp'), ('gpt2','transformer_decoder')])
 def test_loss_is_the_plain_one(tok, lm, mapping):
     "Against a loop over captions that uses nothing but the whole language model; padding and neighbours do not matter"
     model = tiny(tok, lm, mapping)
@@ -139,7 +166,8 @@ def test_loss_is_the_plain_one(tok, lm, mapping):
         loss = model(x, tokens, mask)
         assert abs(loss.item() - total/n) < 1e-5
         for value in (0, 5):
-            padded = torch.nn.functional.pad(tokens, (0, 7), value=value).masked_fill(~torch.nn.functional.pad(mask, (0, 7)), value)
+            padded = torch.nn.functional.pad(tokens, (0, 7), value=value).masked_fill(~torch.nn.functional.pad(mask,
+                (0, 7)), value)
             assert abs(model(x, padded, torch.nn.functional.pad(mask, (0, 7))).item() - loss.item()) < 1e-6
 
 def test_padding_does_not_change_gradients(tok):
@@ -149,7 +177,8 @@ def test_padding_does_not_change_gradients(tok):
     grads = []
     for extra in (0, 6):
         model.zero_grad()
-        model(x, torch.nn.functional.pad(tokens, (0, extra), value=9), torch.nn.functional.pad(mask, (0, extra))).backward()
+        model(x, torch.nn.functional.pad(tokens, (0, extra), value=9),
+            torch.nn.functional.pad(mask, (0, extra))).backward()
         grads.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a,b in zip(*grads))
 
@@ -172,12 +201,16 @@ def test_frozen_lm(tok, only_prefix):
 
 def test_too_long(tok):
     model = tiny(tok)
-    assert len(model.encode(['a dog '*500])[0]) == 45      # 48 positions - 3 of the prefix
+    # 48 positions - 3 of the prefix
+    assert len(model.encode(['a dog '*500])[0]) == 45
     assert len(model.encode(['a dog '*500], max_tokens=7)[0]) == 7
     model(torch.randn(1, 12), *model.tokenize(['a dog '*500]))
-    with pytest.raises(ValueError, match='room for 45'): model(torch.randn(1, 12), torch.ones(1, 46, dtype=torch.long))
-    with pytest.raises(ValueError, match=r'takes \(b, 12\)'): model.prefix(torch.randn(2, 13))
-    with pytest.raises(ValueError, match='takes'): model.prefix(torch.randn(12))
+    with pytest.raises(ValueError, match='room for 45'):
+        model(torch.randn(1, 12), torch.ones(1, 46, dtype=torch.long))
+    with pytest.raises(ValueError, match=r'takes \(b, 12\)'):
+        model.prefix(torch.randn(2, 13))
+    with pytest.raises(ValueError, match='takes'):
+        model.prefix(torch.randn(12))
 
 def test_stops(tok):
     model = tiny(tok)
@@ -209,7 +242,9 @@ def test_save_and_load(tok, tmp_path, lm):
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(v, again.state_dict()[k]) for k,v in model.state_dict().items())
     x = torch.randn(2, 12)
-    with torch.no_grad(): assert torch.equal(again(x, *again.tokenize(CAPTIONS[:2])), model(x, *model.tokenize(CAPTIONS[:2])))   # buffers too
+    # buffers too
+    with torch.no_grad():
+        assert torch.equal(again(x, *again.tokenize(CAPTIONS[:2])), model(x, *model.tokenize(CAPTIONS[:2])))
     assert [o.name for o in (tmp_path/'a').iterdir()] == ['m']
 
 def test_save_over(tok, tmp_path):
@@ -220,11 +255,13 @@ def test_save_over(tok, tmp_path):
     new.save(tmp_path/'m')
     assert (tmp_path/'m/notes.txt').read_text() == 'mine'
     assert torch.equal(CaptionModel.from_pretrained(tmp_path/'m').mapper.model[0].weight, new.mapper.model[0].weight)
-    def broken(dtype=None): raise KeyboardInterrupt
+    def broken(dtype=None):
+        raise KeyboardInterrupt
     third = tiny(tok, seed=3)
     third.state = broken
     for target in ('m', 'fresh'):
-        with pytest.raises(KeyboardInterrupt): third.save(tmp_path/target)
+        with pytest.raises(KeyboardInterrupt):
+            third.save(tmp_path/target)
     assert torch.equal(CaptionModel.from_pretrained(tmp_path/'m').mapper.model[0].weight, new.mapper.model[0].weight)
     assert [o.name for o in tmp_path.iterdir()] == ['m']
 
@@ -235,7 +272,8 @@ def test_dtype_on_disk(tok, tmp_path, dtype):
     again = CaptionModel.from_pretrained(tmp_path/'m')
     assert again.mapper.model[0].weight.dtype == torch.float32
     assert torch.allclose(again.mapper.model[0].weight, model.mapper.model[0].weight, atol=1e-2)
-    with pytest.raises(ValueError, match='use float32'): model.save(tmp_path/'m', 'int8')
+    with pytest.raises(ValueError, match='use float32'):
+        model.save(tmp_path/'m', 'int8')
 
 def test_bad_folders(tok, tmp_path):
     good = tiny(tok).save(tmp_path/'m')
@@ -243,39 +281,52 @@ def test_bad_folders(tok, tmp_path):
     weights,config = (good/'model.safetensors').read_bytes(),json.loads((good/'config.json').read_text())
     for cut in (0, 5, 200, len(weights)//2, len(weights)-1):
         (good/'model.safetensors').write_bytes(weights[:cut])
-        with pytest.raises(ValueError, match='cut short'): load(good)
+        with pytest.raises(ValueError, match='cut short'):
+            load(good)
     (good/'model.safetensors').write_bytes(weights)
-    for change,message in [({'prefix_size':13}, r"'mapper.model.0.weight' has shape \(24, 12\), \(24, 13\)"), ({'model_type':'gpt2'}, 'no captioner'),
+    for change,message in [({'prefix_size':13}, r"'mapper.model.0.weight' has shape \(24, 12\), \(24, 13\)"),
+        ({'model_type':'gpt2'}, 'no captioner'),
             ({'mapping_type':'what'}, 'use mlp'), ({'mapping_type':'transformer'}, 'does not have')]:
         (good/'config.json').write_text(json.dumps({**config, **change}))
-        with pytest.raises(ValueError, match=message): load(good)
+        with pytest.raises(ValueError, match=message):
+            load(good)
     (good/'config.json').write_text('{')
-    with pytest.raises(ValueError, match='not valid JSON'): load(good)
+    with pytest.raises(ValueError, match='not valid JSON'):
+        load(good)
     (good/'config.json').write_text(json.dumps({**config, 'from_a_later_version':1}))
     load(good)
     (good/'model.safetensors').unlink()
-    with pytest.raises(FileNotFoundError, match='model.safetensors: missing'): load(good)
-    with pytest.raises(ValueError, match='is a file'): load(good/'config.json')
+    with pytest.raises(FileNotFoundError, match='model.safetensors: missing'):
+        load(good)
+    with pytest.raises(ValueError, match='is a file'):
+        load(good/'config.json')
 
 def test_unknown_name_offline(tmp_path):
     "Without a network an unknown name ends in one clear sentence"
     code = ("from capdec.model import *\n"
-        "for f in (lambda: CaptionModel.from_pretrained('nobody/nothing'), lambda: CaptionModel.create(CapDecConfig(), 'nobody/nothing')):\n"
+        "for f in (lambda: CaptionModel.from_pretrained('nobody/nothing'), lambda: CaptionModel.create(CapDecConfig(), "
+        "'nobody/nothing')):\n"
         "    try: f()\n"
         "    except OSError as e: print(e)\n")
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**__import__('os').environ, 'HF_HUB_OFFLINE':'1', 'HF_HOME':str(tmp_path)})
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+        env={**__import__('os').environ, 'HF_HUB_OFFLINE':'1', 'HF_HOME':str(tmp_path)})
     lines = out.stdout.splitlines()
-    assert len(lines) == 2 and all('nobody/nothing: neither a folder' in o and 'check the name and the network' in o for o in lines), out.stderr
+    assert len(lines) == 2 and all('nobody/nothing: neither a folder' in o and 'check the name and the network' in o
+        for o in lines), out.stderr
 
 def test_hub(tok, tmp_path, monkeypatch):
     "What is pushed is what is loaded; the hub is played by a folder"
     import shutil,huggingface_hub
     class Api:
-        def __init__(self, token=None): pass
-        def create_repo(self, repo_id, private, exist_ok): return types.SimpleNamespace(repo_id=repo_id)
-        def upload_folder(self, repo_id, folder_path, commit_message): return shutil.copytree(folder_path, tmp_path/repo_id)
+        def __init__(self, token=None):
+            pass
+        def create_repo(self, repo_id, private, exist_ok):
+            return types.SimpleNamespace(repo_id=repo_id)
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            return shutil.copytree(folder_path, tmp_path/repo_id)
     monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
-    monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda name, revision=None, allow_patterns=None: str(tmp_path/name))
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', lambda name, revision=None,
+        allow_patterns=None: str(tmp_path/name))
     model = tiny(tok)
     model.push_to_hub('me/mine')
     again = CaptionModel.from_pretrained('me/mine')
@@ -284,17 +335,22 @@ def test_hub(tok, tmp_path, monkeypatch):
 def test_create(tok, tmp_path):
     "A pretrained language model comes from a folder as from the hub"
     lm = tiny_lm('llama', len(tok))
-    lm.save_pretrained(tmp_path/'lm'); tok.save_pretrained(tmp_path/'lm')
+    lm.save_pretrained(tmp_path/'lm')
+    tok.save_pretrained(tmp_path/'lm')
     model = CaptionModel.create(CapDecConfig('mlp', 3, 3, 12), str(tmp_path/'lm'))
     assert all(torch.equal(v, model.lm.state_dict()[k]) for k,v in lm.state_dict().items())
     assert model.config.lm == str(tmp_path/'lm') and model.encode(CAPTIONS) == tiny(tok).encode(CAPTIONS)
-    with pytest.raises(ValueError, match='do not belong together'): CaptionModel.create(CapDecConfig('mlp'), (tiny_lm('gpt2', 100), tok))
+    with pytest.raises(ValueError, match='do not belong together'):
+        CaptionModel.create(CapDecConfig('mlp'), (tiny_lm('gpt2', 100), tok))
     (tmp_path/'no').mkdir()
-    with pytest.raises(ValueError, match='holds no language model'): CaptionModel.create(CapDecConfig('mlp'), str(tmp_path/'no'))
+    with pytest.raises(ValueError, match='holds no language model'):
+        CaptionModel.create(CapDecConfig('mlp'), str(tmp_path/'no'))
 
 def test_config():
     c = CapDecConfig('transformer_encoder')
     assert c.mapping_type == 'transformer' and dataclasses.replace(c, lm='x').lm == 'x'
     for bad in ({'prefix_length':-1}, {'mapping_type':'x'}, {'num_layers':0}, {'stop':''}, {'max_tokens':1.5}):
-        with pytest.raises(ValueError): CapDecConfig(**bad)
-    with pytest.raises(ValueError, match='divide'): make_mapper(CapDecConfig(), 20)
+        with pytest.raises(ValueError):
+            CapDecConfig(**bad)
+    with pytest.raises(ValueError, match='divide'):
+        make_mapper(CapDecConfig(), 20)

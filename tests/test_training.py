@@ -12,7 +12,8 @@ from hypothesis import given, settings, strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from capdec.model import CapDecConfig, CaptionModel, train_tokenizer
-from capdec.training import (PackedCaptions, TrainConfig, TrainData, epoch_batches, load_state, lr_at, train, validation_loss)
+from capdec.training import (PackedCaptions, TrainConfig, TrainData, epoch_batches, load_state, lr_at, train,
+    validation_loss)
 
 WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street quickly slowly'.split()
 CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]
@@ -20,34 +21,46 @@ CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) 
 def tiny(seed=0, dropout=.1, **kw):
     torch.manual_seed(seed)
     tok = train_tokenizer(CAPTIONS, 300)
-    lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=32, n_layer=2, n_head=2, n_positions=40, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
+    lm = GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=32, n_layer=2, n_head=2, n_positions=40,
+        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
                                     bos_token_id=None, eos_token_id=None))
     return CaptionModel.create(CapDecConfig('mlp', 3, 3, 8, **kw), (lm, tok))
 
-def data(): return torch.randn(96, 8, generator=torch.Generator().manual_seed(1)), CAPTIONS
+def data():
+    return torch.randn(96, 8, generator=torch.Generator().manual_seed(1)), CAPTIONS
 
-def config(**kw): return TrainConfig(**{**dict(lr=1e-3, epochs=3, bs=16, warmup_steps=2, noise_variance=.02, log_steps=4, checkpoint_steps=1, mixed_precision='no'), **kw})
+def config(**kw):
+    return TrainConfig(**{**dict(lr=1e-3, epochs=3, bs=16, warmup_steps=2, noise_variance=.02, log_steps=4,
+        checkpoint_steps=1, mixed_precision='no'), **kw})
 
-def weights(m): return torch.cat([p.detach().flatten() for p in m.parameters()])
+def weights(m):
+    return torch.cat([p.detach().flatten() for p in m.parameters()])
 
-def run(m, cfg, out=None, **kw): return train(m, kw.pop('data', data()), cfg, out, device='cpu', show=False, **kw)
+def run(m, cfg, out=None, **kw):
+    return train(m, kw.pop('data', data()), cfg, out, device='cpu', show=False, **kw)
 
 class Stop(Exception): pass
 
 @pytest.mark.parametrize('stop_at', [1, 6, 7, 17])
 @pytest.mark.parametrize('extra', [{}, dict(accumulate=2), dict(accumulate=4)])
 def test_interrupted_run_continues_bit_for_bit(tmp_path, stop_at, extra):
-    cfg, stop_at = config(**extra), min(stop_at, 15) # 16 of 18 batches make four steps of four
-    whole = tiny(); h1 = run(whole, cfg, tmp_path/'a')
+    # 16 of 18 batches make four steps of four
+    cfg, stop_at = config(**extra), min(stop_at, 15)
+    whole = tiny()
+    h1 = run(whole, cfg, tmp_path/'a')
     m, n = tiny(), [0]
     def hook(*_):
         n[0] += 1
-        if n[0] == stop_at + 1: raise Stop
+        if n[0] == stop_at + 1:
+            raise Stop
     m.register_forward_pre_hook(hook)
-    with pytest.raises(Stop): run(m, cfg, tmp_path/'b')
+    with pytest.raises(Stop):
+        run(m, cfg, tmp_path/'b')
     assert (tmp_path/'b'/'state.safetensors').exists() == (stop_at >= extra.get('accumulate', 1))
-    fresh = 3 if (tmp_path/'b'/'state.safetensors').exists() else 0 # other weights: all must come from the checkpoint, once there is one
-    again = tiny(seed=fresh); h2 = run(again, cfg, tmp_path/'b')
+    # other weights: all must come from the checkpoint, once there is one
+    fresh = 3 if (tmp_path/'b'/'state.safetensors').exists() else 0
+    again = tiny(seed=fresh)
+    h2 = run(again, cfg, tmp_path/'b')
     assert h1 == h2 and torch.equal(weights(whole), weights(again))
 
 CHILD = '''
@@ -58,13 +71,16 @@ run(tiny(), config(epochs=15), {out!r})
 
 def test_killed_run_continues_bit_for_bit(tmp_path):
     from pathlib import Path
-    whole = tiny(); run(whole, config(epochs=15), tmp_path/'a')
+    whole = tiny()
+    run(whole, config(epochs=15), tmp_path/'a')
     code = CHILD.format(tests=str(Path(__file__).parent), out=str(tmp_path/'b'))
     child = subprocess.Popen([sys.executable, '-c', code])
     deadline = time.time() + 120
-    while not (tmp_path/'b'/'state.safetensors').exists() and child.poll() is None and time.time() < deadline: time.sleep(.02)
+    while not (tmp_path/'b'/'state.safetensors').exists() and child.poll() is None and time.time() < deadline:
+        time.sleep(.02)
     time.sleep(.3)
-    child.send_signal(signal.SIGKILL); child.wait()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
     assert (tmp_path/'b'/'state.safetensors').exists()
     subprocess.run([sys.executable, '-c', code], check=True)
     m = CaptionModel.from_pretrained(tmp_path/'b'/'coco_prefix_latest')
@@ -73,23 +89,31 @@ def test_killed_run_continues_bit_for_bit(tmp_path):
 
 def test_seeds_decide(tmp_path):
     a, b, c = tiny(), tiny(), tiny()
-    run(a, config()); run(b, config()); run(c, config(seed=1))
+    run(a, config())
+    run(b, config())
+    run(c, config(seed=1))
     assert torch.equal(weights(a), weights(b)) and not torch.equal(weights(a), weights(c))
 
 def test_training_does_not_depend_on_the_global_generator():
     a, b = tiny(), tiny()
-    torch.manual_seed(5); run(a, config())
-    torch.manual_seed(6); run(b, config())
+    torch.manual_seed(5)
+    run(a, config())
+    torch.manual_seed(6)
+    run(b, config())
     assert torch.equal(weights(a), weights(b))
 
 def test_store_and_memory_train_alike(tmp_path):
     from capdec.store import EmbeddingStore
     x, caps = data()
-    with EmbeddingStore.create(tmp_path/'s', 8, dict(encoder='mini', kind='text', normalised=False), dtype='float32') as s:
-        for i in range(0, 96, 40): s.append([dict(image_id=j, caption=caps[j], id=j, filename=None) for j in range(i, min(i+40, 96))], x[i:i+40])
+    with EmbeddingStore.create(tmp_path/'s', 8, dict(encoder='mini', kind='text', normalised=False),
+            dtype='float32') as s:
+        for i in range(0, 96, 40):
+            s.append([dict(image_id=j, caption=caps[j], id=j, filename=None) for j in range(i, min(i+40, 96))],
+                x[i:i+40])
         s.finish()
     a, b, c = tiny(), tiny(), tiny()
-    run(a, config()); run(b, config(), data=EmbeddingStore(tmp_path/'s'))
+    run(a, config())
+    run(b, config(), data=EmbeddingStore(tmp_path/'s'))
     td = TrainData(EmbeddingStore(tmp_path/'s'), c, on_device=False)
     assert torch.equal(weights(a), weights(b))
     assert torch.equal(td.batch(torch.tensor([90, 3]))[0], x[[90, 3]])
@@ -104,19 +128,25 @@ def test_only_prefix_leaves_the_language_model_alone():
 
 def test_accumulated_batches_equal_one_large_batch():
     x, caps = data()
-    caps = [CAPTIONS[0]]*96 # equal lengths, so the mean of means is the mean
+    # equal lengths, so the mean of means is the mean
+    caps = [CAPTIONS[0]]*96
     a, b = tiny(dropout=0), tiny(dropout=0)
-    run(a, config(bs=96, epochs=1, noise_variance=0.), data=(x, caps)); run(b, config(bs=48, accumulate=2, epochs=1, noise_variance=0.), data=(x, caps))
+    run(a, config(bs=96, epochs=1, noise_variance=0.), data=(x, caps))
+    run(b, config(bs=48, accumulate=2, epochs=1, noise_variance=0.), data=(x, caps))
     assert torch.allclose(weights(a), weights(b), atol=1e-6)
 
 def test_offset_and_noise_options_change_the_result():
-    base = tiny(); run(base, config())
-    for kw, extra in ((dict(noise_variance=0.), {}), (dict(uniform_noise=True), {}), (dict(dont_norm=True), {}), ({}, dict(offset=torch.ones(8)))):
-        m = tiny(); run(m, config(**kw), **extra)
+    base = tiny()
+    run(base, config())
+    for kw, extra in ((dict(noise_variance=0.), {}), (dict(uniform_noise=True), {}), (dict(dont_norm=True), {}),
+            ({}, dict(offset=torch.ones(8)))):
+        m = tiny()
+        run(m, config(**kw), **extra)
         assert not torch.allclose(weights(m), weights(base)), (kw, extra)
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=400), st.integers(1, 50), st.integers(0, 99), st.integers(0, 9))
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=400), st.integers(1, 50), st.integers(0, 99),
+    st.integers(0, 9))
 def test_every_row_once(lens, bs, seed, epoch):
     lens = torch.tensor(lens)
     bb = epoch_batches(lens, bs, seed, epoch, window=3)
@@ -126,7 +156,8 @@ def test_every_row_once(lens, bs, seed, epoch):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 500), st.integers(1, 500), st.integers(0, 500))
-def test_schedule_stays_in_range(step, total, warmup): assert 0 <= lr_at(min(step, total), total, warmup) <= 1
+def test_schedule_stays_in_range(step, total, warmup):
+    assert 0 <= lr_at(min(step, total), total, warmup) <= 1
 
 def test_packed_batches_equal_padded_ones():
     m = tiny()
@@ -138,17 +169,27 @@ def test_packed_batches_equal_padded_ones():
 
 def test_errors_are_clear(tmp_path):
     m = tiny()
-    with pytest.raises(ValueError, match='prefix_size=8'): run(m, config(), data=(torch.randn(2, 9), ['a', 'b']))
-    with pytest.raises(ValueError, match='empty'): run(m, config(), data=(torch.randn(0, 8), []))
+    with pytest.raises(ValueError, match='prefix_size=8'):
+        run(m, config(), data=(torch.randn(2, 9), ['a', 'b']))
+    with pytest.raises(ValueError, match='empty'):
+        run(m, config(), data=(torch.randn(0, 8), []))
     run(m, config(epochs=1), tmp_path/'r')
-    with pytest.raises(ValueError, match='holds a run with'): run(tiny(), config(epochs=1, lr=5e-4), tmp_path/'r')
-    with pytest.raises(ValueError, match='lower lr'): run(tiny(), config(lr=1e30, epochs=1, warmup_steps=0))
-    with pytest.raises(ValueError, match='vectors_crc'): run(tiny(), config(epochs=1), tmp_path/'r', data=(data()[0] + 1, CAPTIONS))
-    with pytest.raises(ValueError, match='save_every'): run(m, config(), save_every=0)
-    with pytest.raises(ValueError, match='offset has 5'): run(m, config(), offset=torch.ones(5))
-    f = tmp_path/'r'/'state.safetensors'; f.write_bytes(f.read_bytes()[:1000])
-    with pytest.raises(ValueError, match='not a complete checkpoint'): run(tiny(), config(epochs=1), tmp_path/'r')
-    run(tiny(), config(epochs=1), tmp_path/'r', resume=False) # starts anew
+    with pytest.raises(ValueError, match='holds a run with'):
+        run(tiny(), config(epochs=1, lr=5e-4), tmp_path/'r')
+    with pytest.raises(ValueError, match='lower lr'):
+        run(tiny(), config(lr=1e30, epochs=1, warmup_steps=0))
+    with pytest.raises(ValueError, match='vectors_crc'):
+        run(tiny(), config(epochs=1), tmp_path/'r', data=(data()[0] + 1, CAPTIONS))
+    with pytest.raises(ValueError, match='save_every'):
+        run(m, config(), save_every=0)
+    with pytest.raises(ValueError, match='offset has 5'):
+        run(m, config(), offset=torch.ones(5))
+    f = tmp_path/'r'/'state.safetensors'
+    f.write_bytes(f.read_bytes()[:1000])
+    with pytest.raises(ValueError, match='not a complete checkpoint'):
+        run(tiny(), config(epochs=1), tmp_path/'r')
+    # starts anew
+    run(tiny(), config(epochs=1), tmp_path/'r', resume=False)
 
 def test_validation_loss_ignores_batching():
     m, (x, caps) = tiny(dropout=0), data()

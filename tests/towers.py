@@ -12,7 +12,8 @@ def save_hf(folder, kind='clip', seed=0):
     small = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
     vision = dict(image_size=32, patch_size=16, **small)
     if kind == 'clip':
-        model = t.CLIPModel(t.CLIPConfig(projection_dim=24, text_config=dict(vocab_size=49408, projection_dim=24, eos_token_id=49407, **small), vision_config=dict(projection_dim=24, **vision)))
+        model = t.CLIPModel(t.CLIPConfig(projection_dim=24, text_config=dict(vocab_size=49408, projection_dim=24,
+            eos_token_id=49407, **small), vision_config=dict(projection_dim=24, **vision)))
         t.CLIPTokenizer(vocab=bpe.encoder, merges=list(bpe.bpe_ranks), model_max_length=77).save_pretrained(folder)
         t.CLIPImageProcessor(size={'shortest_edge': 32}, crop_size={'height': 32, 'width': 32}).save_pretrained(folder)
     else:
@@ -21,8 +22,10 @@ def save_hf(folder, kind='clip', seed=0):
         tok = Tokenizer(models.WordLevel({w:i for i,w in enumerate(words)}, unk_token='<unk>'))
         tok.pre_tokenizer = pre_tokenizers.Whitespace()
         tok.post_processor = processors.TemplateProcessing(single='$A </s>', special_tokens=[('</s>', 1)])
-        t.PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>', model_max_length=64, model_input_names=['input_ids']).save_pretrained(folder)
-        model = t.SiglipModel(t.SiglipConfig(text_config=dict(vocab_size=len(words), max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=1, projection_size=32, **small), vision_config=vision))
+        t.PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>',
+            model_max_length=64, model_input_names=['input_ids']).save_pretrained(folder)
+        model = t.SiglipModel(t.SiglipConfig(text_config=dict(vocab_size=len(words), max_position_embeddings=64,
+            pad_token_id=0, eos_token_id=1, bos_token_id=1, projection_size=32, **small), vision_config=vision))
         t.SiglipImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(folder)
     model.eval().save_pretrained(folder)
     return model

@@ -9,30 +9,42 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'eval', 'echo', 'output', 'code-fold', 'code-summary', 'slow',
+FLAGS = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'eval', 'echo', 'output', 'code-fold', 'code-summary',
+    'slow',
          'cuda', 'net', 'notest', 'fig-cap', 'fig-alt', 'label', 'layout-ncol', 'warning'}
 
-def notebooks(): return sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+def notebooks():
+    return sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 
 def check_notebook(path):
     "What is wrong with one notebook"
     nb, name = nbformat.read(path, nbformat.NO_CONVERT), path.relative_to(ROOT)
-    if (nb.nbformat, nb.nbformat_minor) < (4, 5): yield f'{name}: nbformat {nb.nbformat}.{nb.nbformat_minor}, expected 4.5 (cells need ids)'
-    if not any(c.cell_type == 'markdown' and c.source.lstrip().startswith('# ') for c in nb.cells): yield f'{name}: no title'
+    if (nb.nbformat, nb.nbformat_minor) < (4, 5):
+        yield f'{name}: nbformat {nb.nbformat}.{nb.nbformat_minor}, expected 4.5 (cells need ids)'
+    if not any(c.cell_type == 'markdown' and c.source.lstrip().startswith('# ') for c in nb.cells):
+        yield f'{name}: no title'
     ids = [c.get('id') for c in nb.cells]
-    if None in ids or len(set(ids)) < len(ids): yield f'{name}: cells without an id, or with the same'
-    if set(nb.metadata) - {'kernelspec'}: yield f'{name}: metadata {sorted(nb.metadata)}; only kernelspec belongs into git'
+    if None in ids or len(set(ids)) < len(ids):
+        yield f'{name}: cells without an id, or with the same'
+    if set(nb.metadata) - {'kernelspec'}:
+        yield f'{name}: metadata {sorted(nb.metadata)}; only kernelspec belongs into git'
     code = [c for c in nb.cells if c.cell_type == 'code']
-    if not any(c.outputs for c in code): yield f'{name}: no saved outputs; make notebooks NBS={name}'
+    if not any(c.outputs for c in code):
+        yield f'{name}: no saved outputs; make notebooks NBS={name}'
     for c in nb.cells:
         for f in re.findall(r'^#\|\s*([A-Za-z_-]+)', c.source, re.M):
-            if f not in FLAGS: yield f'{name}: unknown flag #| {f}'
-        if c.metadata: yield f'{name}: cell {c.id} has metadata'
+            if f not in FLAGS:
+                yield f'{name}: unknown flag #| {f}'
+        if c.metadata:
+            yield f'{name}: cell {c.id} has metadata'
     for c in code:
-        if c.execution_count: yield f'{name}: cell {c.id} has an execution count'
+        if c.execution_count:
+            yield f'{name}: cell {c.id} has an execution count'
         for o in c.outputs:
-            if o.output_type == 'error': yield f'{name}: cell {c.id} shows an error'
-            if o.get('name') == 'stderr': yield f'{name}: cell {c.id} shows standard error: {o.text[:60]!r}'
+            if o.output_type == 'error':
+                yield f'{name}: cell {c.id} shows an error'
+            if o.get('name') == 'stderr':
+                yield f'{name}: cell {c.id} shows standard error: {o.text[:60]!r}'
 
 def check_export():
     "Modules that differ from what their notebooks export"
@@ -40,25 +52,36 @@ def check_export():
         tmp = Path(tmp)
         for o in ('settings.ini', 'nbs', 'capdec'):
             src = ROOT/o
-            if src.is_dir(): shutil.copytree(src, tmp/o, ignore=shutil.ignore_patterns('models', 'data', '__pycache__', '_proc'), symlinks=True)
-            else: shutil.copy(src, tmp/o)
+            if src.is_dir():
+                shutil.copytree(src, tmp/o, ignore=shutil.ignore_patterns('models', 'data', '__pycache__', '_proc'),
+                    symlinks=True)
+            else:
+                shutil.copy(src, tmp/o)
         for p in (tmp/'capdec').glob('*.py'):
-            if p.name != '__init__.py': p.unlink()
+            if p.name != '__init__.py':
+                p.unlink()
         (tmp/'capdec'/'_modidx.py').write_text('d = {}\n')
-        r = subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()'], cwd=tmp, capture_output=True, text=True)
-        if r.returncode: yield f'nbdev_export failed: {r.stderr[-500:]}'
+        r = subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()'], cwd=tmp,
+            capture_output=True, text=True)
+        if r.returncode:
+            yield f'nbdev_export failed: {r.stderr[-500:]}'
         made = {p.name for p in (tmp/'capdec').glob('*.py')}
         kept = {p.name for p in (ROOT/'capdec').glob('*.py')}
         for name in sorted(made | kept):
-            if name not in made: yield f'capdec/{name}: no notebook exports it; delete it'
-            elif name not in kept or not filecmp.cmp(tmp/'capdec'/name, ROOT/'capdec'/name, shallow=False): yield f'capdec/{name}: not what its notebook exports; make export'
+            if name not in made:
+                yield f'capdec/{name}: no notebook exports it; delete it'
+            elif name not in kept or not filecmp.cmp(tmp/'capdec'/name, ROOT/'capdec'/name, shallow=False):
+                yield f'capdec/{name}: not what its notebook exports; make export'
 
 def check_readme():
-    r = subprocess.run([sys.executable, ROOT/'tools'/'build_readme.py', '--check'], cwd=ROOT, capture_output=True, text=True)
-    if r.returncode: yield r.stderr.strip()
+    r = subprocess.run([sys.executable, ROOT/'tools'/'build_readme.py', '--check'], cwd=ROOT, capture_output=True,
+        text=True)
+    if r.returncode:
+        yield r.stderr.strip()
 
 def problems():
-    for p in notebooks(): yield from check_notebook(p)
+    for p in notebooks():
+        yield from check_notebook(p)
     yield from check_export()
     yield from check_readme()
 

@@ -12,24 +12,30 @@ import argparse, contextlib, hashlib, itertools, json, os, random, shutil, signa
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault('OMP_NUM_THREADS', '1'); os.environ.setdefault('HF_HUB_OFFLINE', '1'); os.environ['TOKENIZERS_PARALLELISM'] = 'false'
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
 def material(folder, n_text, n_photos, shared=True):
     "Captions (one a line) and photos for the runs: where they are, and what they are"
     flickr = ROOT.parent/'shared'/'data'/'flickr8k'
-    photos = folder/'photos'; photos.mkdir(parents=True)
+    photos = folder/'photos'
+    photos.mkdir(parents=True)
     if shared and flickr.exists():
         from capdec.data import read_captions
-        lines = [r['caption'] for r in itertools.islice(read_captions(flickr.parent/'karpathy'/'dataset_flickr8k.json.gz', 'train'), n_text)]
+        lines = [r['caption'] for r in itertools.islice(
+            read_captions(flickr.parent/'karpathy'/'dataset_flickr8k.json.gz', 'train'), n_text)]
         files = sorted((flickr/'images').rglob('*.jpg'))[:n_photos]
-        for f in files: os.symlink(f, photos/f.name)
+        for f in files:
+            os.symlink(f, photos/f.name)
         what = f'{len(lines):,} Flickr8k captions, {len(files)} Flickr8k photos'
     else:
         from PIL import Image
         from capdec.core import open_image
         from capdec.demo import corpus, demo_photos
         lines, own = corpus()[:n_text], demo_photos()
-        for i in range(n_photos): open_image(own[i % len(own)]).resize((320, 240)).rotate(3*i).save(photos/f'{i:03}.jpg')
+        for i in range(n_photos):
+            open_image(own[i % len(own)]).resize((320, 240)).rotate(3*i).save(photos/f'{i:03}.jpg')
         what = f'{len(lines):,} sentences of the bundled corpus, {n_photos} variants of {len(own)} packaged photos'
     text = folder/'captions.txt'
     text.write_text('\n'.join(' '.join(o.split()) for o in lines) + '\n', encoding='utf-8')
@@ -41,53 +47,68 @@ def jobs(text, photos):
     def embed():
         from capdec.data import read_captions
         from capdec.embedding import embed_captions, load_encoder
-        return len(embed_captions(list(read_captions(text)), load_encoder('mini', 'cpu'), 'store', shard_rows=max(64, n//8))) != n
+        return len(embed_captions(list(read_captions(text)), load_encoder('mini', 'cpu'), 'store',
+            shard_rows=max(64, n//8))) != n
     some = text.with_name('some.txt')
-    some.write_text(''.join(text.read_text(encoding='utf-8').splitlines(keepends=True)[:max(100, n//8)]), encoding='utf-8')
+    some.write_text(''.join(text.read_text(encoding='utf-8').splitlines(keepends=True)[:max(100, n//8)]),
+        encoding='utf-8')
     return dict(embed=embed,
-        train=['train', '--data', str(some), '--out_dir', 'out', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', '4', '--epochs', '3',
+        train=['train', '--data', str(some), '--out_dir', 'out', '--clip_model_type', 'mini', '--lm', 'mini',
+        '--mapping_type', 'mlp', '--prefix_length', '4', '--epochs', '3',
             '--bs', '32', '--warmup_steps', '5', '--lr', '1e-3', '--noise_variance', '0.004', '--device', 'cpu'],
-        predict=['predict', '--images', str(photos), '--out', 'predictions.json', '--batch_size', '4', '--device', 'cpu'],
+        predict=['predict', '--images', str(photos), '--out', 'predictions.json', '--batch_size', '4', '--device',
+        'cpu'],
         caption=['caption', str(photos), '--out', 'captions.csv', '--batch_size', '4', '--device', 'cpu'])
 
 def start(job, folder):
     "The job as a process of its own; forked, so that what takes seconds to import is there already"
     pid = os.fork()
-    if pid: return pid
+    if pid:
+        return pid
     code = 70
     try:
         os.chdir(folder)
-        with open(folder.parent/f'{folder.name}.log', 'a') as log: # with -9 nobody closes it
-            os.dup2(log.fileno(), 1); os.dup2(log.fileno(), 2)
-        if callable(job): code = int(job())
+        # with -9 nobody closes it
+        with open(folder.parent/f'{folder.name}.log', 'a') as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        if callable(job):
+            code = int(job())
         else:
             sys.argv = ['capdec', *job]
             from capdec.cli import main
             code = main(job)
-    finally: os._exit(code)
+    finally:
+        os._exit(code)
 
 def finish(pid, deadline=None):
     "Wait for the process, kill it at `deadline`: its exit code, or None when it was killed"
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
-        if done: return os.waitstatus_to_exitcode(status)
+        if done:
+            return os.waitstatus_to_exitcode(status)
         if deadline and time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             return None if code == -signal.SIGKILL else code
         time.sleep(.002)
 
 def content(folder):
     "What a run has left: relative path -> SHA-256"
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*'))
+        if p.is_file()}
 
-def left_over(name): return any(part.startswith('.') for part in Path(name).parts) # a file that was being written when the process died
+# a file that was being written when the process died
+def left_over(name):
+    return any(part.startswith('.') for part in Path(name).parts)
 
 def compare(folder, wanted):
     "What differs from the uninterrupted run (empty: nothing), and how many temporary files the kills have left"
     found = content(folder)
     junk = [o for o in found if left_over(o)]
-    diff = [f'{k}: {"missing" if k not in found else "not expected" if k not in wanted else "differs"}' for k in sorted(wanted.keys() | (found.keys() - set(junk))) if found.get(k) != wanted.get(k)]
+    diff = [f'{k}: {"missing" if k not in found else "not expected" if k not in wanted else "differs"}'
+        for k in sorted(wanted.keys() | (found.keys() - set(junk))) if found.get(k) != wanted.get(k)]
     return diff, len(junk)
 
 def crash(verb, job, kills, out, rng):
@@ -95,20 +116,32 @@ def crash(verb, job, kills, out, rng):
     whole, hit = out/f'{verb}-whole', out/f'{verb}-killed'
     whole.mkdir(parents=True)
     begin = time.monotonic()
-    if code := finish(start(job, whole)): raise SystemExit(f'{verb}: the uninterrupted run failed with exit code {code}; see {whole}.log')
+    if code := finish(start(job, whole)):
+        raise SystemExit(f'{verb}: the uninterrupted run failed with exit code {code}; see {whole}.log')
     length, wanted = time.monotonic() - begin, content(whole)
-    r = dict(verb=verb, seconds=round(length, 1), files=len(wanted), kills=0, completed=0, differences=[], temporary_files=0)
+    r = dict(verb=verb, seconds=round(length, 1), files=len(wanted), kills=0, completed=0, differences=[],
+        temporary_files=0)
     while r['kills'] < kills or not r['completed']:
-        if hit.exists(): shutil.rmtree(hit)
+        if hit.exists():
+            shutil.rmtree(hit)
         hit.mkdir()
         code = None
-        while code is None: # killed: the same command again; the last one is left alone
+        # killed: the same command again; the last one is left alone
+        while code is None:
             code = finish(start(job, hit), time.monotonic() + rng.uniform(0, length) if r['kills'] < kills else None)
-            if code is None: r['kills'] += 1; print(f'\r{verb}: {r["kills"]} kills, {r["completed"]} runs completed', end='', file=sys.stderr, flush=True)
-        if code: r['differences'].append(f'exit code {code}; see {hit}.log'); break
+            if code is None:
+                r['kills'] += 1
+                print(f'\r{verb}: {r["kills"]} kills, {r["completed"]} runs completed', end='', file=sys.stderr,
+                    flush=True)
+        if code:
+            r['differences'].append(f'exit code {code}; see {hit}.log')
+            break
         diff, junk = compare(hit, wanted)
-        r['completed'] += 1; r['differences'] += diff; r['temporary_files'] += junk
-        if diff: break
+        r['completed'] += 1
+        r['differences'] += diff
+        r['temporary_files'] += junk
+        if diff:
+            break
     print(file=sys.stderr)
     return r
 
@@ -118,23 +151,32 @@ def main():
     p.add_argument('--verbs', nargs='+', default=['embed', 'train', 'predict', 'caption'])
     p.add_argument('--captions', type=int, default=4000, help='to embed; an eighth of them to train on (4000)')
     p.add_argument('--photos', type=int, default=40, help='to caption (40)')
-    p.add_argument('--packaged', action='store_true', help='photos and sentences of installed packages, even where ../shared is')
-    p.add_argument('--out', type=Path, default=ROOT/'_out'/'crash', help='folder for the runs and report.json (_out/crash)')
+    p.add_argument('--packaged', action='store_true', help='photos and sentences of installed packages, even where '
+        '../shared is')
+    p.add_argument('--out', type=Path, default=ROOT/'_out'/'crash', help='folder for the runs and report.json '
+        '(_out/crash)')
     p.add_argument('--seed', type=int, default=0, help='of the moments')
     a = p.parse_args()
-    if a.out.exists(): shutil.rmtree(a.out)
-    out = a.out.resolve(); out.mkdir(parents=True)
-    import torch, accelerate, transformers.models.gpt2.modeling_gpt2, matplotlib.figure, timm # noqa: what the verbs import, once
+    if a.out.exists():
+        shutil.rmtree(a.out)
+    out = a.out.resolve()
+    out.mkdir(parents=True)
+    # noqa: what the verbs import, once
+    import torch, accelerate, transformers.models.gpt2.modeling_gpt2, matplotlib.figure, timm
     torch.set_num_threads(1)
     text, photos, what = material(out/'data', a.captions, a.photos, not a.packaged)
     known, rng = jobs(text, photos), random.Random(a.seed)
-    if unknown := set(a.verbs) - set(known): raise SystemExit(f'--verbs {" ".join(unknown)}: use {" ".join(known)}')
+    if unknown := set(a.verbs) - set(known):
+        raise SystemExit(f'--verbs {" ".join(unknown)}: use {" ".join(known)}')
     report = dict(data=what, seed=a.seed, runs=[crash(v, known[v], a.kills, out, rng) for v in a.verbs])
     (out/'report.json').write_text(json.dumps(report, indent=1) + '\n')
     print(what)
     for r in report['runs']:
-        print(f'{r["verb"]:8} killed {r["kills"]} times, completed {r["completed"]} times: ' + ('; '.join(r['differences']) or f'all {r["files"]} files identical to an uninterrupted run ({r["seconds"]} s)')
+        print(f'{r["verb"]:8} killed {r["kills"]} times, completed {r["completed"]} times: '
+            f'' + ('; '.join(r['differences']) or f'all {r["files"]} files identical to an uninterrupted run '
+            f'({r["seconds"]} s)')
             + (f'; {r["temporary_files"]} temporary files left behind' if r['temporary_files'] else ''))
     return 1 if any(r['differences'] for r in report['runs']) else 0
 
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__':
+    sys.exit(main())

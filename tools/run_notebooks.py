@@ -15,7 +15,8 @@ SKIP = ('notest', 'slow', 'cuda', 'net')
 def skipped(source, run):
     "Does a flag of this cell say that it is not to be run? The export cell writes modules, which is not what a test does."
     flags = {f.strip() for f in re.findall(r'^#\|\s*(\S[^\n]*)', source, re.M)}
-    if 'nbdev_export()' in source: return True
+    if 'nbdev_export()' in source:
+        return True
     return any(f in flags and f not in run for f in SKIP) or any(re.fullmatch(r'eval:\s*false', f) for f in flags)
 
 def tidy(cell):
@@ -23,19 +24,27 @@ def tidy(cell):
     outs = []
     for o in cell.outputs:
         if o.output_type == 'stream':
-            if o.name == 'stderr' and ('%|' in o.text or '\r' in o.text or 'tokens per second' in o.text): continue
+            if o.name == 'stderr' and ('%|' in o.text or '\r' in o.text or 'tokens per second' in o.text):
+                continue
             o.text = '\n'.join(l for l in o.text.split('\n') if not l.startswith('Writing model shards'))
-            if not o.text.strip(): continue
+            if not o.text.strip():
+                continue
         data = o.get('data', {})
         if 'application/vnd.jupyter.widget-view+json' in data:
-            if re.search(r'\[\d\d:\d\d', data.get('text/plain', '')): continue # a progress bar
+            # a progress bar
+            if re.search(r'\[\d\d:\d\d', data.get('text/plain', '')):
+                continue
             data.pop('application/vnd.jupyter.widget-view+json')
         o.get('metadata', {}).clear()
-        if outs and o.output_type == 'stream' and o.name == outs[-1].get('name'): outs[-1].text += o.text # printed in a row, one box
-        else: outs.append(o)
+        # printed in a row, one box
+        if outs and o.output_type == 'stream' and o.name == outs[-1].get('name'):
+            outs[-1].text += o.text
+        else:
+            outs.append(o)
     cell.outputs, cell.execution_count = outs, None
     for o in outs:
-        if 'execution_count' in o: o['execution_count'] = None
+        if 'execution_count' in o:
+            o['execution_count'] = None
 
 def run(path, flags=()):
     nb = nbformat.read(path, 4)
@@ -43,14 +52,17 @@ def run(path, flags=()):
     start = time.time()
     with client.setup_kernel():
         for i, cell in enumerate(nb.cells):
-            if cell.cell_type != 'code' or skipped(cell.source, flags): continue
-            try: client.execute_cell(cell, i, execution_count=1)
+            if cell.cell_type != 'code' or skipped(cell.source, flags):
+                continue
+            try:
+                client.execute_cell(cell, i, execution_count=1)
             except CellExecutionError as e:
                 print(f'{path}: cell {i} failed\n{cell.source}\n{e}', file=sys.stderr)
                 return False
             tidy(cell)
     nb.metadata = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
-    for cell in nb.cells: cell.metadata = {}
+    for cell in nb.cells:
+        cell.metadata = {}
     nbformat.write(nb, path)
     print(f'{path}: {time.time()-start:.1f} s')
     return True

@@ -19,7 +19,8 @@ fig.text(.05, .745, 'Text-only image captioning you can read', size=23, color='#
 for i,(photo,caption) in enumerate(zip(photos, captions)):
     h,w = photo.shape[:2]
     side = min(h, int(w/1.3))
-    ax = fig.add_axes([.05+.305*i, .22, .285, .42]); ax.axis('off')
+    ax = fig.add_axes([.05+.305*i, .22, .285, .42])
+    ax.axis('off')
     ax.imshow(photo[(h-side)//2:(h+side)//2, (w-int(side*1.3))//2:(w+int(side*1.3))//2], aspect='auto')
     fig.text(.05+.305*i, .185, '\n'.join(textwrap.wrap(caption, 34)), size=15, color='#222', va='top')
 fig.text(.95, .04, 'trained from sentences alone: no photo with its caption', size=13, color='#777', ha='right')
