@@ -59,7 +59,7 @@ def test_equals_reference(seed, beam_size, max_length):
     # many stops: beams finish at different steps
     stops = torch.randperm(len(TOK), generator=g)[:(4, 20, 60)[seed%3]].tolist()
     prefix = 3*torch.randn(4, 3, 16, generator=g, dtype=torch.float64)
-    found = beam_search(model, prefix, beam_size, max_length, stop_ids=stops)
+    found = beam_search(model, prefix, beam_size, max_length=max_length, stop_ids=stops)
     for p,caps in zip(prefix, found):
         same(caps, plain_beam_search(model, p, beam_size, max_length, stops))
 
@@ -69,7 +69,7 @@ def test_equals_reference_for_other_language_models(lm):
     prefix = torch.randn(3, 3, 16, dtype=torch.float64)
     stops = list(range(0, 300, 9))
     # longer than the room that is reserved at once
-    found = beam_search(model, prefix, 4, 25, stop_ids=stops)
+    found = beam_search(model, prefix, 4, max_length=25, stop_ids=stops)
     for p,caps in zip(prefix, found):
         same(caps, plain_beam_search(model, p, 4, 25, stops))
 
@@ -81,7 +81,7 @@ def test_properties(seed, b, beam_size, max_length, temperature, n_stops):
     g = torch.Generator().manual_seed(seed)
     stops = torch.randperm(len(TOK), generator=g)[:n_stops].tolist()
     prefix = 3*torch.randn(b, 3, 16, generator=g, dtype=torch.float64)
-    found = beam_search(model, prefix, beam_size, max_length, temperature=temperature, stop_ids=stops)
+    found = beam_search(model, prefix, beam_size, max_length=max_length, temperature=temperature, stop_ids=stops)
     for p,caps in zip(prefix, found):
         same(caps, plain_beam_search(model, p, beam_size, max_length, stops, temperature))
         assert [o.score for o in caps] == sorted((o.score for o in caps), reverse=True)
@@ -170,7 +170,8 @@ def test_prompt():
     with torch.no_grad():
         prefix = model.prefix(x)
     longer = torch.cat([prefix, model.lm.get_input_embeddings()(torch.tensor(ids)).detach().expand(2, -1, -1)], 1)
-    a,b = beam_search(model, prefix, 3, 8, prompt='a brown dog '),beam_search(model, longer, 3, 8)
+    a = beam_search(model, prefix, 3, max_length=8, prompt='a brown dog ')
+    b = beam_search(model, longer, 3, max_length=8)
     assert [[o.tokens for o in c] for c in a] == [[o.tokens for o in c] for c in b]
     assert all(o.text.startswith('a brown dog') for c in a for o in c)
     assert all(o[0].text.startswith('a red') for m in ('greedy','sample') for o in generate(model, x, m, prompt='a red',
