@@ -477,7 +477,7 @@ def drawn(
     limits:Limits=Limits(), # What a caption may be like: its `max_length` says how many numbers are needed
     max_length:int|None=None, # Most tokens of a caption, instead of the limits'
     generator:torch.Generator|None=None, # A source of randomness beside the seed is refused
-    **_, # Other options of `generate` are not needed here
+    **kwargs, # Other options of `generate`, which change nothing here
 ): # Function that gives a PIL image its random numbers `(num_captions, max_length)`, for `uniform` of `generate`
     "Random numbers that depend on the seed and the pixels of a photo alone"
     whole_number('num_captions', num_captions)
