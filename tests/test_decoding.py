@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given,settings,strategies as st
 
-from capdec.bench import plain_beam_search
+from capdec.studies.bench import plain_beam_search
 from capdec.decoding import Caption,beam_search,generate,greedy,sample
 from capdec.model import CapDecConfig,CaptionModel,gpt2_tokenizer,load_official,train_tokenizer
 

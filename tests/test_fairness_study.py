@@ -1,4 +1,4 @@
-"The experiment of `capdec.fairness_study` in small, on the sentences that ship with the package"
+"The experiment of `capdec.studies.fairness` in small, on the sentences that ship with the package"
 import json
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from capdec.core import package_file
 from capdec.embedding import load_encoder
 from capdec.fairness import GENDER, gender_of, neutralise, swap_terms
-from capdec.fairness_study import RUNS, TextVectors, first_of, log_prob, neutral_start, pairs_of, score_run, summary, train_run
+from capdec.studies.fairness import RUNS, TextVectors, first_of, log_prob, neutral_start, pairs_of, score_run, summary, train_run
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):

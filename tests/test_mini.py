@@ -140,7 +140,7 @@ def test_small_enough_to_ship():
     assert sum(o.stat().st_size for o in folder.iterdir()) < 22.5e6
 
 def test_it_knows_its_photos(encoder, shared):
-    from capdec.recipe import geometry,read_pairs,recall
+    from capdec.studies.recipe import geometry,read_pairs,recall
     pairs = read_pairs(shared)['report'][:60]
     image = encoder.encode_image([o for o,_ in pairs], show=False)
     text = encoder.encode_text([c for _,cs in pairs for c in cs], show=False)
@@ -150,7 +150,7 @@ def test_it_knows_its_photos(encoder, shared):
     assert geometry(image, text, owner)['gap'] > 0.5
 
 def test_dev_photos_are_not_trained_on(shared):
-    from capdec.recipe import read_pairs,read_texts
+    from capdec.studies.recipe import read_pairs,read_texts
     pairs = read_pairs(shared)
     held = {c for k in ('choose','report') for _,cs in pairs[k] for c in cs}
     own = {c for _,cs in pairs['train'] for c in cs}

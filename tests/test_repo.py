@@ -1,24 +1,61 @@
 "The repository itself: notebooks, modules and README agree; the top level is as documented; imports are quick."
+import ast
 import configparser
+import dataclasses
+import importlib
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from fastcore.docments import docments
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT/'tools'))
-MODULES = sorted(p.stem for p in (ROOT/'capdec').glob('*.py') if not p.stem.startswith('_'))
+import check_notebooks
+
+def module_files(root=ROOT):
+    "The files of the package, those of `capdec/studies` among them, by the name after `capdec.`"
+    files = sorted((root/'capdec').rglob('*.py'))
+    return {'.'.join(p.relative_to(root/'capdec').with_suffix('').parts): p for p in files if p.stem[0] != '_'}
+
+MODULES = list(module_files())
+
+def copied(tmp, *parts):
+    "A copy of parts of the repository, to plant a fault in"
+    for o in parts:
+        shutil.copytree(ROOT/o, tmp/o, ignore=shutil.ignore_patterns('models', 'data', 'images', '__pycache__'),
+            symlinks=True)
+    return tmp
+
+def test_studies_are_modules():
+    assert {'core', 'studies.bench', 'studies.fairness', 'studies.recipe', 'studies.styles'} <= set(MODULES)
 
 def tracked():
     return subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 def test_notebooks_modules_and_readme_agree():
-    import check_notebooks
     assert list(check_notebooks.problems()) == []
+
+def test_a_study_that_is_not_what_its_notebook_exports_is_seen(tmp_path):
+    (tmp_path/'nbs').mkdir()
+    for o in ('settings.ini', 'nbs/08a_fairness_study.ipynb'):
+        shutil.copy(ROOT/o, tmp_path/o)
+    studies = tmp_path/'capdec'/'studies'
+    studies.mkdir(parents=True)
+    for o in ('__init__.py', 'studies/__init__.py', 'studies/fairness.py'):
+        shutil.copy(ROOT/'capdec'/o, tmp_path/'capdec'/o)
+    found = lambda: [o for o in check_notebooks.check_export(tmp_path) if '_modidx' not in o]
+    assert found() == []
+    (studies/'gone.py').write_text('"No notebook exports this"\n')
+    (studies/'fairness.py').write_text((studies/'fairness.py').read_text() + '\nedited = True\n')
+    assert found() == ['capdec/studies/fairness.py: not what its notebook exports; make export',
+        'capdec/studies/gone.py: no notebook exports it; delete it']
 
 @pytest.mark.parametrize('name', ['settings.ini', 'nbs', 'capdec', '_quarto.yml', 'tests', 'setup.py', 'README.md',
     'LICENSE', 'environment.yml', 'CONTRIBUTING.md',
@@ -30,37 +67,120 @@ def test_the_house_stands(name):
 def test_the_site_reads_the_top_level_settings():
     assert (ROOT/'nbs'/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
 
+def imports(tree, package='capdec'):
+    "What a module, or an exported cell, imports of this package: `(name after capdec., at the top?)`"
+    top = set(map(id, tree.body))
+    for n in ast.walk(tree):
+        if isinstance(n, ast.ImportFrom):
+            up = package.split('.')
+            base = '.'.join(up[:len(up)-n.level+1]) if n.level else ''
+            source = '.'.join(o for o in (base, n.module) if o)
+            names = [f'{source}.{a.name}' for a in n.names] if source in ('capdec', 'capdec.studies') else [source]
+        elif isinstance(n, ast.Import):
+            names = [a.name for a in n.names]
+        else:
+            continue
+        for o in names:
+            # `capdec.__version__` is no room
+            if o.startswith('capdec.') and not o.startswith('capdec._'):
+                yield o.removeprefix('capdec.'), id(n) in top
+
+def too_early(nbs):
+    "Exported cells that import what only a later notebook exports"
+    order = []
+    for p in sorted(nbs.glob('[0-9]*.ipynb')):
+        code = [c.source for c in nbformat.read(p, 4).cells if c.cell_type == 'code']
+        order += [m[1] for s in code if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', s, re.M))]
+        for s in code:
+            if re.search(r'^#\|\s*export', s, re.M):
+                for name, _ in imports(ast.parse(s)):
+                    if name not in order:
+                        yield f'{p.name} imports capdec.{name}, which comes later'
+    assert len(order) >= 12 and len(set(order)) == len(order)
+
 def test_notebooks_import_only_earlier_ones():
-    import nbformat
-    order = {}
-    for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb')):
-        nb = nbformat.read(p, 4)
-        own = [m[1] for c in nb.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c.source, re.M))]
-        for c in nb.cells:
-            if c.cell_type == 'code' and re.search(r'^#\|\s*export', c.source, re.M):
-                for m in re.findall(r'from capdec\.(\w+) import', c.source):
-                    assert m in order or m in own, f'{p.name} imports capdec.{m}, which comes later'
-        order.update(dict.fromkeys(own, p.name))
-    assert len(order) >= 12
+    assert list(too_early(ROOT/'nbs')) == []
+
+@pytest.mark.parametrize('line', ['from capdec.studies.bench import main', 'from capdec.studies import bench',
+    'import capdec.studies.bench', 'def f():\n    from capdec.studies.bench import main'])
+def test_a_study_that_imports_a_later_one_is_seen(tmp_path, line):
+    p = copied(tmp_path, 'nbs')/'nbs'/'08a_fairness_study.ipynb'
+    nb = nbformat.read(p, 4)
+    cell = next(c for c in nb.cells if c.source.startswith('#| export'))
+    cell.source += f'\n{line}'
+    nbformat.write(nb, p)
+    assert list(too_early(tmp_path/'nbs')) == [f'{p.name} imports capdec.studies.bench, which comes later']
+
+def public_methods(cls, module):
+    "Methods of a class that are written in a module, with `@patch` or without"
+    for name, o in vars(cls).items():
+        f = getattr(o, '__func__', o)
+        if not inspect.isfunction(f) or f.__module__ != module or f.__code__.co_filename.startswith('<'):
+            continue
+        # `forward` is torch's word
+        if name in ('__init__', '__call__') or name[0] != '_' and name != 'forward':
+            yield name, f
+
+def undocumented(mod):
+    "Public functions, classes and methods without a docstring, parameters and fields without a comment"
+    own = {n: getattr(mod, n) for n in getattr(mod, '__all__', [])}
+    own = {n: o for n, o in own.items() if callable(o) and getattr(o, '__module__', '') == mod.__name__}
+    classes = {o for o in vars(mod).values() if isinstance(o, type) and o.__name__[0] != '_'}
+    methods = {f'{c.__name__}.{n}': f for c in classes for n, f in public_methods(c, mod.__name__)}
+    for name, o in (own | methods).items():
+        if not inspect.getdoc(o) and not name.endswith('__init__'):
+            yield f'{name}: no docstring'
+        if not inspect.isfunction(o) and not dataclasses.is_dataclass(o):
+            continue
+        many = {k for k, v in inspect.signature(o).parameters.items() if v.kind in (v.VAR_POSITIONAL, v.VAR_KEYWORD)}
+        for k, v in docments(o, full=True, returns=False).items():
+            # the comment of `**values` cannot be asked for
+            if k in many or k in ('self', 'cls', '_'):
+                continue
+            if not v.docment and not getattr(v.anno, 'help', None):
+                yield f'{name}: {k}'
+
+# what a later commit owes
+OWED = {'captioner': {'Journal.add: values', 'Journal.close: remove', 'Captioner.__call__: decode'},
+    'explore': {'ExplorerApp.view: no docstring'},
+    'mini': {'MiniConfig: name', 'MiniConfig: layers', 'MiniConfig: heads', 'MiniConfig: mlp_ratio'},
+    'model': {'CaptionModel.freeze_lm: frozen', 'CaptionModel.train: mode', 'CaptionModel.train: no docstring'}}
 
 @pytest.mark.parametrize('module', MODULES)
 def test_every_public_parameter_is_documented(module):
-    import importlib
-    from fastcore.docments import docments
-    mod = importlib.import_module(f'capdec.{module}')
-    missing = []
-    for name in getattr(mod, '__all__', []):
-        o = getattr(mod, name)
-        if not callable(o) or getattr(o, '__module__', '') != mod.__name__:
-            continue
-        if not inspect.getdoc(o):
-            missing.append(f'{name}: no docstring')
-        if inspect.isfunction(o):
-            for k, v in docments(o, full=True, returns=False).items():
-                if k not in ('self', 'cls', 'kwargs', 'args') and not v.docment and getattr(v.anno, 'help',
-                        None) is None:
-                    missing.append(f'{name}: {k}')
-    assert missing == []
+    assert set(undocumented(importlib.import_module(f'capdec.{module}'))) - OWED.get(module, set()) == set()
+
+FAULTS = """
+def bare(x):
+    return x
+
+class Kept:
+    "A class"
+    def plain(self, y):
+        return y
+
+@patch
+def added(self:Kept, z):
+    return z
+
+@patch
+def described(self:EmbeddingStore,
+    rows, # Rows to look at
+    colour, a=0, b=1):
+    "Added to the class of another module"
+"""
+
+def test_a_study_without_docments_is_seen(tmp_path, monkeypatch):
+    copied(tmp_path, 'capdec')
+    (tmp_path/'capdec').rename(tmp_path/'planted')
+    p = tmp_path/'planted'/'studies'/'planted.py'
+    p.write_text('from fastcore.basics import patch\nfrom ..store import EmbeddingStore\n'
+        '__all__ = ["bare", "Kept"]\n' + FAULTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert set(undocumented(importlib.import_module('planted.studies.planted'))) == {
+        'bare: no docstring', 'bare: x', 'Kept.plain: no docstring', 'Kept.plain: y', 'Kept.added: no docstring',
+        'Kept.added: z', 'EmbeddingStore.described: colour', 'EmbeddingStore.described: a',
+        'EmbeddingStore.described: b'}
 
 def test_nothing_large_or_private_is_tracked():
     weights = 0
@@ -88,18 +208,27 @@ def test_no_machine_paths():
              if m]
     assert found == []
 
-def test_requirements_are_what_is_imported():
+def not_required(root=ROOT):
+    "What modules import and settings.ini does not require"
     cfg = configparser.ConfigParser(delimiters=['='])
     cfg.read(ROOT/'settings.ini')
     names = {re.split(r'[<>=!~]', r)[0].lower().replace('-', '_') for r in cfg['DEFAULT']['requirements'].split()}
     as_imported = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch',
         'pkg_resources': 'setuptools'}
     used = set()
-    for p in (ROOT/'capdec').glob('*.py'):
+    for p in (root/'capdec').rglob('*.py'):
         used |= set(re.findall(r'^\s*(?:from|import)\s+(\w+)', p.read_text(), re.M))
     third = {as_imported.get(u.lower(), u.lower()) for u in used if u not in sys.stdlib_module_names
         and u not in ('capdec', '__future__')}
-    assert third <= names, third - names
+    return third - names
+
+def test_requirements_are_what_is_imported():
+    assert not_required() == set()
+
+def test_a_study_that_imports_what_is_not_required_is_seen(tmp_path):
+    p = copied(tmp_path, 'capdec')/'capdec'/'studies'/'fairness.py'
+    p.write_text(p.read_text() + '\ndef table():\n    import pandas\n')
+    assert not_required(tmp_path) == {'pandas'}
 
 def test_import_is_quick():
     def best(code):

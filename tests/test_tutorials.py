@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from skimage import data as photos
 
-from capdec.bench import TOWERS, random_clip
+from capdec.studies.bench import TOWERS, random_clip
 from capdec.core import package_file
 
 ROOT = Path(__file__).resolve().parents[1]

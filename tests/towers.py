@@ -1,7 +1,7 @@
 "Random towers for tests: the shapes of the real ones where it matters, tiny elsewhere"
 import torch
 
-from capdec.bench import random_clip
+from capdec.studies.bench import random_clip
 
 def save_hf(folder, kind='clip', seed=0):
     "A random CLIP or SigLIP of Hugging Face transformers with tokenizer and image processor, saved in `folder`"

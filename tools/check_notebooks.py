@@ -46,31 +46,34 @@ def check_notebook(path):
             if o.get('name') == 'stderr':
                 yield f'{name}: cell {c.id} shows standard error: {o.text[:60]!r}'
 
-def check_export():
+def modules(folder):
+    "The modules below a folder that notebooks export, by their place in it"
+    return {p.relative_to(folder) for p in folder.rglob('*.py') if p.name != '__init__.py'}
+
+def check_export(root=ROOT):
     "Modules that differ from what their notebooks export"
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         for o in ('settings.ini', 'nbs', 'capdec'):
-            src = ROOT/o
+            src = root/o
             if src.is_dir():
                 shutil.copytree(src, tmp/o, ignore=shutil.ignore_patterns('models', 'data', '__pycache__', '_proc'),
                     symlinks=True)
             else:
                 shutil.copy(src, tmp/o)
-        for p in (tmp/'capdec').glob('*.py'):
-            if p.name != '__init__.py':
-                p.unlink()
+        kept = modules(root/'capdec')
+        for p in modules(tmp/'capdec'):
+            (tmp/'capdec'/p).unlink()
         (tmp/'capdec'/'_modidx.py').write_text('d = {}\n')
         r = subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()'], cwd=tmp,
             capture_output=True, text=True)
         if r.returncode:
             yield f'nbdev_export failed: {r.stderr[-500:]}'
-        made = {p.name for p in (tmp/'capdec').glob('*.py')}
-        kept = {p.name for p in (ROOT/'capdec').glob('*.py')}
+        made = modules(tmp/'capdec')
         for name in sorted(made | kept):
             if name not in made:
                 yield f'capdec/{name}: no notebook exports it; delete it'
-            elif name not in kept or not filecmp.cmp(tmp/'capdec'/name, ROOT/'capdec'/name, shallow=False):
+            elif name not in kept or not filecmp.cmp(tmp/'capdec'/name, root/'capdec'/name, shallow=False):
                 yield f'capdec/{name}: not what its notebook exports; make export'
 
 def check_readme():

@@ -26,7 +26,7 @@ def main():
     p.add_argument('--results', default=ROOT/'capdec'/'data'/'noise_study.json')
     a = p.parse_args()
     torch.set_num_threads(a.threads)
-    from capdec.bench import _machine
+    from capdec.studies.bench import _machine
     from capdec.captioner import Captioner
     from capdec.core import read_json, write_json
     from capdec.decoding import generate
@@ -34,7 +34,7 @@ def main():
     from capdec.evaluation import evaluate, text_stats
     from capdec.model import CapDecConfig, CaptionModel
     from capdec.noise import estimate_noise_variance, modality_offset, normalize
-    from capdec.recipe import read_pairs
+    from capdec.studies.recipe import read_pairs
     from capdec.training import TrainConfig, train
     out, results = Path(a.out), Path(a.results)
     encoder = Captioner.from_pretrained('mini', 'cpu').encoder

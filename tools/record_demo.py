@@ -13,7 +13,7 @@ OUT = ROOT/'capdec'/'data'/'demo_experiments.json'
 
 def row(e):
     "What is kept of an experiment"
-    from capdec.bench import _machine
+    from capdec.studies.bench import _machine
     m = _machine('cpu', 1)
     runs = [dict(variance=r['variance'], seed=r['seed'], words=round(r['words'], 3), exact=round(r['inverted'], 3),
         cider=round(float(np.mean(r['cider'])), 2), found=round(r['found'], 3)) for r in e['runs']]

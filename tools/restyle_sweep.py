@@ -34,7 +34,7 @@ def main():
     from capdec.data import read_karpathy
     from capdec.decoding import generate
     from capdec.evaluation import StyleClassifier, evaluate
-    from capdec.recipe import read_pairs
+    from capdec.studies.recipe import read_pairs
     torch.set_num_threads(1)
     factual = [r['caption'] for r in read_karpathy(SHARED/'karpathy'/'dataset_flickr8k.json.gz', 'train')][::5]
     photos = read_pairs(SHARED.parent)['choose'][:a.photos]

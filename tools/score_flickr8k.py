@@ -40,13 +40,13 @@ def main():
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     from capdec.captioner import Bridge, Captioner
-    from capdec.bench import _machine
+    from capdec.studies.bench import _machine
     from capdec.core import read_json, write_json
     from capdec.decoding import generate
     from capdec.embedding import embed_captions, embed_images
     from capdec.evaluation import evaluate, text_stats
     from capdec.noise import ImageToTextBridge, normalize
-    from capdec.recipe import captioner_texts, read_pairs
+    from capdec.studies.recipe import captioner_texts, read_pairs
     out, results = Path(a.out), Path(a.results)
     out.mkdir(parents=True, exist_ok=True)
     base, pairs = Captioner.from_pretrained(a.model, 'cpu'), read_pairs(SHARED)
