@@ -6,7 +6,7 @@
 __all__ = ['JAVA_FLAGS', 'PUNCTUATION', 'SPICE_JARS', 'SPICE_URL', 'METRICS', 'NAMES', 'CJK', 'java_command', 'ptb_tokenize',
            'meteor', 'spice_missing', 'spice', 'match_ids', 'scores_table', 'Scores', 'read_predictions', 'evaluate',
            'paired_bootstrap', 'caption_words', 'text_stats', 'StyleClassifier', 'NgramLM', 'style_measures',
-           'clip_score', 'worst_and_best', 'gallery']
+           'clip_score', 'add_clip_score', 'worst_and_best', 'gallery', 'worst_and_best_figure']
 
 # %% ../nbs/06_evaluation.ipynb #30c5446f
 import contextlib,json,math,os,random,re,subprocess,tempfile,threading,time,warnings
@@ -561,6 +561,19 @@ def clip_score(
         each['RefCLIPScore'] = (2*clip*nearest/(clip+nearest).clamp(min=1e-12)).tolist()
     return {**{k: sum(v)/len(v) for k,v in each.items()}, 'per_image': each}
 
+# %% ../nbs/06_evaluation.ipynb #4d06d7c2
+def add_clip_score(
+    scores:Scores, # What `evaluate` returned; changed in place
+    photos:list, # What `open_image` takes, in the order of `scores.per_image`
+    encoder, # Anything with `encode_image` and `encode_text`
+)->Scores: # The same scores
+    "Add CLIPScore to the scores of a corpus and of its images"
+    r = clip_score(photos, [o['caption'] for o in scores.per_image.values()], encoder)
+    scores.corpus['CLIPScore'] = r['CLIPScore']
+    for o,s in zip(scores.per_image.values(), r['per_image']['CLIPScore']):
+        o['CLIPScore'] = s
+    return scores
+
 # %% ../nbs/06_evaluation.ipynb #c720b0e6
 def worst_and_best(
     per_image:dict, # `Scores.per_image`
@@ -606,3 +619,16 @@ def gallery(
             ax.set_title(titles[j], size=8)
     fig.tight_layout(h_pad=.6)
     return fig
+
+# %% ../nbs/06_evaluation.ipynb #d3e061db
+def worst_and_best_figure(
+    scores:Scores, # What `evaluate` returned
+    photos:dict, # `{image_id: what open_image takes}`
+    by:str='CIDEr', # Sorted by this metric
+    n:int=4, # How many of each, and no more than half of the photos
+): # A matplotlib figure: the worst in the first row, the best in the second
+    "The photos whose captions scored lowest and highest, with their captions"
+    low,high = worst_and_best(scores.per_image, min(n, max(1, len(photos)//2)), by)
+    titles = [f'{k}: {by} {scores.per_image[i][by]:.2f}' for k,ids in (('worst',low),('best',high)) for i in ids]
+    captions = [scores.per_image[i]['caption'] for i in low+high]
+    return gallery([photos[i] for i in low+high], captions, titles, columns=len(low))
