@@ -132,10 +132,12 @@ def undocumented(mod):
             yield f'{name}: no docstring'
         if not inspect.isfunction(o) and not dataclasses.is_dataclass(o):
             continue
-        many = {k for k, v in inspect.signature(o).parameters.items() if v.kind in (v.VAR_POSITIONAL, v.VAR_KEYWORD)}
+        # the comment of `**values` cannot be asked for; a field that is inherited has its comment there
+        known = {k for k, v in inspect.signature(o).parameters.items() if v.kind in (v.VAR_POSITIONAL, v.VAR_KEYWORD)}
+        if dataclasses.is_dataclass(o):
+            known |= {f.name for f in dataclasses.fields(o)} - o.__annotations__.keys()
         for k, v in docments(o, full=True, returns=False).items():
-            # the comment of `**values` cannot be asked for
-            if k in many or k in ('self', 'cls', '_'):
+            if k in known or k in ('self', 'cls', '_'):
                 continue
             if not v.docment and not getattr(v.anno, 'help', None):
                 yield f'{name}: {k}'
