@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'json_text', 'write_json', 'read_json', 'escape_name',
-           'unescape_name', 'file_sha256', 'claim', 'give_back', 'whole_number', 'is_url', 'read_url', 'open_image',
-           'find_images', 'pick_device', 'derived', 'package_file', 'demo_photos', 'progress']
+           'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'Journal', 'is_pickle', 'load_pickle',
+           'whole_number', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived',
+           'package_file', 'demo_photos', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
-import contextlib,errno,glob,hashlib,io,json,os,re,tempfile,warnings,weakref
+import contextlib,errno,glob,hashlib,io,json,os,pickle,re,tempfile,warnings,weakref
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,13 @@ def unescape_name(
     "The name again"
     return json.loads(s[1:]) if s[:1] == '\0' else s
 
+# %% ../nbs/00_core.ipynb #6daf8f9e
+def one_line(
+    text:str, # A caption
+)->str: # Without line breaks, tabs and double spaces
+    "A caption that fits into a line of a file"
+    return ' '.join(text.split())
+
 # %% ../nbs/00_core.ipynb #f18f0b61
 def file_sha256(
     path:str|Path, # File to hash
@@ -159,6 +168,199 @@ def give_back(
     lock.release()
     if done:
         Path(lock.lock_file).unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #0c1a0932
+class Journal:
+    "Records that survive a crash, a line of JSON each; one process at a time may write them"
+    def __init__(self,
+        path:str|Path, # File of the journal
+        settings:dict, # Settings of the run; only a run with equal ones goes on
+        batch_size:int=1, # Records per batch; a journal is cut after its last whole batch
+    ):
+        self.path,self.done,self.file = Path(path), 0, None
+        self.lock = claim(self.path)
+        try:
+            with _writing(self.path):
+                self._begin(json.dumps(settings).encode() + b'\n', batch_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, head, batch_size):
+        "Cut what follows the last whole batch, and open the file to add to it"
+        with open(self.path, 'ab+') as f:
+            f.seek(0)
+            first,end,n = f.readline(), len(head), 0
+            if first.endswith(b'\n') and first != head:
+                raise ValueError(f'{self.path}: was begun with other settings; remove it to start again')
+            if first == head:
+                self.done,end = _whole_batches(f, len(head), batch_size)
+                f.truncate(end)
+            else:
+                f.truncate(0)
+                f.write(head)
+        self.file = open(self.path, 'ab')
+
+    def __enter__(self):
+        return self
+    def __exit__(self, *exc):
+        self.close()
+
+def _whole_batches(f, end, batch_size):
+    "Lines from here to the end of the last whole batch, and where that is in the file"
+    done,at = 0,end
+    for n,line in enumerate(f, 1):
+        # a crash may have cut the last line
+        if not line.endswith(b'\n'):
+            break
+        at += len(line)
+        if n % batch_size == 0:
+            done,end = n,at
+    return done,end
+
+# %% ../nbs/00_core.ipynb #79851e62
+@patch
+def add(self:Journal,
+    records:list, # Dicts that JSON can hold
+):
+    "Note that a batch is done; when this returns, the operating system has it"
+    with _writing(self.path):
+        self.file.write(''.join(json_text(o) + '\n' for o in records).encode())
+        self.file.flush()
+
+@patch
+def records(self:Journal): # Iterator of dicts, in the order in which they were added
+    "Walk through the records, those of earlier runs first, without holding them"
+    with open(self.path, 'rb') as lines:
+        next(lines)
+        for n,line in enumerate(lines, 2):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise ValueError(f'{self.path}: line {n} is damaged; remove the file to start again') from None
+
+@patch
+def close(self:Journal,
+    remove:bool=False, # Also remove the journal: what it was kept for is complete
+):
+    "Let other processes write"
+    if self.lock is None:
+        return
+    if self.file:
+        # what a full disk did not take was told when it was written
+        with contextlib.suppress(OSError):
+            self.file.close()
+    if remove:
+        self.path.unlink()
+    give_back(self.lock, done=remove)
+    self.lock = None
+
+@patch
+def write_list(self:Journal,
+    out:str|Path, # JSON file to write
+):
+    "Write all records as one list, line by line, and remove the journal"
+    with atomic_path(out) as tmp, open(tmp, 'wb') as f, open(self.path, 'rb') as lines:
+        next(lines)
+        f.write(b'[')
+        for n,line in enumerate(lines):
+            f.write(b', '*bool(n) + line.rstrip(b'\n'))
+        f.write(b']\n')
+    self.close(remove=True)
+
+# %% ../nbs/00_core.ipynb #bf8069a5
+class _Unpickler(pickle.Unpickler):
+    "Makes lists, dicts, text and numbers; refuses every name except the ones it is given"
+    def __init__(self, f, names):
+        super().__init__(f, encoding='utf-8')
+        self.names = names
+
+    def find_class(self, module, name):
+        if (module,name) in self.names:
+            return self.names[module,name]
+        kinds = 'tensors and plain containers' if self.names else 'plain containers'
+        raise pickle.UnpicklingError(f'asks for {module}.{name}, which can run code; only {kinds} are read')
+
+    def persistent_load(self, pid):
+        raise pickle.UnpicklingError('asks for objects from outside')
+
+def _tensor_names():
+    "The functions that the pickle of a tensor asks for"
+    import torch
+    return {('collections','OrderedDict'): OrderedDict,
+        ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+        ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor,
+        ('torch.storage','_load_from_bytes'): _load_storage}
+
+# %% ../nbs/00_core.ipynb #31b67c4b
+class _StorageHead(_Unpickler):
+    "What torch's older format says of a storage before its numbers come: `kind` and `count`"
+    kind,count = None, 0
+    def __init__(self, f):
+        super().__init__(f, {})
+    def find_class(self, module, name):
+        return name if module == 'torch' and name.endswith('Storage') else super().find_class(module, name)
+    def persistent_load(self, pid):
+        _,self.kind,_,_,self.count,*_ = pid
+
+def _load_storage(data):
+    "What `torch.storage._load_from_bytes` does, without running what hides in the bytes, and without a copy"
+    import torch
+    f,kinds = io.BytesIO(data), {'HalfStorage': torch.float16, 'FloatStorage': torch.float32}
+    # not the newer format
+    if data[:2] != b'PK':
+        # magic number, version, system
+        for _ in range(3):
+            _StorageHead(f).load()
+        head = _StorageHead(f)
+        head.load()
+        dtype = kinds.get(head.kind)
+        size = head.count*dtype.itemsize if dtype else 0
+        # the numbers stand at the end
+        if size and data[-size-8:-size] == head.count.to_bytes(8, 'little'):
+            # "not writable": nobody writes
+            with warnings.catch_warnings(action='ignore'):
+                flat = torch.frombuffer(data, dtype=torch.uint8, offset=len(data)-size)
+            return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
+    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+
+# %% ../nbs/00_core.ipynb #66540880
+def is_pickle(
+    path:str|Path, # Path of a file, which need not exist
+)->bool: # True where the name ends in .pkl or .pickle
+    "Is this a pickle, by its name?"
+    return str(path).lower().endswith(('.pkl','.pickle'))
+
+def load_pickle(
+    file, # Path of a pickle, or the pickle as an open binary file
+    tensors:bool=False, # Tensors may be in it; without, lists, tuples, dicts, text and numbers only
+    name:str|None=None, # Name of the pickle in errors (default: its path)
+): # What the pickle holds
+    "Read a pickle from a stranger: nothing in it is run"
+    if not hasattr(file, 'read'):
+        path = Path(file)
+        if not path.exists():
+            raise FileNotFoundError(f'{path}: no such file')
+        if path.is_dir():
+            raise ValueError(f'{path}: is a folder, a pickle was expected')
+        with open(path, 'rb') as f:
+            return load_pickle(f, tensors, path)
+    try:
+        return _Unpickler(file, _tensor_names() if tensors else {}).load()
+    except OSError:
+        raise
+    except Exception as e:
+        raise ValueError(f'{name or "pickle"}: {_no_pickle(e, file)}') from None
+
+def _no_pickle(e, file):
+    "Why a pickle cannot be read, in a line"
+    if isinstance(e, pickle.UnpicklingError):
+        return f'refused, it {e}' if str(e).startswith('asks for') else (
+            f'not a pickle that can be read ({str(e).splitlines()[0]})')
+    # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
+    if isinstance(e, MemoryError) or 'allocate memory' in str(e):
+        return f'its {file.seek(0, os.SEEK_END)/1e9:.1f} GB do not fit into the memory of this machine'
+    return f'damaged pickle ({type(e).__name__})'
 
 # %% ../nbs/00_core.ipynb #a6cf4932
 def whole_number(
@@ -384,6 +586,11 @@ def pick_device(
     if dev.type == 'mps' and not torch.backends.mps.is_available():
         raise ValueError(f'device {device!r}: torch sees no Apple GPU here; use cpu')
     return dev
+
+# %% ../nbs/00_core.ipynb #53d5f934
+def is_main()->bool: # True where there is one process, and in the first of several
+    "Is this the process that prints and writes?"
+    return os.environ.get('RANK', '0') == '0'
 
 # %% ../nbs/00_core.ipynb #2f1cd506
 _kept = weakref.WeakKeyDictionary()

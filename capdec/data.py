@@ -6,17 +6,17 @@
 __all__ = ['KARPATHY_SPLITS', 'PARTS', 'STYLES', 'CAPTION_COLUMNS', 'IMAGE_COLUMNS', 'ID_COLUMNS', 'TABLES', 'JSON_SHAPES', 'ANY',
            'KAGGLE', 'SOURCES', 'MODES', 'open_binary', 'open_text', 'json_items', 'image_id_of', 'read_karpathy',
            'read_coco', 'read_flickr8k_tokens', 'style_part', 'read_flickrstyle', 'read_table', 'read_text', 'sniff',
-           'read_captions', 'write_captions', 'write_metrics_layout', 'references', 'select_images', 'Source',
-           'dataset_mode', 'read_dataset', 'verify_source', 'counts_table', 'sources_table']
+           'read_captions', 'read_sentences', 'write_captions', 'write_metrics_layout', 'references', 'select_images',
+           'Source', 'dataset_mode', 'read_dataset', 'verify_source', 'counts_table', 'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
-import bz2,contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,lzma,pickle,re,shutil,tarfile,tempfile,warnings,zipfile,zlib
+import bz2,contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,lzma,re,shutil,tarfile,tempfile,warnings,zipfile,zlib
 from collections import Counter
 from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
-from .core import IMAGE_SUFFIXES,atomic_path,json_text,read_json,unescape_name
+from .core import IMAGE_SUFFIXES,atomic_path,is_pickle,json_text,load_pickle,one_line,read_json,unescape_name
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
 def _magic(path):
@@ -296,11 +296,15 @@ KARPATHY_SPLITS = ('train','restval','val','test')
 # What parts are called elsewhere
 PARTS = {'train':'train','restval':'train','val':'val','valid':'val','validation':'val','dev':'val','test':'test'}
 
+def _some(names, n=8):
+    "Names from a file, for an error of one line"
+    return ', '.join(one_line(str(o)) for o in list(names)[:n])
+
 def _field(o, key, where):
     if not isinstance(o, dict):
         raise ValueError(f'{where}: expected an object with "{key}", found {type(o).__name__}')
     if key not in o:
-        raise ValueError(f'{where}: no "{key}" in it (it has {", ".join(map(str, list(o)[:8])) or "nothing"})')
+        raise ValueError(f'{where}: no "{key}" in it (it has {_some(o) or "nothing"})')
     return o[key]
 
 def read_karpathy(
@@ -407,19 +411,8 @@ def read_flickr8k_tokens(
     return _records(rows(), path)
 
 # %% ../nbs/01_data_parsing.ipynb #7f903c2c
-class _PlainUnpickler(pickle.Unpickler):
-    "Admits lists, tuples, dictionaries, numbers and strings; whatever would call something is refused"
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which can run code')
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError('it asks for objects from outside')
-
-def _unpickle_names(f, path):
-    try:
-        names = _PlainUnpickler(f, encoding='utf-8').load()
-    except Exception as e:
-        # a pickle that is cut or no pickle at all raises whatever its first bytes happen to mean
-        raise ValueError(f'{path}: not a pickle of image names ({str(e) or type(e).__name__})') from None
+def _image_names(f, path):
+    names = load_pickle(f, name=path)
     if not isinstance(names, (list,tuple)) or not all(isinstance(o, str) for o in names):
         raise ValueError(f'{path}: expected a pickled list of image names')
     return list(names)
@@ -466,7 +459,7 @@ def read_flickrstyle(
             raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds '
                 f'the image names too; name that')
         with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f:
-            names = _unpickle_names(f, path)
+            names = _image_names(f, path)
         keep = style_part(names, part, seed)
         if style == 'factual':
             for o in read_captions(factual, split=None):
@@ -527,7 +520,7 @@ def _row(o, i, where, caption=None, image=None, part=None):
         return
     c,f,k = _columns(tuple(o), caption, image)
     if c is None:
-        raise ValueError(f'{where}: no caption in it; it has {", ".join(map(str,o)) or "nothing"}, captions are looked '
+        raise ValueError(f'{where}: no caption in it; it has {_some(o, None) or "nothing"}, captions are looked '
             f'for under {caption or ", ".join(CAPTION_COLUMNS)}')
     filename = o[f].strip() if f is not None and isinstance(o[f], str) and (image or _is_image(o[f])) else None
     image_id = o[k] if k is not None else image_id_of(filename) if filename else o[f] if f is not None and isinstance(
@@ -723,7 +716,7 @@ def _json_shape(path, pattern):
         if isinstance(o, str) and (_is_image(key) or key.isdecimal()):
             return 'names'
     raise ValueError(f'{path}: no captions in this JSON '
-        f'({"it has " + ", ".join(map(str, keys[:8])) if keys else "it is empty"}); {JSON_SHAPES}')
+        f'({"it has " + _some(keys) if keys else "it is empty"}); {JSON_SHAPES}')
 
 def _json_rows(path, pattern, part=None):
     for i,(key,o) in enumerate(json_items(path, pattern)):
@@ -817,7 +810,7 @@ def read_captions(
                 f'them were read')
     def of_shape(part):
         _not_flickrstyle(path)
-        if str(path).endswith(('.pkl','.pickle')):
+        if is_pickle(path):
             raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and '
                 f'bridger')
         file = _part_file(path, split)
@@ -843,6 +836,21 @@ def read_captions(
             return _records(part.check(_shard_rows(path, part), path), path)
         return _records(((i-1, line, i-1, None) for i,line in _lines(path, ANY)), path)
     return records()
+
+# %% ../nbs/01_data_parsing.ipynb #78e7683f
+def read_sentences(
+    source:str|Path|Iterable[str], # File that `read_captions` understands (all its parts), or the sentences themselves
+)->list[str]: # Sentences of one line each, none of them empty
+    "The sentences of a file or of a list"
+    if isinstance(source, (str,Path)):
+        source = [r['caption'] for r in read_captions(source, None)]
+    source = list(source)
+    if odd := [o for o in source if not isinstance(o, str)]:
+        raise ValueError(f'sentences: text was expected, not {type(odd[0]).__name__}')
+    out = [o for o in map(one_line, source) if o]
+    if not out:
+        raise ValueError('no sentences given')
+    return out
 
 # %% ../nbs/01_data_parsing.ipynb #55b274ef
 def write_captions(
@@ -1087,7 +1095,7 @@ def _count_style(path, src):
     # the captions are Flickr8k's; what can be counted here are the images
     if src.style == 'factual':
         with open_binary(path, '*humor/train.p') as f:
-            names = _unpickle_names(f, path)
+            names = _image_names(f, path)
         return {part or 'all': (len(style_part(names, part)), None) for part in (None,'train','test')}
     return {part or 'all': next(iter(_count((part, o['filename']) for o in read_flickrstyle(path, src.style,
         part)).values())) for part in (None,'train','test')}

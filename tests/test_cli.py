@@ -930,7 +930,8 @@ def test_the_json_file_of_a_folder_is_meant(tmp_path):
         ok=False))[0]
 
 def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
-    from capdec.store import EmbeddingStore, safe_unpickle
+    from capdec.core import load_pickle
+    from capdec.store import EmbeddingStore
     capdec('parse', published/'archive.zip', '--dataset_mode', 'coco/all', '--out', tmp_path/'c.store', ok=True)
     small = ('--clip_model_type', 'mini', '--device', 'cpu')
     capdec('embed', '--data', tmp_path/'c.store', *small, ok=True)
@@ -938,7 +939,7 @@ def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
     assert len(store) == 4 and store.meta['encoder'] == 'mini' and store.column('filename')[0] == '000000000001.jpg'
     assert capdec('embed', '--data', tmp_path/'c.vectors.store', '--out', tmp_path/'o.pkl',
         ok=True).stdout.startswith('official pickle')
-    assert safe_unpickle(tmp_path/'o.pkl')['clip_embedding_text_dave'].shape == (4, 512)
+    assert load_pickle(tmp_path/'o.pkl', tensors=True)['clip_embedding_text_dave'].shape == (4, 512)
     capdec('embed', '--data', tmp_path/'o.pkl', '--out', tmp_path/'again.store', ok=True)
     assert (EmbeddingStore(tmp_path/'again.store').vectors() == store.vectors()).all() and list(
         EmbeddingStore(tmp_path/'again.store').rows()) == list(store.rows())
@@ -953,7 +954,7 @@ def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
         assert [bool((a != b).any()) for a, b in zip(edited.vectors(), store.vectors())] == changed
 
 def test_images_and_captions_for_the_official_tools(tmp_path):
-    from capdec.store import safe_unpickle
+    from capdec.core import load_pickle
     (tmp_path/'im').mkdir()
     Image.fromarray(photos.coffee()).resize((60, 40)).save(tmp_path/'im'/'a.jpg')
     (tmp_path/'im'/'b.jpg').write_text('no image')
@@ -964,7 +965,7 @@ def test_images_and_captions_for_the_official_tools(tmp_path):
         *small, ok=False)
     assert sum('b.jpg: not an image' in l for l in r.stderr.splitlines()
         if 'skipped' in l) == 1 and 'b.jpg: b.jpg' not in r.stderr
-    both = safe_unpickle(tmp_path/'both.pkl')
+    both = load_pickle(tmp_path/'both.pkl', tensors=True)
     assert both['clip_embedding'].shape == both['clip_embedding_text_dave'].shape == (2, 512) and [o['caption']
         for o in both['captions']] == ['a 0', 'a 2']
     assert (both['clip_embedding'] - both['clip_embedding_text_dave']).abs().max() > .1

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from capdec.core import atomic_path, find_images, open_image, read_json, write_json
+from capdec.core import (Journal, atomic_path, find_images, is_main, is_pickle, load_pickle, one_line, open_image,
+    read_json, write_json)
 
 def jpeg(im, **kw):
     buf = io.BytesIO()
@@ -200,3 +201,127 @@ def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
     assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path, empty=empty)] == ['open/a.jpg', 'open/in/b.JPG']
     assert len(empty) == 2 and all('cannot be opened' in o for o in empty)
     assert [p.name for p in find_images(tmp_path/'open', recursive=False)] == ['a.jpg']
+
+# ---- the journal of a long run
+
+RECORDS = [dict(key=f'{i}.jpg', captions=[f'a {i}\n\u2028']) for i in range(7)]
+
+def test_a_journal_that_was_cut_anywhere_goes_on_with_a_whole_batch(tmp_path):
+    "Cut after every byte: what is left is a whole number of batches, and the result is that of a run in one go"
+    part, out = tmp_path/'j', tmp_path/'out.json'
+    with Journal(part, dict(a=1), 2) as j:
+        for i in range(0, 6, 2):
+            j.add(RECORDS[i:i+2])
+    whole, seen = part.read_bytes(), set()
+    head = whole.index(b'\n')+1
+    for n in range(len(whole)+1):
+        part.write_bytes(whole[:n])
+        with Journal(part, dict(a=1), 2) as j:
+            assert list(j.records()) == RECORDS[:j.done] and j.done == 2*(whole[head:max(n, head)].count(b'\n')//2)
+            seen.add(j.done)
+            for i in range(j.done, 7, 2):
+                j.add(RECORDS[i:i+2])
+            assert list(j.records()) == RECORDS
+            j.write_list(out)
+        assert read_json(out) == RECORDS and sorted(o.name for o in tmp_path.iterdir()) == ['out.json']
+    assert seen == {0, 2, 4, 6}
+
+def test_a_killed_run_goes_on(tmp_path):
+    code = """
+import os, signal, sys
+from capdec.core import Journal
+j = Journal(sys.argv[1], dict(a=1), 2)
+for i in range(j.done, 1000, 2):
+    j.add([dict(i=i), dict(i=i+1)])
+    if i == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+j.write_list(sys.argv[2])
+"""
+    for at in (100, 102, 998, -1):
+        r = subprocess.run([sys.executable, '-c', code, tmp_path/'j', tmp_path/'out.json', str(at)])
+        assert r.returncode == (0 if at < 0 else -signal.SIGKILL)
+        if at >= 0:
+            with Journal(tmp_path/'j', dict(a=1), 2) as j:
+                assert j.done == at+2
+    assert [o['i'] for o in read_json(tmp_path/'out.json')] == list(range(1000))
+
+def test_the_settings_of_a_journal(tmp_path):
+    with Journal(tmp_path/'j', dict(a=1)) as j:
+        j.add(RECORDS[:1])
+    before = (tmp_path/'j').read_bytes()
+    for other in (dict(a=2), dict(a=1, b=2), {}):
+        with pytest.raises(ValueError, match='j: was begun with other settings; remove it to start again'):
+            Journal(tmp_path/'j', other)
+    # a refused run leaves file and lock as they were
+    assert (tmp_path/'j').read_bytes() == before
+    with Journal(tmp_path/'j', dict(a=1)) as j:
+        assert j.done == 1
+        with pytest.raises(ValueError, match='j: another process is writing it'):
+            Journal(tmp_path/'j', dict(a=1))
+
+def test_journal_of_names_that_are_not_utf8(tmp_path):
+    name = b'caf\xe9.jpg'.decode('utf-8', 'surrogateescape')
+    with Journal(tmp_path/'j', dict(model=name)) as j:
+        j.add([dict(key=name, captions=['Ein Bär.'])])
+    with Journal(tmp_path/'j', dict(model=name)) as j:
+        assert list(j.records()) == [dict(key=name, captions=['Ein Bär.'])]
+        j.write_list(tmp_path/'out.json')
+    assert read_json(tmp_path/'out.json')[0]['key'] == name
+
+def test_a_damaged_journal_is_one_line(tmp_path):
+    with Journal(tmp_path/'j', {}) as j:
+        j.add(RECORDS[:3])
+    raw = (tmp_path/'j').read_bytes().splitlines(keepends=True)
+    (tmp_path/'j').write_bytes(b''.join([*raw[:2], b'\0'*9 + b'\n', raw[3]]))
+    with Journal(tmp_path/'j', {}) as j, pytest.raises(ValueError, match='j: line 3 is damaged; remove the file'):
+        list(j.records())
+
+def test_a_journal_on_a_full_disk(small_disk):
+    j = Journal(small_disk/'j', dict(a=1))
+    j.add(RECORDS)
+    with pytest.raises(OSError) as e:
+        j.add([dict(text='x'*400_000)])
+    assert str(e.value) == f'{small_disk}/j: cannot be written (No space left on device)'
+    j.close()
+    with Journal(small_disk/'j', dict(a=1)) as j:
+        assert list(j.records()) == RECORDS
+        j.close(remove=True)
+    assert not list(small_disk.iterdir())
+
+def test_a_journal_takes_constant_memory(tmp_path):
+    import tracemalloc
+    with Journal(tmp_path/'j', {}) as j:
+        for i in range(200):
+            j.add([dict(i=i, text='x'*1000)]*100)
+        tracemalloc.start()
+        n = sum(1 for _ in j.records())
+        j.write_list(tmp_path/'out.json')
+        with Journal(tmp_path/'k', {}):
+            pass
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert n == 20_000 and (tmp_path/'out.json').stat().st_size > 20_000_000 and most < 1_000_000
+
+# ---- pickles of strangers, see also test_store
+
+def test_plain_pickles(tmp_path):
+    import pickle
+    obj = [1, 2.5, None, True, 'é', b'x', (1, {'a': {2}}), [[]]]
+    for protocol in range(pickle.HIGHEST_PROTOCOL+1):
+        data = pickle.dumps(obj[:6] + [(1, {'a': 2}), [[]]], protocol=protocol)
+        if protocol > 2:
+            assert load_pickle(io.BytesIO(data)) == obj[:6] + [(1, {'a': 2}), [[]]]
+    with pytest.raises(ValueError, match='^x.p: refused, it asks for builtins.getattr, which can run code'):
+        load_pickle(io.BytesIO(pickle.dumps(getattr)), name='x.p')
+    with pytest.raises(ValueError, match='outside'):
+        load_pickle(io.BytesIO(b'\x80\x04K\x01Q.'))
+    with pytest.raises(ValueError, match='is a folder'):
+        load_pickle(tmp_path)
+
+def test_small_names(monkeypatch):
+    assert [is_pickle(o) for o in ('a.pkl', 'b.PICKLE', 'pkl', '')] == [True, True, False, False]
+    assert one_line('\ta\r\n b \u2028c') == 'a b c'
+    monkeypatch.delenv('RANK', raising=False)
+    assert is_main()
+    monkeypatch.setenv('RANK', '1')
+    assert not is_main()

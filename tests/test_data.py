@@ -175,6 +175,15 @@ def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, name, d
                 assert got and write_captions(got, p.with_suffix('.out')) == len(got)
 
 
+def test_a_key_with_a_line_break_is_told_in_one_line(tmp_path):
+    for name, text in (('a.json', r'{"a\notations": [1]}'), ('b.json', r'[{"image_id": 1, "te\nxt": 2}]'),
+            ('c.json', r'{"images": [{"sp\nlit": 1}]}')):
+        (tmp_path/name).write_text(text)
+        with pytest.raises(ValueError, match=name) as e:
+            list(read_captions(tmp_path/name))
+        assert '\n' not in str(e.value)
+
+
 # --- Parquet and Arrow
 
 def _shards(box, stream=True):

@@ -1,10 +1,12 @@
 "What a story cannot show of capdec.store: properties over many inputs, processes that die, files that lie"
 import json,os,pickle,re,signal,subprocess,sys,textwrap
+from functools import partial
 
 import numpy as np,pytest,torch
 from hypothesis import HealthCheck,given,settings,strategies as st
 
-from capdec.store import EmbeddingStore,export_official,import_official,read_official_pickle,safe_unpickle,store_captions
+from capdec.core import load_pickle
+from capdec.store import EmbeddingStore,export_official,import_official,read_official_pickle,store_captions
 
 def records(n, start=0):
     return [dict(image_id=f'im{i//5}' if i%2 else i//5, caption=f'caption {i} 🐕', id=i, filename=None if i%3
@@ -391,7 +393,7 @@ def test_malicious_pickles_do_not_run(tmp_path):
     for name,obj in evil.items():
         f = tmp_path/'evil.pkl'
         f.write_bytes(pickle.dumps(obj))
-        for read in (safe_unpickle, read_official_pickle):
+        for read in (load_pickle, partial(load_pickle, tensors=True), read_official_pickle):
             with pytest.raises(ValueError, match='evil.pkl') as e:
                 read(f)
             assert '\n' not in str(e.value), name
@@ -504,7 +506,7 @@ def test_official_pickle_there_and_back(tmp_path):
 def test_the_official_file_there_and_back(golden, tmp_path):
     text,image = (import_official(golden/'captions.pkl', tmp_path/k, kind=k) for k in ('text','image'))
     export_official(text, tmp_path/'back.pkl', image)
-    a,b = safe_unpickle(golden/'captions.pkl'),safe_unpickle(tmp_path/'back.pkl')
+    a,b = (load_pickle(o, tensors=True) for o in (golden/'captions.pkl', tmp_path/'back.pkl'))
     for k in ('clip_embedding','clip_embedding_text_dave'):
         assert torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype
     assert [{k: o.get(k) for k in ('image_id','caption','id','filename')} for o in a['captions']] == [{k: o.get(k)
@@ -523,11 +525,10 @@ def test_tensors_of_any_kind_come_out_of_a_pickle(tmp_path, dtype):
     "Half and single precision without a copy, parts of a larger tensor, nothing at all"
     import pickle
     import torch
-    from capdec.store import safe_unpickle
     x = (torch.arange(60).reshape(12, 5)%7).to(getattr(torch, dtype))
     with open(tmp_path/'t.pkl', 'wb') as f:
         pickle.dump(dict(x=x, part=x[3:7, 1:], none=x[:0]), f)
-    got = safe_unpickle(tmp_path/'t.pkl')
+    got = load_pickle(tmp_path/'t.pkl', tensors=True)
     for k, want in dict(x=x, part=x[3:7, 1:], none=x[:0]).items():
         assert got[k].dtype == want.dtype and torch.equal(got[k], want)
 
@@ -536,7 +537,7 @@ def test_tensors_of_any_kind_come_out_of_a_pickle(tmp_path, dtype):
 def test_a_pickle_larger_than_memory_is_not_called_damaged(tmp_path, monkeypatch, e):
     def fail(self):
         raise e
-    monkeypatch.setattr('capdec.store._TensorUnpickler.load', fail)
+    monkeypatch.setattr('capdec.core._Unpickler.load', fail)
     (tmp_path/'big.pkl').write_bytes(b'x')
     with pytest.raises(ValueError, match='big.pkl: its 0.0 GB do not fit into the memory'):
-        safe_unpickle(tmp_path/'big.pkl')
+        load_pickle(tmp_path/'big.pkl')
