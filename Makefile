@@ -1,94 +1,110 @@
 # `make demo` and `make test` work on a fresh machine with Python, git and make; everything is installed into .venv.
+# `make help` lists the targets; what stands there is what follows `##` below.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+READY := $(VENV)/.installed
 PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-nbs test-py readme notebooks mini docs export clean crash-test memory caption-memory browser-test pages card bench fuzz
+.PHONY: help demo test test-nbs test-py export notebooks readme mini fuzz crash-test memory caption-memory docs pages \
+	card bench browser-test clean
 
 # Set up once; again when what is needed has changed.
-$(VENV)/.installed: settings.ini setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("capdec needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+$(READY): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "capdec needs Python 3.11 or newer: \
+	make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -U pip 'setuptools<81' wheel
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.installed
+help: ## List what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'PYTHON=python3.12 chooses the Python, VENV=folder where everything is installed.'
+
+demo: $(READY) ## Caption photos (yours: PHOTOS=folder), train captioners with and without noise, make a page of it
 	OMP_NUM_THREADS=2 $(BIN)/capdec demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: test-nbs test-py
+test: test-nbs test-py ## Run every test: the notebooks and tests/
 
 # The notebooks' cells are tests; two at a time, one thread each, is the fastest on two cores.
-test-nbs: $(VENV)/.installed
+NBS ?=
+test-nbs: $(READY) ## Test the notebooks, or one: make test-nbs NBS=nbs/03_noise_injection.ipynb
+ifeq ($(strip $(NBS)),)
 	$(BIN)/python tools/check_notebooks.py
 	$(BIN)/nbdev_test --n_workers 2 --timing --do_print
+else
+	for nb in $(NBS); do echo $$nb; $(BIN)/nbdev_test --path $$nb --n_workers 1 || exit 1; done
+endif
 
-test-py: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 25 tests
+TESTS ?=
+test-py: $(READY) ## Run tests/, or one file, or one test: make test-py TESTS="tests/test_noise.py -k offset"
+	$(BIN)/python -m pytest -q $(or $(TESTS),-n 2 --dist loadfile --durations 25 tests)
 
-export: $(VENV)/.installed
+export: $(READY) ## Write the modules in capdec/ from the notebooks
 	$(BIN)/nbdev_export
 
-# Run notebooks in place and keep their outputs: make notebooks NBS=nbs/03_noise_injection.ipynb
-NBS ?= $(sort $(wildcard nbs/*.ipynb))
-notebooks: $(VENV)/.installed
-	$(BIN)/python tools/run_notebooks.py $(NBS)
+notebooks: $(READY) ## Run notebooks in place and keep their outputs: make notebooks NBS=nbs/03_noise_injection.ipynb
+	$(BIN)/python tools/run_notebooks.py $(or $(NBS),$(sort $(wildcard nbs/*.ipynb)))
 
-readme: $(VENV)/.installed
+readme: $(READY) ## Write README.md from nbs/index.ipynb
 	$(BIN)/python tools/build_readme.py
 
-# Train the bundled models again from the research data in ../shared (about an hour on two cores).
-mini: $(VENV)/.installed
+mini: $(READY) ## Train the bundled models again, from the research data in ../shared (an hour on two cores)
 	$(BIN)/python -m capdec.recipe --shared ../shared --out _out/mini
 
-# The property tests with new random examples, N times over.
 N ?= 5
-fuzz: $(VENV)/.installed
-	for i in $$(seq $(N)); do HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n 2 --dist loadfile -m hypothesis tests || exit 1; done
+fuzz: $(READY) ## Run the property tests with new random examples, five times over (or N=times)
+	for i in $$(seq $(N)); do HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n 2 --dist loadfile -m hypothesis tests \
+		|| exit 1; done
 
-# Kill embed, train, predict and caption with -9 at random moments, 30 times each, and compare with uninterrupted runs (about half an hour).
-crash-test: $(VENV)/.installed
+# Embed, train, predict and caption are killed 30 times each; what they leave is compared with uninterrupted runs.
+crash-test: $(READY) ## Kill the long verbs with -9 at random moments, run them again (half an hour)
 	$(BIN)/python tools/crash_test.py
 
-# Peak memory of parsing, embedding and loading 600,000 captions (about three minutes of computing).
-memory: $(VENV)/.installed
+memory: $(READY) ## Measure the memory that parsing, embedding and loading 600,000 captions take (three minutes)
 	$(BIN)/python tools/memory_check.py
 
-# Caption 10,000 links to packaged photos and watch the memory (a quarter of an hour): make caption-memory PHOTOS_N=2000
 PHOTOS_N ?= 10000
-caption-memory: $(VENV)/.installed
+caption-memory: $(READY) ## Caption 10,000 photos (or PHOTOS_N=2000) and watch the memory (a quarter of an hour)
 	$(BIN)/python tools/caption_memory.py --photos $(PHOTOS_N)
 
-# Needs Quarto (https://quarto.org); the tests do not.
-docs: $(VENV)/.installed
-	@command -v quarto >/dev/null || { echo "make docs needs Quarto: install it from https://quarto.org"; exit 1; }
-	PYTHONPATH=. $(BIN)/nbdev_docs
+# Where Quarto is missing, PyPI's quarto-cli is installed, which fetches the program from GitHub. nbdev writes a README of
+# its own when it finds ours older than its notebook: ours is written before, so that it does not, and after, to be sure.
+QUARTO_VERSION ?= 1.6.40
+docs: readme ## Make the site with Quarto: _docs/index.html (Quarto comes from PyPI where it is missing)
+	@command -v quarto >/dev/null || test -x $(BIN)/quarto || $(BIN)/pip install -q --disable-pip-version-check \
+		--no-deps quarto-cli==$(QUARTO_VERSION) >$(VENV)/quarto-cli.log 2>&1 || { echo "make docs: no quarto here, and \
+	installing quarto-cli $(QUARTO_VERSION) from PyPI failed ($(VENV)/quarto-cli.log): install Quarto from \
+	https://quarto.org, or look at the pages without it: make pages"; exit 1; }
+	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=. $(BIN)/nbdev_docs
+	$(BIN)/python tools/build_readme.py
 
-# The same pages without Quarto, to look at: _out/site/index.html
-pages: $(VENV)/.installed
+pages: $(READY) ## Make the pages without Quarto, to look at: _out/site/index.html
 	PYTHONPATH=. $(BIN)/python tools/render_site.py
 
-# The picture that social networks show beside a link
-card: $(VENV)/.installed
+card: $(READY) ## Draw the picture that social networks show beside a link
 	$(BIN)/python tools/social_card.py
 
-# Speed against the plain official algorithms, on this machine (a GPU when there is one); on the research data where it is at hand.
-# Threads that wait asleep keep a busy machine fair to both sides, and cost milliseconds where single photos make small products: that row is measured once more without.
+# On a GPU when there is one, and on the research data where it is at hand. Threads that wait asleep keep a busy machine
+# fair to both sides, and cost milliseconds where single photos make small products: that row is measured again without.
 BENCH ?=
 SHARED := $(wildcard ../shared/data)
-REAL := $(if $(SHARED),--captions $(SHARED)/karpathy/dataset_coco.json.gz --images $(SHARED)/coco_mini/images --gpt2 $(SHARED)/gpt2_bpe)
-bench: $(VENV)/.installed
-	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.bench --out nbs/data/bench.json $(REAL) $(BENCH)
+REAL := $(if $(SHARED),--captions $(SHARED)/karpathy/dataset_coco.json.gz --images $(SHARED)/coco_mini/images \
+	--gpt2 $(SHARED)/gpt2_bpe)
+bench: $(READY) ## Measure the speed against the plain official algorithms, and write the pages that show it
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.bench --out nbs/data/bench.json \
+		$(REAL) $(BENCH)
 	$(if $(BENCH),,OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.bench --out nbs/data/bench.json $(REAL) --rows mini)
 	$(BIN)/python tools/run_notebooks.py nbs/14_benchmark.ipynb nbs/15_scale.ipynb nbs/16_results.ipynb
 
-# The explorer in a real browser. Voila and playwright come with the development packages; Chromium is the system's.
-browser-test: $(VENV)/.installed
-	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "make browser-test needs Chromium: apt-get install -y chromium (Debian, Ubuntu), brew install --cask chromium (macOS)"; exit 1; }
+# Voila and playwright come with the development packages; Chromium is the system's.
+browser-test: $(READY) ## Test the explorer in a real browser (needs Chromium)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "make browser-test needs Chromium: \
+	apt-get install -y chromium (Debian, Ubuntu), brew install --cask chromium (macOS)"; exit 1; }
 	$(BIN)/python -m pytest -q tests/test_browser.py
 
-clean:
+clean: ## Delete what was made, but for .venv
 	rm -rf _out _proc _docs build dist *.egg-info
