@@ -1,5 +1,10 @@
-"The site: every link and picture of the notebooks, README and the other pages leads somewhere; navigation is whole; versions are pinned"
-import functools,re,subprocess
+"The site: links and pictures lead somewhere, navigation is whole, versions are pinned; the preview of the pages"
+import configparser
+import functools
+import re
+import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -7,64 +12,222 @@ import yaml
 
 from conftest import ROOT
 
+sys.path.insert(0, str(ROOT/'tools'))
 NBS = ROOT/'nbs'
-PAGES = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('*.md')) + [ROOT/o for o in ('README.md','CONTRIBUTING.md','CHANGELOG.md')]
+PAGES = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('*.md'))
+PAGES += [ROOT/o for o in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')]
 OWN = 'https://github.com/capdec/capdec/'
+CONFIG = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
+
+@functools.cache
+def markdown(path):
+    "A page's Markdown"
+    if path.suffix != '.ipynb':
+        return path.read_text(encoding='utf-8')
+    return '\n\n'.join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == 'markdown')
 
 @functools.cache
 def prose(path):
-    "A page's Markdown, code blocks left out"
-    text = '\n\n'.join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == 'markdown') if path.suffix == '.ipynb' else path.read_text(encoding='utf-8')
-    return re.sub(r'`[^`\n]*`', '', re.sub(r'```.*?```', '', text, flags=re.S))
+    "A page's Markdown, code left out"
+    return re.sub(r'`[^`\n]*`', '', re.sub(r'```.*?```', '', markdown(path), flags=re.S))
 
 def links(path):
     text = prose(path)
-    return [o.split('"')[0].strip() for o in re.findall(r'\]\(([^)]+)\)', text)] + re.findall(r'(?:src|href)="([^"]+)"', text)
+    named = [o.split('"')[0].strip() for o in re.findall(r'\]\(([^)]+)\)', text)]
+    return named + re.findall(r'(?:src|href)="([^"]+)"', text)
 
-def slug(title): return re.sub(r'\s+', '-', re.sub(r'[^\w\s-]', '', re.sub(r'[`*]', '', title).lower()).strip())
+def slug(title):
+    return re.sub(r'\s+', '-', re.sub(r'[^\w\s-]', '', re.sub(r'[`*]', '', title).lower()).strip())
 
-def anchors(path): return {slug(o) for o in re.findall(r'^#+ +(.+?)\s*$', prose(path), re.M)} | {slug(o) for o in re.findall(r'^#+ +(.+?)\s*$', _raw(path), re.M)}
+def anchors(path):
+    return {slug(o) for text in (prose(path), markdown(path)) for o in re.findall(r'^#+ +(.+?)\s*$', text, re.M)}
 
-def _raw(path): return '\n'.join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == 'markdown') if path.suffix == '.ipynb' else path.read_text(encoding='utf-8')
-
-def tracked(): return set(subprocess.run(['git','ls-files','--cached','--others','--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
+def tracked():
+    ls = ['git', 'ls-files', '--cached', '--others', '--exclude-standard']
+    return set(subprocess.run(ls, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 def test_links_and_pictures(page):
     wrong = []
     for link in links(page):
         target,_,anchor = link.partition('#')
-        if m := re.match(OWN + r'(?:blob|tree)/main/(.+)', target): path = ROOT/m[1]
-        elif re.match(r'[a-z]+:', target): continue
-        else: path = (page.resolve() if page.is_symlink() else page).parent/target if target else page
-        if not path.exists(): wrong.append(f'{link}: no such file')
-        elif anchor and path.suffix in ('.ipynb','.md') and anchor not in anchors(path): wrong.append(f'{link}: no such heading')
+        if m := re.match(OWN + r'(?:blob|tree)/main/(.+)', target):
+            path = ROOT/m[1]
+        elif re.match(r'[a-z]+:', target):
+            continue
+        else:
+            path = (page.resolve() if page.is_symlink() else page).parent/target if target else page
+        if not path.exists():
+            wrong.append(f'{link}: no such file')
+        elif anchor and path.suffix in ('.ipynb', '.md') and anchor not in anchors(path):
+            wrong.append(f'{link}: no such heading')
     assert wrong == []
 
 @pytest.mark.parametrize('page', [p for p in PAGES if p.parent == NBS], ids=lambda p: p.name)
 def test_what_is_a_page_of_the_site_is_linked_there(page):
     "A link to GitHub would leave the site for a page that it has itself"
     own = {p.resolve() for p in PAGES if p.parent == NBS}
-    assert [o for o in links(page) if (m := re.match(OWN + r'blob/main/([^#]+)', o)) and (ROOT/m[1]).resolve() in own] == []
+    to = [(o, re.match(OWN + r'blob/main/([^#]+)', o)) for o in links(page)]
+    assert [o for o,m in to if m and (ROOT/m[1]).resolve() in own] == []
 
 def test_figures_say_what_they_show():
     "Pictures in Markdown have a text for those who cannot see them"
     assert [f'{p.name}: {o}' for p in PAGES for o in re.findall(r'!\[\]\([^)]*\)', prose(p))] == []
 
 def test_every_page_is_in_the_navigation_once():
-    config = yaml.safe_load((ROOT/'_quarto.yml').read_text())
-    listed = [f['href'] if isinstance(f, dict) else f for o in config['website']['sidebar']['contents'] for f in ([o] if isinstance(o, str) else o['contents'])]
-    assert sorted(listed) == sorted(p.name for p in NBS.iterdir() if p.suffix in ('.ipynb','.md') and p.name in {o.rpartition('/')[2] for o in tracked()})
-    for f in (config['website']['favicon'], config['website']['open-graph']['image'], config['format']['html']['css']): assert (NBS/f).exists(), f
+    top = CONFIG['website']['sidebar']['contents']
+    entries = [f for o in top for f in ([o] if isinstance(o, str) else o['contents'])]
+    listed = [f['href'] if isinstance(f, dict) else f for f in entries]
+    names = {o.rpartition('/')[2] for o in tracked()}
+    assert sorted(listed) == sorted(p.name for p in NBS.iterdir() if p.suffix in ('.ipynb', '.md') and p.name in names)
+    web = CONFIG['website']
+    for f in (web['favicon'], web['open-graph']['image'], CONFIG['format']['html']['css']):
+        assert (NBS/f).exists(), f
+
+def test_what_the_published_pages_need():
+    "Long code is wrapped, `View source` finds the notebooks, and the sidebar shows the section of the page alone"
+    assert CONFIG['format']['html']['code-overflow'] == 'wrap'
+    assert (ROOT/CONFIG['website']['repo-subdir']).resolve() == NBS
+    assert CONFIG['website']['sidebar']['collapse-level'] == 1
 
 def test_symbols_are_linked():
     "Names of public functions in prose become links to their documentation"
     from nbdev.doclinks import NbdevLookup
-    assert 'noise.html#add_noise' in NbdevLookup().linkify('see `add_noise`') or 'noise_injection.html#add_noise' in NbdevLookup().linkify('see `add_noise`')
+    text = NbdevLookup().linkify('see `add_noise`')
+    assert 'noise.html#add_noise' in text or 'noise_injection.html#add_noise' in text
 
 def test_workflows_are_pinned():
     for p in (ROOT/'.github'/'workflows').glob('*.yaml'):
         text = p.read_text()
-        for use in re.findall(r'uses:\s*(\S+)', text): assert re.search(r'@(v\d+\.\d+\.\d+|[0-9a-f]{40})$', use), f'{p.name}: {use}'
+        for use in re.findall(r'uses:\s*(\S+)', text):
+            assert re.search(r'@(v\d+\.\d+\.\d+|[0-9a-f]{40})$', use), f'{p.name}: {use}'
         assert '-latest' not in text, p.name
     assert re.search(r'version: [\'"]?\d+\.\d+\.\d+', (ROOT/'.github/workflows/docs.yaml').read_text())
+
+def test_the_workflow_begins_with_the_oldest_python():
+    settings = configparser.ConfigParser(delimiters=['='])
+    settings.read(ROOT/'settings.ini')
+    jobs = yaml.safe_load((ROOT/'.github/workflows/test.yaml').read_text())['jobs']
+    pythons = jobs['test']['strategy']['matrix']['python']
+    assert pythons[0] == settings['DEFAULT']['min_python'] and len(pythons) > 1
+
+# The preview: tools/render_site.py, on three small pages
+
+FORMULA = r'The blur $\sqrt{d v}$ of a vector, and $$\tilde e = \frac{e + \sqrt{v}\,g}{\lVert e \rVert}$$ in full.'
+LONG = "words = '" + ' '.join(['wide']*60) + "' + '" + 'x'*300 + "'"
+TABLE = '| flag | here | remark |\n|---|---|---:|\n| `--use_image_embedding_as_clipcap` | `--beam` | 4 |'
+SMALL = dict(project=dict(resources=[]), website={'title': 'small', 'site-url': 'https://small.example/docs',
+    'sidebar': dict(contents=['index.ipynb',
+        dict(section='Part', contents=['b.ipynb', dict(href='a.md', text='Card')])])})
+
+def notebook(title, *cells):
+    "A notebook as nbdev hands it to Quarto"
+    front = f'---\ntitle: {title}\noutput-file: {title.lower()}.html\ndescription: What {title} is about\n---'
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_raw_cell(front), *cells])
+
+def small_site(folder):
+    "Three pages made by the preview; returns the folder of the site"
+    import render_site
+    made = nbformat.v4.new_output('execute_result', {'text/plain': "'wide'"})
+    symbol = '[source](https://small.example/c.py){target="_blank" style="float:right"}\n\n### Thing.do\n\n*Does it*'
+    shown = nbformat.v4.new_output('display_data', {'text/markdown': symbol})
+    printed = nbformat.v4.new_output('stream', text='\n'.join(f'row {i}      {"1.0   "*18}' for i in range(4)))
+    text = f'## Why\n\n[on](b.ipynb#why) [card](a.md)\n\n## Why\n\n{TABLE}'
+    home = notebook('Index', nbformat.v4.new_markdown_cell(text))
+    second = notebook('Second', nbformat.v4.new_markdown_cell(f'## Why\n\n{FORMULA}\n\n## `code` in a title'),
+        nbformat.v4.new_code_cell(LONG, outputs=[made, printed]),
+        nbformat.v4.new_code_cell('#| code-fold: true\nfold = 1'),
+        nbformat.v4.new_code_cell('#| echo: false\nno', outputs=[shown]),
+        nbformat.v4.new_markdown_cell('[home](https://small.example/docs/index.html) [back](index.ipynb)'))
+    (folder/'in').mkdir()
+    (folder/'out').mkdir()
+    nbformat.write(home, folder/'in'/'index.ipynb')
+    nbformat.write(second, folder/'in'/'b.ipynb')
+    (folder/'in'/'a.md').write_text('# The card\n\nWords.\n')
+    shutil.copy(NBS/'favicon.svg', folder/'out')
+    render_site.write_site(folder/'in', folder/'out', SMALL)
+    return folder/'out'
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    return small_site(tmp_path_factory.mktemp('site'))
+
+@pytest.fixture(scope='module')
+def soup(small):
+    "The three pages, parsed"
+    from bs4 import BeautifulSoup
+    return {p.stem: BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser') for p in small.glob('*.html')}
+
+def test_preview_fits_the_screen(soup):
+    assert len(soup) == 3
+    for page in soup.values():
+        assert 'width=device-width' in page.find('meta', attrs={'name': 'viewport'})['content']
+
+def test_preview_lists_the_contents(soup):
+    "Every heading once, under a name of its own, in order; the link beside it leads to it"
+    listed = [(a.text, a['href']) for a in soup['second'].select('#contents a')]
+    assert listed == [('Why', '#why'), ('code in a title', '#code-in-a-title'), ('Thing.do', '#thing.do')]
+    assert [a['href'] for a in soup['index'].select('#contents a')] == ['#why', '#why-1']
+    assert soup['a'].select('#contents') == []
+    for page in soup.values():
+        for a in page.select('a.anchor'):
+            assert a['href'] == '#' + a.parent['id']
+
+def test_preview_turns_pages_in_the_order_of_the_sidebar(soup):
+    side = [(a.text, a['href']) for a in soup['index'].select('#pages a')]
+    assert side == [('Index', 'index.html'), ('Second', 'second.html'), ('Card', 'a.html')]
+    turn = {k: [(a['rel'][0], a['href']) for a in page.select('nav.turn a')] for k,page in soup.items()}
+    assert turn == dict(index=[('next', 'second.html')], second=[('prev', 'index.html'), ('next', 'a.html')],
+        a=[('prev', 'second.html')])
+    for k,page in soup.items():
+        assert [a['href'] for a in page.select('#pages [aria-current=page]')] == [f'{k}.html']
+    assert [d.has_attr('open') for k in ('index', 'second') for d in soup[k].select('#pages details')] == [False, True]
+
+def test_preview_asks_no_other_host(small, soup):
+    for page in soup.values():
+        asked = [o.get('src') or o.get('href') for o in page.select('script[src], img, link, iframe, source')]
+        assert asked and [o for o in asked if re.match(r'(https?:)?//', o)] == []
+    assert re.findall(r'@import|url\(', (small/'site.css').read_text()) == []
+
+def test_preview_draws_formulas_without_a_script(soup):
+    maths = soup['second'].select('math')
+    assert [m['display'] for m in maths] == ['inline', 'block']
+    assert maths[0].select('msqrt') and maths[1].select('mfrac')
+    assert '$' not in soup['second'].select_one('main').text
+
+def test_preview_renders_cells_as_quarto_does(soup):
+    page = soup['second']
+    assert [d.select_one('pre').text.strip() for d in page.select('main details')] == ['fold = 1']
+    assert page.select_one('.source a')['href'].endswith('c.py') and '{target' not in page.text
+    assert page.select('pre.columns') and not page.find('pre', string=re.compile('^no'))
+    # copied from the page, a name is whole
+    assert [c.text for c in soup['index'].select('td code')] == ['--use_image_embedding_as_clipcap', '--beam']
+
+def test_preview_links_its_own_pages(small, soup):
+    import render_site
+    assert [a['href'] for a in soup['index'].select('main p a')] == ['second.html#why', 'a.html']
+    assert [a['href'] for a in soup['second'].select('main p a')][-2:] == ['index.html', 'index.html']
+    assert list(render_site.broken(small)) == []
+
+def test_preview_finds_broken_links(tmp_path):
+    import render_site
+    (tmp_path/'x.html').write_text('<a href="#here">a</a><a id="here" href="no.html">b</a><a href="x.html#no">c</a>'
+        '<img alt="" src="images/no.png"><a href="https://elsewhere.example">d</a>')
+    assert list(render_site.broken(tmp_path)) == ['x.html: images/no.png: no such file',
+        'x.html: no.html: no such file', 'x.html: x.html#no: no such heading']
+
+def test_preview_refuses_what_it_cannot_draw():
+    import render_site
+    with pytest.raises(SystemExit, match=r'b.ipynb: the formula x \\notatexcommand y has \\notatexcommand'):
+        render_site.Renderer('b.ipynb').markdown(r'See $x \notatexcommand y$.')
+    with pytest.raises(SystemExit, match='the sidebar names gone.ipynb, which is not there'):
+        render_site.sidebar(dict(website=dict(sidebar=dict(contents=['gone.ipynb']))), {})
+
+def test_every_formula_can_be_drawn():
+    "The converter leaves what it does not know as text, which the preview refuses"
+    import render_site
+    drawn = 0
+    for p in PAGES:
+        if p.parent == NBS and '$' in prose(p):
+            drawn += render_site.Renderer(p.name).markdown(markdown(p)).count('<math')
+    assert drawn > 30

@@ -1,116 +1,251 @@
-"""Render the site without Quarto, to look at its pages and to check their links: python tools/render_site.py [--out _out/site]
+"""Make the pages without Quarto, to look at and to check: python tools/render_site.py [--out _out/site]
 
-nbdev prepares the notebooks as it does for Quarto (`nbdev.serve.proc_nbs`), nbconvert makes HTML of them. Quarto's
-cell options that the project uses are honoured: echo, output, code-fold, fig-cap, fig-alt. The page layout here is only for looking;
-what is published is Quarto's.
+nbdev prepares the notebooks as it does for Quarto (`nbdev.serve.proc_nbs`); nbconvert turns their Markdown into HTML.
+Quarto's cell options that the project uses are honoured: echo, output, include, code-fold, code-summary, fig-cap and
+fig-alt. The layout is in site.html and site.css. No page asks another host for anything. What is published is Quarto's.
 """
-import argparse, base64, html, os, re, shutil, sys
+import argparse
+import html
+import os
+import re
+import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-import nbformat, yaml
+import nbformat
+import yaml
 from execnb.shell import CaptureShell
+from jinja2 import Environment, FileSystemLoader
+from latex2mathml.converter import convert
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbdev.process import Processor
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 ROOT = Path(__file__).resolve().parents[1]
-STYLE = '''body{margin:0;font:16px/1.6 system-ui,Helvetica,Arial,sans-serif;color:#222;background:#fff} nav{position:fixed;top:0;left:0;width:230px;height:100vh;overflow:auto;padding:18px;box-sizing:border-box;background:#f6f7f9;font-size:14px}
-nav a{display:block;color:#345;text-decoration:none;padding:2px 0} nav b{display:block;margin-top:12px} nav a.here{font-weight:bold;color:#2a62b0} main{margin-left:250px;max-width:860px;padding:10px 24px 60px} pre{background:#f6f7f9;padding:9px 12px;overflow-x:auto;font-size:13px;line-height:1.45;border-radius:4px}
-.out pre{background:none;border-left:2px solid lightsalmon;border-radius:0;margin-left:12px} img,svg{max-width:100%} table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto} td,th{border-bottom:1px solid #ddd;padding:4px 9px;text-align:left;vertical-align:top} code{font-size:90%} figure{margin:12px 0} figcaption{font-size:14px;color:#555} .desc{color:#555;font-size:18px} summary{cursor:pointer;color:#777;font-size:13px} blockquote{border-left:3px solid #ccc;margin-left:0;padding-left:14px;color:#555}
-@media (prefers-color-scheme:dark){body{background:#1e2126;color:#ddd} nav,pre{background:#272b31} nav a,a{color:#8ab4f8} td,th{border-color:#444} figure img{background:#fff} figcaption,.desc,blockquote{color:#aaa}}'''
+# TeX that the converter does not know
+TEX = {r'\arg': r'\operatorname{arg}'}
 
 class ShowSymbols(Processor):
-    "Fill in the documentation of exported names; unlike nbdev's own step it takes them from the modules and runs no other code"
+    "Fill in the documentation of exported names, from the modules: unlike nbdev's own step it runs no other code"
     def begin(self):
         self.shell = CaptureShell()
         self.shell.run_cell('from nbdev.showdoc import show_doc')
         source = nbformat.read(self.nb.path_, 4)
         for name in {m[1] for c in source.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c.source, re.M))}:
-            self.shell.run_cell(f"import capdec.{name} as _m; globals().update({{k: v for k,v in vars(_m).items() if not k.startswith('__') or k == '__call__'}})")
+            self.shell.run_cell(f'import capdec.{name} as _m\n'
+                "globals().update({k: v for k,v in vars(_m).items() if not k.startswith('__') or k == '__call__'})")
 
     def __call__(self, cell):
-        if cell.cell_type != 'code' or not re.search(r'^show_doc', cell.source, re.M): return
+        if cell.cell_type != 'code' or not re.search(r'^show_doc', cell.source, re.M):
+            return
         self.shell.cell(cell)
-        if self.shell.exc: raise Exception(f'{self.nb.path_}: {cell.source}') from self.shell.exc
+        if self.shell.exc:
+            raise Exception(f'{self.nb.path_}: {cell.source}') from self.shell.exc
+
+class Renderer(IPythonRenderer):
+    "HTML of Markdown, as Quarto makes it: pandoc's names of headings, formulas as MathML; keeps the list of headings"
+    def __init__(self, name=''):
+        super().__init__(escape=False)
+        self.name = name
+        self.headings = []
+
+    def heading(self, text, level, **attrs):
+        title = html.unescape(re.sub(r'<[^>]+>', '', text)).strip()
+        slug = re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', title.lower()).strip())
+        slug = re.sub(r'^[^a-z]+', '', slug) or 'section'
+        same = sum(o.slug == slug for o in self.headings)
+        anchor = f'{slug}-{same}' if same else slug
+        self.headings.append(SimpleNamespace(level=level, title=title, slug=slug, anchor=anchor))
+        link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this heading">#</a>'
+        return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'
+
+    def formula(self, tex, display):
+        "MathML of a formula; browsers draw it without a script"
+        for k,v in TEX.items():
+            tex = re.sub(re.escape(k) + r'(?![a-zA-Z])', lambda m: v, tex)
+        made = convert(tex.strip(), display=display)
+        # what it does not know, the converter leaves in the text
+        if unknown := re.search(r'\\[a-zA-Z]+', made):
+            raise SystemExit(f'{self.name}: the formula {tex.strip()} has {unknown[0]}, which latex2mathml does not '
+                'know; write it otherwise, or add it to TEX in tools/render_site.py')
+        return made
+
+    def block_math(self, body):
+        return f'<span class="formula">{self.formula(body, "block")}</span>'
+
+    def inline_math(self, body):
+        return self.formula(body, 'inline')
+
+    def codespan(self, text):
+        # a line may end after a part of a name, but not between a flag's hyphens and its name
+        parts = re.sub(r'(?<=\w)[_/](?=\w)', r'\g<0><wbr>', html.escape(text))
+        return '<code>' + re.sub(r'(?<!\S)--?\w', r'<span class="flag">\g<0></span>', parts) + '</code>'
+
+    def table(self, text):
+        return f'<div class="table"><table>\n{text}</table></div>\n'
+
+    def markdown(self, text):
+        "HTML of `text`; an attribute that only Quarto reads is left out, a link to the source is set aside"
+        made = MarkdownWithMath(renderer=self).render(re.sub(r'\{target=[^}]*\}', '', text))
+        return re.sub(r'<p>(<a href="[^"]*">source</a>)</p>', r'<p class="source">\1</p>', made)
 
 def options(source):
     "Quarto's cell options, and the source without them"
     opts = dict(re.findall(r'^#\|\s*([\w-]+):\s*(.+?)\s*$', source, re.M))
     return {k: v.strip('"\'') for k,v in opts.items()}, re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
 
-def render_output(o, opts, markdown):
-    data = o.get('data', {})
-    if o.output_type == 'stream': return f'<div class="out"><pre>{html.escape(o.text)}</pre></div>'
-    if kind := next((o for o in ('image/png','image/jpeg') if o in data), None):
-        cap,alt = opts.get('fig-cap', ''),opts.get('fig-alt', opts.get('fig-cap', ''))
-        return f'<figure><img src="data:{kind};base64,{data[kind].strip()}" alt="{html.escape(alt)}">' + (f'<figcaption>{markdown(cap)}</figcaption>' if cap else '') + '</figure>'
-    if 'image/svg+xml' in data: return f'<figure>{data["image/svg+xml"]}</figure>'
-    if 'text/markdown' in data: return markdown(re.sub(r'\{target=[^}]*\}', '', data['text/markdown']))
-    if 'text/html' in data: return f'<div class="out">{data["text/html"]}</div>'
-    return f'<div class="out"><pre>{html.escape(data.get("text/plain", ""))}</pre></div>'
+def printed(text):
+    "A box of printed text; its lines are wrapped, but for those of a table"
+    lines = text.splitlines()
+    columns = sum(bool(re.search(r'\S {2,}\S', o)) for o in lines)
+    table = columns > 2 and columns > len(lines)/2 and max(map(len, lines)) < 140
+    return f'<div class="out"><pre{" class=columns" if table else ""}>{html.escape(text)}</pre></div>'
 
-def render_cell(c, markdown):
-    if c.cell_type == 'raw': return ''
-    if c.cell_type == 'markdown': return markdown(c.source)
+def figure(data, kind, opts, render):
+    "A picture with its caption"
+    caption = opts.get('fig-cap', '')
+    alt = html.escape(opts.get('fig-alt', caption))
+    below = f'<figcaption>{render.markdown(caption)}</figcaption>' if caption else ''
+    return f'<figure><img src="data:{kind};base64,{data[kind].strip()}" alt="{alt}">{below}</figure>'
+
+def render_output(o, opts, render):
+    "HTML of one output of a cell"
+    if o.output_type == 'stream':
+        return printed(o.text)
+    data = o.get('data', {})
+    if kind := next((k for k in ('image/png', 'image/jpeg') if k in data), None):
+        return figure(data, kind, opts, render)
+    if 'image/svg+xml' in data:
+        return f'<figure>{data["image/svg+xml"]}</figure>'
+    if 'text/markdown' in data:
+        return render.markdown(data['text/markdown'])
+    if 'text/html' in data:
+        return f'<div class="out">{data["text/html"]}</div>'
+    return printed(data.get('text/plain', ''))
+
+def render_cell(c, render):
+    "HTML of one cell with its outputs"
+    if c.cell_type == 'raw':
+        return ''
+    if c.cell_type == 'markdown':
+        return render.markdown(c.source)
     opts,source = options(c.source)
-    if opts.get('include') == 'false': return ''
+    if opts.get('include') == 'false':
+        return ''
     parts = []
     if source and opts.get('echo') != 'false':
-        from pygments import highlight
-        from pygments.formatters import HtmlFormatter
-        from pygments.lexers import PythonLexer
-        code = highlight(source, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True))
-        parts.append(f'<details{" open" if opts.get("code-fold") == "show" else ""}><summary>{html.escape(opts.get("code-summary", "Code"))}</summary>{code}</details>' if 'code-fold' in opts and opts['code-fold'] != 'false' else code)
-    if opts.get('output') != 'false': parts += [render_output(o, opts, markdown) for o in c.outputs]
+        code = highlight(source, PythonLexer(), HtmlFormatter())
+        if opts.get('code-fold', 'false') != 'false':
+            shown = ' open' if opts['code-fold'] == 'show' else ''
+            summary = html.escape(opts.get('code-summary', 'Code'))
+            code = f'<details{shown}><summary>{summary}</summary>{code}</details>'
+        parts.append(code)
+    if opts.get('output') != 'false':
+        parts += [render_output(o, opts, render) for o in c.outputs]
     return '\n'.join(parts)
 
 def pages(folder):
-    "Every processed notebook: file name of its page, title, description, notebook"
+    "Every page of a folder: its source's path there, its name on the site, its title, description and cells"
     for p in sorted(Path(folder).rglob('*.ipynb')):
-        nb = nbformat.read(p, 4)
-        front = next((yaml.safe_load(c.source.strip().strip('-')) for c in nb.cells if c.cell_type == 'raw' and c.source.startswith('---')), {}) or {}
-        yield p.relative_to(folder).as_posix(), front.get('output-file') or p.with_suffix('.html').name, front.get('title', p.stem), front.get('description', ''), nb
+        cells = nbformat.read(p, 4).cells
+        first = next((c.source for c in cells if c.cell_type == 'raw' and c.source.startswith('---')), '')
+        front = yaml.safe_load(first.strip().strip('-')) or {}
+        yield SimpleNamespace(source=p.relative_to(folder).as_posix(), cells=cells, title=front.get('title', p.stem),
+            name=front.get('output-file') or p.with_suffix('.html').name, description=front.get('description', ''))
 
     for p in sorted(Path(folder).rglob('*.md')):
         text = re.sub(r'\A---\n.*?\n---\n', '', p.read_text(encoding='utf-8'), flags=re.S)
         title,_,rest = text.lstrip().partition('\n')
-        yield p.relative_to(folder).as_posix(), p.with_suffix('.html').name, title.lstrip('# '), '', nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(rest)])
+        yield SimpleNamespace(source=p.relative_to(folder).as_posix(), cells=[nbformat.v4.new_markdown_cell(rest)],
+            title=title.lstrip('# '), name=p.with_suffix('.html').name, description='')
 
-def navigation(here, titles):
-    config = yaml.safe_load((ROOT/'_quarto.yml').read_text())
-    out = []
-    for o in config['website']['sidebar']['contents']:
-        for f in ([o] if isinstance(o, str) else [f'<b>{o["section"]}</b>', *o['contents']]):
-            f,text = (f['href'], f.get('text')) if isinstance(f, dict) else (f, None)
-            if f.startswith('<b>'): out.append(f); continue
-            if f not in titles: raise SystemExit(f'_quarto.yml: the sidebar names {f}, which is not there')
-            name,title = titles[f]; title = text or title
-            out.append(f'<a href="{name}"{" class=here" if f == here else ""}>{html.escape(title)}</a>')
-    return '\n'.join(out)
+def sidebar(config, found):
+    "The sidebar's sections, each with a title (none for a page that stands alone) and entries of page and text"
+    def entry(o):
+        source,text = (o['href'], o.get('text')) if isinstance(o, dict) else (o, None)
+        if source not in found:
+            raise SystemExit(f'_quarto.yml: the sidebar names {source}, which is not there')
+        return SimpleNamespace(page=found[source], text=text or found[source].title)
+    alone = lambda o: isinstance(o, str) or 'section' not in o
+    return [SimpleNamespace(title=None, entries=[entry(o)]) if alone(o) else
+        SimpleNamespace(title=o['section'], entries=[entry(p) for p in o['contents']])
+        for o in config['website']['sidebar']['contents']]
 
-def render(out):
-    "Write the site to the folder `out`; returns its pages"
-    from nbconvert.filters.markdown_mistune import markdown2html_mistune as markdown
+def write_site(
+    folder, # Processed notebooks and Markdown files
+    out, # Folder to write to
+    config, # What _quarto.yml says
+):
+    "Write every page of `folder` to `out`; returns the pages"
+    out = Path(out)
+    found = {o.source: o for o in pages(folder)}
+    sections = sidebar(config, found)
+    order = [e for s in sections for e in s.entries]
+    own = re.escape(config['website']['site-url'].rstrip('/'))
+    template = Environment(loader=FileSystemLoader(ROOT/'tools'), autoescape=True).get_template('site.html')
+    for page in found.values():
+        render = Renderer(page.source)
+        body = '\n'.join(render_cell(c, render) for c in page.cells)
+        to = lambda m: f'href="{found[m[1]].name}' if m[1] in found else m[0]
+        body = re.sub(rf'href="(?:{own}/)?([\w/]+\.(?:ipynb|md))', to, body)
+        body = re.sub(rf'href="{own}/', 'href="', body)
+        at = next((i for i,e in enumerate(order) if e.page is page), None)
+        before = order[at-1] if at else None
+        after = order[at+1] if at is not None and at+1 < len(order) else None
+        contents = [o for o in render.headings if o.level < 4]
+        (out/page.name).write_text(template.render(page=page, body=body, contents=contents, sections=sections,
+            before=before, after=after, site=config['website']['title']), encoding='utf-8')
+    css = (ROOT/'tools'/'site.css').read_text(encoding='utf-8')
+    light,dark = (HtmlFormatter(style=o).get_style_defs('.highlight') for o in ('default', 'github-dark'))
+    css += f'\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n'
+    (out/'site.css').write_text(css, encoding='utf-8')
+    return list(found.values())
+
+def broken(
+    out, # Folder of the site
+):
+    "Links of the pages in `out` to a page, a picture or a heading that is not there"
+    text = {p.name: p.read_text(encoding='utf-8') for p in sorted(Path(out).glob('*.html'))}
+    ids = {k: set(re.findall(r'\bid="([^"]+)"', v)) for k,v in text.items()}
+    for name,page in text.items():
+        for link in sorted(set(re.findall(r'<(?:a|img|link)\b[^>]*?\b(?:href|src)="([^"]*)"', page))):
+            target,_,anchor = html.unescape(link).partition('#')
+            if re.match(r'[a-z]+:', target):
+                continue
+            target = target or name
+            if not (Path(out)/target).exists():
+                yield f'{name}: {link}: no such file'
+            elif anchor and anchor not in ids.get(target, ()):
+                yield f'{name}: {link}: no such heading'
+
+def render(
+    out, # Folder to write to; what is in it is deleted
+):
+    "Prepare the notebooks and write the site to `out`; returns its pages"
     from nbdev.serve import proc_nbs
     proc_nbs(force=True)
-    out = Path(out); shutil.rmtree(out, ignore_errors=True); out.mkdir(parents=True)
+    out = Path(out)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     shutil.copytree(ROOT/'nbs'/'images', out/'images')
-    for o in yaml.safe_load((ROOT/'_quarto.yml').read_text())['project']['resources']:
-        (out/o).parent.mkdir(parents=True, exist_ok=True); shutil.copy(ROOT/'nbs'/o, out/o)
-    found = list(pages(ROOT/'_proc'))
-    titles = {f: (name, title) for f,name,title,_,_ in found}
-    for f,name,title,desc,nb in found:
-        body = '\n'.join(render_cell(c, markdown) for c in nb.cells)
-        body = re.sub(r'href="(?:https://capdec\.github\.io/capdec/)?([\w/]+\.(?:ipynb|md))', lambda m: f'href="{titles[m[1]][0]}' if m[1] in titles else m[0], body)
-        body = body.replace('href="https://capdec.github.io/capdec/', 'href="')
-        (out/name).write_text(f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)} – capdec</title><style>{STYLE}</style>'
-            '<script src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js" async></script></head>'
-            f'<body><nav>{navigation(f, titles)}</nav><main><h1>{html.escape(title)}</h1><p class="desc">{html.escape(desc)}</p>{body}</main></body></html>', encoding='utf-8')
-    return sorted(o[1] for o in found)
+    config = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
+    for o in [*config['project']['resources'], config['website']['favicon']]:
+        (out/o).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/'nbs'/o, out/o)
+    return write_site(ROOT/'_proc', out, config)
 
 if __name__ == '__main__':
-    ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument('--out', default='_out/site', help='folder to write to')
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--out', default='_out/site', help='folder to write to; what is in it is deleted')
     args = ap.parse_args()
-    sys.path.insert(0, str(ROOT)); os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    # nbdev's workers import this file as tools.render_site, and the modules that it documents
+    sys.path.insert(0, str(ROOT))
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     os.chdir(ROOT)
     made = render(args.out)
     print(f'{len(made)} pages in {args.out}; open {args.out}/index.html')
+    if wrong := list(broken(args.out)):
+        sys.exit('\n'.join(['links that lead nowhere:', *wrong]))
