@@ -391,7 +391,7 @@ def _start(a):
     if not (name := a['pretrain_weights']):
         return None
     from dataclasses import fields
-    from capdec.captioner import _model_folder
+    from capdec.folder import captioner_folder as _model_folder
     from capdec.model import CapDecConfig
     from capdec.official import load_checkpoint
     model = load_checkpoint(_model_folder(name) if name == 'mini' else name,
@@ -578,7 +578,7 @@ def _captioner(name, clip_model_type='', device='', bridge='', memory='', dont_n
 
 def _weights_file(name):
     "The file with a captioner's weights"
-    from capdec.captioner import _model_folder
+    from capdec.folder import captioner_folder as _model_folder
     from capdec.model import WEIGHTS
     from capdec.official import find_weights,is_official
     path = find_weights(name)
@@ -1286,13 +1286,13 @@ def _style(style, model, restyle, **how):
     "Folder of the captioner that --style names; from a file of sentences it is made, and kept for the next time"
     import glob,hashlib,inspect
     from capdec import __version__
-    from capdec.captioner import train_on
+    from capdec.captioner import Captioner
     from capdec.core import file_sha256
     kept = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'capdec'/'styles'
     path = Path(style).expanduser()
     if path.is_file():
         key = hashlib.sha256('|'.join([file_sha256(path), file_sha256(_weights_file(model)), __version__,
-            str(inspect.signature(train_on)), repr(how)]).encode()).hexdigest()[:8]
+            str(inspect.signature(Captioner.train_on)), repr(how)]).encode()).hexdigest()[:8]
         folder = kept/f'{path.stem}-{key}'
         if not (folder/'captioner.json').exists():
             print(f'capdec: restyling {model} on {path}', file=sys.stderr)

@@ -22,7 +22,7 @@ def trip(tmp_path):
 @pytest.fixture(autouse=True)
 def one_encoder(monkeypatch):
     "The encoder is built once for all of these tests"
-    monkeypatch.setattr('capdec.captioner.load_encoder', cached)
+    monkeypatch.setattr('capdec.folder.load_encoder', cached)
 
 @functools.cache
 def cached(*args):

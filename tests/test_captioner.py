@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import capdec.captioner as module
+import capdec.folder as folder
 from capdec.captioner import Bridge, Captioner, Journal
 
 @pytest.fixture(scope='module')
@@ -59,7 +60,6 @@ def test_a_list_is_not_lost_for_an_empty_folder(mini, tmp_path):
         mini([tmp_path/'empty'])
 
 def test_what_a_seed_says_can_be_explained(mini, tmp_path):
-    import capdec.explain  # noqa: F401 (adds the method)
     Image.new('RGB', (40, 30), 'navy').save(tmp_path/'a.jpg')
     said = {s: mini(tmp_path/'a.jpg', method='sample', seed=s) for s in (1, 2, 3)}
     assert len(set(said.values())) > 1 and all(mini.explain(tmp_path/'a.jpg', 0, method='sample', seed=s).caption == t
@@ -85,7 +85,7 @@ def test_bridge_of_another_width(mini):
 def test_without_encoder(monkeypatch):
     def never(*a):
         raise AssertionError('loaded')
-    monkeypatch.setattr(module, 'load_encoder', never)
+    monkeypatch.setattr(folder, 'load_encoder', never)
     c = Captioner.from_pretrained('mini', 'cpu', encoder=False)
     with pytest.raises(ValueError, match='without its encoder'):
         c([np.zeros((4, 4, 3), 'uint8')])
@@ -93,9 +93,9 @@ def test_without_encoder(monkeypatch):
 def test_large_photos_wait_small(mini, tmp_path, monkeypatch):
     for n, size in (('large', (3000, 1000)), ('tall', (900, 2048)), ('small', (640, 480))):
         Image.new('RGB', size, 'navy').save(tmp_path/f'{n}.jpg')
-    assert [module._open(tmp_path/f'{n}.jpg').size for n in ('large', 'tall', 'small')] == [(1024, 341), (450, 1024),
+    assert [folder._open(tmp_path/f'{n}.jpg').size for n in ('large', 'tall', 'small')] == [(1024, 341), (450, 1024),
         (640, 480)]
-    assert isinstance(module._open(tmp_path/'none.jpg'), FileNotFoundError)
+    assert isinstance(folder._open(tmp_path/'none.jpg'), FileNotFoundError)
     most = []
     real = mini.encoder.encode_image
     monkeypatch.setattr(mini.encoder, 'encode_image', lambda images, **k: most.extend(max(o.size) for o in images)
@@ -226,7 +226,7 @@ def test_an_apple_gpu_that_does_not_work_is_left(monkeypatch):
 
 def test_half_precision(mini):
     import copy
-    from capdec.captioner import _half
+    from capdec.folder import half_precision as _half
     assert (_half('float16', torch.device('cuda')), _half('bfloat16', torch.device('mps')),
         _half(None, torch.device('cuda'))) == (torch.float16, torch.bfloat16, torch.float32)
     with pytest.warns(UserWarning, match='float32 is used'):
@@ -259,7 +259,7 @@ def test_train_on_returns_a_new_captioner(mini, tmp_path, monkeypatch):
     # a list, nothing kept: the same captioner
     other = mini.train_on(POEMS, **kw)
     assert all(torch.equal(v, other.model.state()[k]) for k, v in new.model.state().items())
-    monkeypatch.setattr('capdec.training.train', lambda *a, **k: pytest.fail('trained again'))
+    monkeypatch.setattr('capdec.restyle.train', lambda *a, **k: pytest.fail('trained again'))
     done = mini.train_on(POEMS, tmp_path/'poet', **kw)
     assert all(torch.equal(v, done.model.state()[k]) for k, v in new.model.state().items())
     with pytest.raises(ValueError, match='poet: holds another captioner'):
@@ -293,12 +293,6 @@ def test_train_on_refuses(mini, tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.txt'):
         mini.train_on('nowhere.txt')
 
-def test_train_on_works_on_the_class(monkeypatch, mini):
-    # not what is looked up
-    monkeypatch.setattr(module, 'from_pretrained', None)
-    monkeypatch.setattr(Captioner, 'from_pretrained', classmethod(lambda cls, name: mini if name == 'mini' else None))
-    assert Captioner.train_on(POEMS, steps=1, bs=4, show=False).model.config.provenance['restyled']['steps'] == 1
-
 def test_push_to_hub_and_back(mini, tmp_path, monkeypatch):
     import huggingface_hub
     from types import SimpleNamespace
@@ -328,7 +322,6 @@ def test_push_without_a_network(mini): # HF_HUB_OFFLINE is set for all tests
         Captioner(mini.model, mini.encoder).push_to_hub('me/poet', token='hf_none')
 
 def test_explain_reads_a_file_of_sentences(mini, tmp_path):
-    import capdec.explain
     (tmp_path/'s.txt').write_text('A dog on a beach.\nA red car in a street.\n')
     photo = np.full((32, 32, 3), 200, 'uint8')
     assert [s for s, _ in mini.explain(photo, sentences=tmp_path/'s.txt').nearest] == [s for s,

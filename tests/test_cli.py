@@ -475,7 +475,7 @@ def mini_config():
 def test_one_prediction_per_image_without_the_encoder(tmp_path, mini_config, monkeypatch):
     def never(*a):
         raise AssertionError('the encoder was loaded')
-    monkeypatch.setattr('capdec.captioner.load_encoder', never)
+    monkeypatch.setattr('capdec.folder.load_encoder', never)
     p = official(tmp_path/'e.pkl', n=10, d=mini_config['prefix_size'], per_image=5, image=True)
     capdec('predict', '--embeddings', p, '--out', tmp_path/'p.json', '--device', 'cpu', '--beam', 'false', ok=True)
     assert [o['image_id'] for o in json.loads((tmp_path/'p.json').read_text())] == [0, 1]

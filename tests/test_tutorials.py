@@ -31,7 +31,7 @@ def karpathy(folder):
 
 def test_clip_and_gpt2_lesson_runs_as_it_is(tmp_path, monkeypatch, capsys):
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-    import capdec.captioner, capdec.embedding, capdec.model
+    import capdec.embedding, capdec.folder, capdec.model
     tokenizer = AutoTokenizer.from_pretrained(package_file('models', 'mini', 'captioner'))
     def gpt2():
         torch.manual_seed(0)
@@ -41,7 +41,7 @@ def test_clip_and_gpt2_lesson_runs_as_it_is(tmp_path, monkeypatch, capsys):
     clip = capdec.embedding.OpenAIClip(random_clip('640'), 'cpu')
     clip.name = 'RN50x4'
     asked = []
-    for module in (capdec.embedding, capdec.captioner):
+    for module in (capdec.embedding, capdec.folder):
         monkeypatch.setattr(module, 'load_encoder', lambda name, *a, **k: asked.append(name) or clip)
     monkeypatch.setattr(capdec.model, '_auto', lambda kind, name: asked.append(name)
         or (tokenizer if kind == 'AutoTokenizer' else gpt2()))
