@@ -17,9 +17,9 @@ from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge,one_way
 from .core import _writing,claim,find_images,give_back,is_url,progress,whole_number
-from .decoding import generate
+from .decoding import drawn,generate
 from .explain import Explanation,explain as explain_photo
-from .folder import CARD,_drawn,_open,_opened,fit_parts,image_vectors,load_memory,load_parts,one_line,push_parts,save_parts
+from .folder import CARD,_open,_opened,fit_parts,image_vectors,load_memory,load_parts,one_line,push_parts,save_parts
 from .model import CaptionModel
 from .noise import normalize
 from .restyle import MIX,STEPS,restyle
@@ -71,16 +71,16 @@ def embed(self:Captioner,
     return image_vectors(self, images, batch_size, show)
 
 # %% ../nbs/09_captioner.ipynb #06caadff
-def _vectors(self, photos, batch_size, show, drawn=None):
-    "What the mapper gets for the photos that can be read `(m, d)`, why the others cannot `{place: error}`, and what `drawn` gives for each"
+def _vectors(self, photos, batch_size, show, draw=None):
+    "What the mapper gets for the photos that can be read `(m, d)`, why the others cannot `{place: error}`, and what `draw` gives for each"
     vectors,reasons,lots = [torch.empty(0, self.encoder.dim, device=self.device)],{},[]
     with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
         for i,batch in enumerate(_opened(photos, batch_size)):
             reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
             if good := [im for _,im in batch if not isinstance(im, Exception)]:
                 vectors.append(self.embed(good, batch_size))
-            if drawn:
-                lots += map(drawn, good)
+            if draw:
+                lots += map(draw, good)
             bar.update(len(batch))
     first = next(iter(reasons.values()), None)
     if first and len(reasons) == len(photos):
@@ -130,15 +130,15 @@ def __call__(self:Captioner,
 ): # A caption for one photo, a list for several (`None` for one that cannot be read); each a list of captions when `num_captions > 1`
     "Caption photos; one that cannot be read is an error, among several a warning"
     whole_number('batch_size', batch_size)
-    drawn = _drawn(seed, num_captions, **decode) if seed is not None else None
+    draw = drawn(seed, num_captions, **decode) if seed is not None else None
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
     if many is not None:
-        x,reasons,lots = _vectors(self, many, batch_size, show, drawn)
+        x,reasons,lots = _vectors(self, many, batch_size, show, draw)
     elif isinstance(im := _open(images), Exception):
         raise im
     else:
-        x,lots = self.embed([im]),[drawn(im)] if drawn else []
+        x,lots = self.embed([im]),[draw(im)] if draw else []
     if lots:
         decode['uniform'] = torch.stack(lots)
     # (photos, num_captions)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from .bridges import Bridge
 from .core import whole_number
-from .decoding import Caption,generate
+from .decoding import Caption,drawn,generate
 from .evaluation import caption_words
-from .folder import Parts,_drawn,_open,image_vectors,load_parts,read_sentences
+from .folder import Parts,_open,image_vectors,load_parts,read_sentences
 from .model import CaptionModel
 from .noise import normalize
 
@@ -77,10 +77,10 @@ def likely_words(
     for s in captioner.bridge.sentences or []:
         common.update(set(caption_words(s)))
         total += 1
-    drawn = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False,
+    sampled = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False,
         generator=torch.Generator().manual_seed(seed))
     out = []
-    for captions in drawn:
+    for captions in sampled:
         share = {w: c/samples for w,c in Counter(w for o in captions for w in set(caption_words(o.text))).items()}
         # its part of the divergence from the corpus
         telling = lambda w: share[w]*math.log(share[w]*(total+1)/(common[w]+1)) if total else share[w]
@@ -124,7 +124,7 @@ def explain(
         seen = normalize(captioner.encoder.encode_image([im], show=False).float()).to(model.device)
     x = bridge(seen) if model.config.normalize_prefix else image_vectors(captioner, [im])
     if seed is not None:
-        kwargs['uniform'] = _drawn(seed, 1, **kwargs)(im)[None]
+        kwargs['uniform'] = drawn(seed, 1, **kwargs)(im)[None]
     best = generate(model, x, normalize=False, **kwargs)[0][0]
     if sentences is not None:
         corpus = read_sentences(sentences)

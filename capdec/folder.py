@@ -8,7 +8,7 @@ __all__ = ['LARGEST', 'CARD', 'Parts', 'fit_parts', 'image_vectors', 'captioner_
            'weights_file', 'weights_id', 'memory_id', 'check_shape', 'keep_bridge']
 
 # %% ../nbs/08c_captioner_folder.ipynb #fd763b40
-import hashlib,tempfile,warnings
+import tempfile,warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from .bridges import Bridge
 from .core import atomic_path,file_sha256,open_image,package_file,pick_device,read_json,whole_number,write_json
-from .decoding import _draws,generate
+from .decoding import generate
 from .embedding import load_encoder
-from .model import MAPPING_TYPES,WEIGHTS,CapDecConfig,CaptionModel,_hub_folder
+from .config import MAPPING_TYPES,CapDecConfig
+from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
 
@@ -60,7 +61,7 @@ def image_vectors(
     whole_number('batch_size', batch_size)
     with torch.inference_mode():
         x = parts.encoder.encode_image(images, batch_size=batch_size, show=show).to(parts.model.device)
-        return parts.bridge(normalize(x) if parts.model.config.normalize_prefix else x)
+        return parts.bridge(parts.model.unit(x))
 
 # %% ../nbs/08c_captioner_folder.ipynb #d2672260
 LARGEST = 1024 # Pixels of the longer side of a photo that waits in the queue; encoders see 224 to 448
@@ -85,19 +86,6 @@ def _opened(images, batch_size):
             following = take()
             yield [(o, f.result()) for o,f in batch]
             batch = following
-
-def _drawn(seed, num, method='beam', max_length=67, generator=None, **_):
-    "A function that gives a photo the random numbers `(num, max_length)` for its captions"
-    shape = [whole_number(k, v) for k,v in dict(num_captions=num, max_length=max_length).items()]
-    whole_number('seed', seed, 0)
-    if method in ('beam','greedy'):
-        raise ValueError(f'seed {seed}: only method \'sample\' draws; {method} finds the same captions every time')
-    if generator:
-        raise ValueError(f'seed {seed}: the generator has one already; give one of the two')
-    def draw(im):
-        photo = hashlib.sha256(f'{seed} {im.size}'.encode() + im.tobytes()).digest()
-        return _draws(1, *shape, torch.Generator().manual_seed(int.from_bytes(photo[:7], 'big')))[0]
-    return draw
 
 # %% ../nbs/08c_captioner_folder.ipynb #d8960aa2
 def captioner_folder(
