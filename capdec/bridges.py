@@ -64,9 +64,9 @@ def nearest(self:Bridge,
 
 # %% ../nbs/03a_bridges.ipynb #5522c2c9
 def one_way(
-    **ways, # Name of each way across the gap and what was given for it
+    **kwargs, # Name of each way across the gap and what was given for it
 ):
     "Check that at most one way across the gap is asked for; of two, one would be dropped in silence"
-    given = [k for k,v in ways.items() if v]
+    given = [k for k,v in kwargs.items() if v]
     if len(given) > 1:
         raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')

@@ -55,10 +55,10 @@ def from_pretrained(cls:Captioner,
     dtype:str|None=None,
     # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see
     # `load_checkpoint`
-    **official,
+    **kwargs,
 )->Captioner: # A captioner
     "Load a captioner with the encoder and the bridge that belong to it"
-    return cls(*load_parts(name, device, clip_model_type, bridge, encoder, dtype, **official))
+    return cls(*load_parts(name, device, clip_model_type, bridge, encoder, dtype, **kwargs))
 
 # %% ../nbs/09_captioner.ipynb #5b121c24
 @patch
@@ -267,7 +267,7 @@ def load_captioner(
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Load the encoder
     dtype:str='', # float16 or bfloat16 on a GPU
-    **official, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
+    **kwargs, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
 )->Captioner: # A captioner
     "Load a captioner for the verbs that caption"
     one_way(memory=memory, bridge=bridge not in ('','memory'))
@@ -277,7 +277,7 @@ def load_captioner(
     if memory and not Path(memory).exists():
         raise FileNotFoundError(f'{memory}: no such file or store of captions (memory)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
-        encoder, dtype or None, **{k: v for k,v in official.items() if v})
+        encoder, dtype or None, **{k: v for k,v in kwargs.items() if v})
     if memory:
         c.remember(memory)
     if dont_normalize_prefix:

@@ -190,11 +190,11 @@ def load_parts(
     dtype:str|None=None,
     # For official checkpoints, what their shapes do not tell: `tokenizer`, `lm_heads`, `num_heads`, see
     # `load_checkpoint`
-    **official,
+    **kwargs,
 )->Parts: # Model, encoder and bridge
     "Load a captioner's model with the encoder and the bridge that belong to it"
     device = pick_device(device)
-    load = lambda device: _load(name, device, clip_model_type, bridge, encoder, dtype, official)
+    load = lambda device: _load(name, device, clip_model_type, bridge, encoder, dtype, kwargs)
     if device.type != 'mps':
         return load(device)
     # Apple's GPUs lack operations here and there: a trial shows it
