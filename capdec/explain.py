@@ -18,9 +18,11 @@ from torch import Tensor
 
 from .bridges import Bridge
 from .core import whole_number
+from .data import read_sentences
 from .decoding import Caption,drawn,generate
+from .embedding import open_small
 from .evaluation import caption_words
-from .folder import Parts,_open,image_vectors,load_parts,read_sentences
+from .folder import Parts,image_vectors,load_parts
 from .model import CaptionModel
 from .noise import normalize
 
@@ -118,7 +120,7 @@ def explain(
     "What the caption of a photo goes by"
     model,bridge = captioner.model,captioner.bridge
     whole_number('n', n, 0)
-    if isinstance(im := _open(image), Exception):
+    if isinstance(im := open_small(image), Exception):
         raise im
     with torch.inference_mode():
         seen = normalize(captioner.encoder.encode_image([im], show=False).float()).to(model.device)

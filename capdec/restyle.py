@@ -16,7 +16,8 @@ from torch import Tensor
 from . import __version__
 from .bridges import Bridge
 from .core import file_sha256,read_json,whole_number
-from .folder import Parts,load_bridge,load_parts,read_sentences,save_parts,weights_file
+from .data import read_sentences
+from .folder import Parts,load_parts,read_bridge,save_parts,weights_file
 from .model import CaptionModel
 from .training import TrainConfig,train
 
@@ -48,7 +49,7 @@ def _finished(captioner, folder, key):
     if ((read_json(folder/'config.json').get('provenance') or {}).get('restyled') or {}).get('key') != key:
         raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
     return Parts(CaptionModel.from_pretrained(folder, captioner.model.device), captioner.encoder,
-        load_bridge(folder, read_json(folder/'captioner.json')))
+        read_bridge(folder, read_json(folder/'captioner.json')))
 
 # %% ../nbs/08e_restyle.ipynb #176d3d7e
 STEPS,MIX = 300,0.5 # Optimiser steps of a restyling, and the share of remembered sentences in each (CapDec mixes half and half)

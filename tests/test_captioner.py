@@ -9,6 +9,7 @@ from PIL import Image
 
 import capdec.captioner as module
 import capdec.folder as folder
+from capdec.embedding import open_small
 from capdec.captioner import Bridge, Captioner, Journal
 
 @pytest.fixture(scope='module')
@@ -93,9 +94,9 @@ def test_without_encoder(monkeypatch):
 def test_large_photos_wait_small(mini, tmp_path, monkeypatch):
     for n, size in (('large', (3000, 1000)), ('tall', (900, 2048)), ('small', (640, 480))):
         Image.new('RGB', size, 'navy').save(tmp_path/f'{n}.jpg')
-    assert [folder._open(tmp_path/f'{n}.jpg').size for n in ('large', 'tall', 'small')] == [(1024, 341), (450, 1024),
+    assert [open_small(tmp_path/f'{n}.jpg').size for n in ('large', 'tall', 'small')] == [(1024, 341), (450, 1024),
         (640, 480)]
-    assert isinstance(folder._open(tmp_path/'none.jpg'), FileNotFoundError)
+    assert isinstance(open_small(tmp_path/'none.jpg'), FileNotFoundError)
     most = []
     real = mini.encoder.encode_image
     monkeypatch.setattr(mini.encoder, 'encode_image', lambda images, **k: most.extend(max(o.size) for o in images)
