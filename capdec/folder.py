@@ -106,9 +106,11 @@ class NoEncoder:
         dim:int, # Width of its vectors
     ):
         self.name,self.dim = name, dim
-    def _missing(self, *args, **kwargs):
+
+    def encode_image(self, *args, **kwargs):
+        "Say that there is no encoder"
         raise ValueError(f'this captioner was loaded without its encoder ({self.name}); load it with encoder=True')
-    encode_image = encode_text = _missing
+    encode_text = encode_image
 
 # %% ../nbs/08c_captioner_folder.ipynb #4c342e7a
 def half_precision(
