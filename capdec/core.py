@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'json_text', 'write_json', 'read_json', 'escape_name',
-           'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'Journal', 'is_pickle', 'load_pickle',
-           'whole_number', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived',
-           'package_file', 'demo_photos', 'progress']
+           'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'Journal', 'load_pickle', 'is_pickle',
+           'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived', 'package_file',
+           'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,errno,glob,hashlib,io,json,os,pickle,re,tempfile,warnings,weakref
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
-from fastcore.script import Param
 from PIL import Image,ImageOps
 
 # %% ../nbs/00_core.ipynb #10410d41
@@ -36,11 +35,12 @@ def _writing(path, only=None):
         err.errno = n
         raise err from None
 
+# %% ../nbs/00_core.ipynb #9721423c
 @contextlib.contextmanager
 def atomic_path(
-    path:str|Path, # Where the finished file shall lie; its folder is made when missing
+    path:str|Path, # Path of the finished file; its folder is made when missing
 ): # Context manager that yields the temporary `Path` to write to
-    "Write to a temporary file beside `path`, rename it to `path` when the block succeeds; a full disk or a folder that is read-only is one clear line"
+    "Write to a temporary file beside `path`, and rename it to `path` when the block succeeds"
     path = Path(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +52,7 @@ def atomic_path(
         with _writing(path, _FULL):
             yield tmp
         with _writing(path):
+            # on the disk before it is renamed: a power cut must not leave an empty file under the final name
             with open(tmp, 'rb+') as o:
                 os.fsync(o.fileno())
             umask = os.umask(0)
@@ -69,7 +70,7 @@ _HALVES = re.compile('[\ud800-\udfff]')
 def json_text(
     obj, # Anything JSON can hold
     indent:int|None=None, # Spaces per level; `None` for one line
-)->str: # Readable as it stands; with JSON's own escapes where it holds a name that is not text (a file name in another encoding)
+)->str: # Text that you can read; JSON's own escapes are used where it holds a file name in another encoding
     "JSON that can be written as UTF-8"
     text = json.dumps(obj, indent=indent, ensure_ascii=False)
     return json.dumps(obj, indent=indent) if not text.isascii() and _HALVES.search(text) else text
@@ -113,10 +114,10 @@ def escape_name(
 def unescape_name(
     s:str, # What `escape_name` returned
 )->str: # The name
-    "The name again"
+    "The name as it was before `escape_name`"
     return json.loads(s[1:]) if s[:1] == '\0' else s
 
-# %% ../nbs/00_core.ipynb #6daf8f9e
+# %% ../nbs/00_core.ipynb #7d881290
 def one_line(
     text:str, # A caption
 )->str: # Without line breaks, tabs and double spaces
@@ -139,8 +140,8 @@ def _sha256(f):
 
 # %% ../nbs/00_core.ipynb #7b548811
 def claim(
-    path:str|Path, # What is to be written
-    busy:str='another process is writing it; wait until it has ended', # What a second process is told
+    path:str|Path, # File that you want to write
+    busy:str='another process is writing it; wait until it has ended', # Message for a second process
     lock:str|Path|None=None, # Lock file (default: hidden, beside `path`)
 ): # A `filelock.FileLock`, for `give_back`
     "Take the right to write, or say in one line that another process has it"
@@ -160,54 +161,19 @@ def claim(
         raise ValueError(f'{path}: {busy}')
     return taken
 
+# %% ../nbs/00_core.ipynb #92e9e05b
 def give_back(
     lock, # What `claim` returned
-    done:bool=True, # What was written is complete: the lock file goes, too
+    done:bool=True, # What you wrote is complete: remove the lock file, too
 ):
     "Let others write"
     lock.release()
     if done:
         Path(lock.lock_file).unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #0c1a0932
-class Journal:
-    "Records that survive a crash, a line of JSON each; one process at a time may write them"
-    def __init__(self,
-        path:str|Path, # File of the journal
-        settings:dict, # Settings of the run; only a run with equal ones goes on
-        batch_size:int=1, # Records per batch; a journal is cut after its last whole batch
-    ):
-        self.path,self.done,self.file = Path(path), 0, None
-        self.lock = claim(self.path)
-        try:
-            with _writing(self.path):
-                self._begin(json.dumps(settings).encode() + b'\n', batch_size)
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin(self, head, batch_size):
-        "Cut what follows the last whole batch, and open the file to add to it"
-        with open(self.path, 'ab+') as f:
-            f.seek(0)
-            first,end,n = f.readline(), len(head), 0
-            if first.endswith(b'\n') and first != head:
-                raise ValueError(f'{self.path}: was begun with other settings; remove it to start again')
-            if first == head:
-                self.done,end = _whole_batches(f, len(head), batch_size)
-                f.truncate(end)
-            else:
-                f.truncate(0)
-                f.write(head)
-        self.file = open(self.path, 'ab')
-
-    def __enter__(self):
-        return self
-    def __exit__(self, *exc):
-        self.close()
-
+# %% ../nbs/00_core.ipynb #baa1fa9e
 def _whole_batches(f, end, batch_size):
-    "Lines from here to the end of the last whole batch, and where that is in the file"
+    "How many of the following lines make whole batches, and where the last one ends"
     done,at = 0,end
     for n,line in enumerate(f, 1):
         # a crash may have cut the last line
@@ -218,7 +184,61 @@ def _whole_batches(f, end, batch_size):
             done,end = n,at
     return done,end
 
-# %% ../nbs/00_core.ipynb #79851e62
+# %% ../nbs/00_core.ipynb #aa831b7f
+def _begin(path, head, batch_size):
+    "Begin a journal with its first line, or cut one that is there: how many records it keeps"
+    with open(path, 'ab+') as f:
+        f.seek(0)
+        first,done = f.readline(),0
+        if first.endswith(b'\n') and first != head:
+            raise ValueError(f'{path}: was begun with other settings; remove it to start again')
+        if first == head:
+            done,end = _whole_batches(f, len(head), batch_size)
+            f.truncate(end)
+        else:
+            f.truncate(0)
+            f.write(head)
+    return done
+
+# %% ../nbs/00_core.ipynb #2a8b6330
+class Journal:
+    "Records that survive a crash, a line of JSON each; one process at a time may write them"
+    def __init__(self,
+        path:str|Path, # File of the journal
+        settings:dict, # Settings of the run; only a run with equal ones goes on
+        batch_size:int=1, # Records per batch; a journal is cut after its last whole batch
+    ):
+        self.path,self.file = Path(path),None
+        self.lock = claim(self.path)
+        try:
+            with _writing(self.path):
+                self.done = _begin(self.path, json.dumps(settings).encode() + b'\n', batch_size)
+                self.file = open(self.path, 'ab')
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self,
+        remove:bool=False, # Also remove the journal, because what it was kept for is complete
+    ):
+        "Let other processes write"
+        if self.lock is None:
+            return
+        if self.file:
+            # what a full disk did not take was told when it was written
+            with contextlib.suppress(OSError):
+                self.file.close()
+        if remove:
+            self.path.unlink()
+        give_back(self.lock, done=remove)
+        self.lock = None
+
+    def __enter__(self):
+        return self
+    def __exit__(self, *exc):
+        self.close()
+
+# %% ../nbs/00_core.ipynb #31533e59
 @patch
 def add(self:Journal,
     records:list, # Dicts that JSON can hold
@@ -239,22 +259,7 @@ def records(self:Journal): # Iterator of dicts, in the order in which they were 
             except ValueError:
                 raise ValueError(f'{self.path}: line {n} is damaged; remove the file to start again') from None
 
-@patch
-def close(self:Journal,
-    remove:bool=False, # Also remove the journal: what it was kept for is complete
-):
-    "Let other processes write"
-    if self.lock is None:
-        return
-    if self.file:
-        # what a full disk did not take was told when it was written
-        with contextlib.suppress(OSError):
-            self.file.close()
-    if remove:
-        self.path.unlink()
-    give_back(self.lock, done=remove)
-    self.lock = None
-
+# %% ../nbs/00_core.ipynb #7548f08a
 @patch
 def write_list(self:Journal,
     out:str|Path, # JSON file to write
@@ -268,7 +273,7 @@ def write_list(self:Journal,
         f.write(b']\n')
     self.close(remove=True)
 
-# %% ../nbs/00_core.ipynb #bf8069a5
+# %% ../nbs/00_core.ipynb #a4473b21
 class _Unpickler(pickle.Unpickler):
     "Makes lists, dicts, text and numbers; refuses every name except the ones it is given"
     def __init__(self, f, names):
@@ -284,15 +289,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         raise pickle.UnpicklingError('asks for objects from outside')
 
-def _tensor_names():
-    "The functions that the pickle of a tensor asks for"
-    import torch
-    return {('collections','OrderedDict'): OrderedDict,
-        ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
-        ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor,
-        ('torch.storage','_load_from_bytes'): _load_storage}
-
-# %% ../nbs/00_core.ipynb #31b67c4b
+# %% ../nbs/00_core.ipynb #4bca490e
 class _StorageHead(_Unpickler):
     "What torch's older format says of a storage before its numbers come: `kind` and `count`"
     kind,count = None, 0
@@ -318,22 +315,36 @@ def _load_storage(data):
         size = head.count*dtype.itemsize if dtype else 0
         # the numbers stand at the end
         if size and data[-size-8:-size] == head.count.to_bytes(8, 'little'):
-            # "not writable": nobody writes
+            # torch warns that these bytes cannot be written to; nobody writes to them
             with warnings.catch_warnings(action='ignore'):
                 flat = torch.frombuffer(data, dtype=torch.uint8, offset=len(data)-size)
             return torch.storage.TypedStorage(wrap_storage=flat.untyped_storage(), dtype=dtype, _internal=True)
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
-# %% ../nbs/00_core.ipynb #66540880
-def is_pickle(
-    path:str|Path, # Path of a file, which need not exist
-)->bool: # True where the name ends in .pkl or .pickle
-    "Is this a pickle, by its name?"
-    return str(path).lower().endswith(('.pkl','.pickle'))
+# %% ../nbs/00_core.ipynb #31415dde
+def _no_pickle(e, file):
+    "Why a pickle cannot be read, in a line"
+    if isinstance(e, pickle.UnpicklingError):
+        why = str(e).splitlines()[0]
+        return f'refused, it {why}' if why.startswith('asks for') else f'not a pickle that can be read ({why})'
+    # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
+    if isinstance(e, MemoryError) or 'allocate memory' in str(e):
+        return f'its {file.seek(0, os.SEEK_END)/1e9:.1f} GB do not fit into the memory of this machine'
+    return f'damaged pickle ({type(e).__name__})'
 
+# %% ../nbs/00_core.ipynb #5b2f35d0
+def _tensor_names():
+    "The functions that the pickle of a tensor asks for"
+    import torch
+    return {('collections','OrderedDict'): OrderedDict,
+        ('torch._utils','_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+        ('torch._utils','_rebuild_tensor'): torch._utils._rebuild_tensor,
+        ('torch.storage','_load_from_bytes'): _load_storage}
+
+# %% ../nbs/00_core.ipynb #419c7d58
 def load_pickle(
     file, # Path of a pickle, or the pickle as an open binary file
-    tensors:bool=False, # Tensors may be in it; without, lists, tuples, dicts, text and numbers only
+    tensors:bool=False, # Admit tensors, besides lists, tuples, dicts, text and numbers
     name:str|None=None, # Name of the pickle in errors (default: its path)
 ): # What the pickle holds
     "Read a pickle from a stranger: nothing in it is run"
@@ -352,33 +363,12 @@ def load_pickle(
     except Exception as e:
         raise ValueError(f'{name or "pickle"}: {_no_pickle(e, file)}') from None
 
-def _no_pickle(e, file):
-    "Why a pickle cannot be read, in a line"
-    if isinstance(e, pickle.UnpicklingError):
-        return f'refused, it {e}' if str(e).startswith('asks for') else (
-            f'not a pickle that can be read ({str(e).splitlines()[0]})')
-    # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
-    if isinstance(e, MemoryError) or 'allocate memory' in str(e):
-        return f'its {file.seek(0, os.SEEK_END)/1e9:.1f} GB do not fit into the memory of this machine'
-    return f'damaged pickle ({type(e).__name__})'
-
-# %% ../nbs/00_core.ipynb #a6cf4932
-def whole_number(
-    name:str, # Of the option, for the error
-    value, # What a user gave
-    least:int=1, # Smallest that is allowed
-)->int: # `value`
-    "Check that an option is a whole number and not too small"
-    import operator
-    try:
-        n = None if isinstance(value, (bool,np.bool_)) else operator.index(value)
-    except TypeError:
-        n = None
-    if n is None:
-        raise ValueError(f'{name} {value!r}: a whole number was expected')
-    if n < least:
-        raise ValueError(f'{name} {n}: at least {least}')
-    return n
+# %% ../nbs/00_core.ipynb #77a90435
+def is_pickle(
+    path:str|Path, # Path of a file, which need not exist
+)->bool: # True where the name ends in .pkl or .pickle
+    "Is this a pickle, by its name?"
+    return str(path).lower().endswith(('.pkl','.pickle'))
 
 # %% ../nbs/00_core.ipynb #527f9c3e
 MAX_DOWNLOAD = 64_000_000 # Bytes; larger than any photo that `MAX_PIXELS` lets pass as a JPEG
@@ -389,6 +379,7 @@ def is_url(
     "Does `src` name a file on the web?"
     return isinstance(src, str) and src.lower().startswith(('http://','https://'))
 
+# %% ../nbs/00_core.ipynb #218485a9
 def read_url(
     url:str, # Address of a file, http:// or https://
     limit:int=MAX_DOWNLOAD, # Bytes at most
@@ -406,6 +397,7 @@ def read_url(
                 size += len(part)
                 if size > limit:
                     raise ValueError(f'{url}: larger than {limit:,} bytes; download it yourself and pass the file')
+                # the timeout of urlopen begins again with every piece
                 if time.monotonic() > end:
                     raise TimeoutError
     except urllib.error.HTTPError as e:
@@ -415,14 +407,37 @@ def read_url(
             f'file') from None
     except (OSError, HTTPException) as e:
         # no network, unknown host, refused, cut short
-        raise ValueError(f'{url}: cannot be fetched ({getattr(e, "reason", None) or e}); where there is no network, '
-            f'pass a file') from None
+        why = getattr(e, 'reason', None) or e
+        raise ValueError(f'{url}: cannot be fetched ({why}); where there is no network, pass a file') from None
     return b''.join(parts)
+
+# %% ../nbs/00_core.ipynb #0299ea1e
+def _array_to_pil(a):
+    # (c, h, w) -> (h, w, c)
+    if a.ndim == 3 and a.shape[-1] not in (1,3,4) and a.shape[0] in (1,3,4):
+        a = a.transpose(1,2,0)
+    if a.ndim == 3 and a.shape[-1] == 1:
+        a = a[...,0]
+    if a.ndim not in (2,3) or a.ndim == 3 and a.shape[-1] not in (3,4) or 0 in a.shape:
+        raise ValueError(f'array of shape {a.shape}: an image has shape (height, width), '
+            f'(height, width, 3 or 4) or (3 or 4, height, width)')
+    if np.issubdtype(a.dtype, np.floating):
+        if not np.isfinite(a).all() or a.min() < 0 or a.max() > 1:
+            raise ValueError('array of floats: values must lie in 0..1 (integers: 0..255)')
+        a = (a*255).round()
+    elif a.dtype == np.bool_:
+        a = a*255
+    elif a.dtype == np.uint16:
+        a = a/257
+    elif a.min() < 0 or a.max() > 255:
+        raise ValueError('array of integers: values must lie in 0..255 (16-bit: pass uint16)')
+    return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
 # %% ../nbs/00_core.ipynb #c913b53e
 MAX_PIXELS = 200_000_000 # Larger images are refused: Pillow would need gigabytes to decode them
 
 def _to_pil(src):
+    "A Pillow image of anything, not decoded yet, and a name for errors"
     if isinstance(src, Image.Image):
         return src, 'image'
     if isinstance(src, (bytes, bytearray)):
@@ -436,11 +451,11 @@ def _to_pil(src):
     if isinstance(src, np.ndarray):
         return _array_to_pil(src), 'array'
     if not isinstance(src, (str,os.PathLike)):
-        raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, a PIL '
-            f'image, an array or a tensor')
-    path = Path(src).expanduser()
+        raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, '
+            f'a PIL image, an array or a tensor')
     if is_url(src):
         return Image.open(io.BytesIO(read_url(src))), str(src)
+    path = Path(src).expanduser()
     if not path.exists():
         raise FileNotFoundError(f'{path}: no such file')
     if path.is_dir():
@@ -449,35 +464,9 @@ def _to_pil(src):
         raise ValueError(f'{path}: is empty')
     return Image.open(path), str(path)
 
-# %% ../nbs/00_core.ipynb #0299ea1e
-def _array_to_pil(a):
-    # (c, h, w) -> (h, w, c)
-    if a.ndim == 3 and a.shape[-1] not in (1,3,4) and a.shape[0] in (1,3,4):
-        a = a.transpose(1,2,0)
-    if a.ndim == 3 and a.shape[-1] == 1:
-        a = a[...,0]
-    if a.ndim not in (2,3) or a.ndim == 3 and a.shape[-1] not in (3,4) or 0 in a.shape:
-        raise ValueError(f'array of shape {a.shape}: an image has shape (height, width), (height, width, 3 or 4) or (3 '
-            f'or 4, height, width)')
-    if np.issubdtype(a.dtype, np.floating):
-        if not np.isfinite(a).all() or a.min() < 0 or a.max() > 1:
-            raise ValueError('array of floats: values must lie in 0..1 (integers: 0..255)')
-        a = (a*255).round()
-    elif a.dtype == np.bool_:
-        a = a*255
-    elif a.dtype == np.uint16:
-        a = a/257
-    elif a.min() < 0 or a.max() > 255:
-        raise ValueError('array of integers: values must lie in 0..255 (16-bit: pass uint16)')
-    return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
-
-# %% ../nbs/00_core.ipynb #1b0cee77
-def open_image(
-    # Path, address (http://, https://), bytes, open binary file, PIL image, NumPy array or tensor (`(h, w)`, `(h, w,
-    # c)` or `(c, h, w)`; floats in 0..1, integers in 0..255)
-    src:object,
-)->Image.Image: # RGB, 8 bits, upright
-    "Open anything that is an image as upright RGB: EXIF rotation applied, transparency on white, 16 bits scaled, CMYK and palettes converted"
+# %% ../nbs/00_core.ipynb #4921662d
+def _decoded(src):
+    "The picture of `src`, upright; every failure is one line"
     try:
         with warnings.catch_warnings():
             # `MAX_PIXELS` decides
@@ -486,25 +475,37 @@ def open_image(
             if im.width*im.height > MAX_PIXELS:
                 raise ValueError(f'{name}: {im.width} x {im.height} pixels are more than {MAX_PIXELS:,}')
             im.load()
-            im = ImageOps.exif_transpose(im)
+            return ImageOps.exif_transpose(im)
     except (FileNotFoundError, ValueError):
         raise
     except PermissionError:
         raise ValueError(f'{src}: permission denied') from None
     except Exception as e:
-        # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...): each means this file cannot be decoded
+        # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...),
+        # and each means that this file cannot be decoded
         what = src if isinstance(src, (str,Path)) else type(src).__name__
-        why = 'not an image that can be read' if isinstance(e,
-            Image.UnidentifiedImageError) else f'damaged or unsupported image ({e})'
+        unknown = isinstance(e, Image.UnidentifiedImageError)
+        why = 'not an image that can be read' if unknown else f'damaged or unsupported image ({e})'
         raise ValueError(f'{what}: {why}') from None
+
+# %% ../nbs/00_core.ipynb #1b0cee77
+def _eight_bits(im):
+    "An image of 16 or 32 bits a pixel, scaled to 8"
+    a = np.array(im, dtype=np.float32)
+    if im.mode == 'F' and not a.max() > 1:
+        a *= 65535
+    # in place: such images may have a hundred million pixels
+    a = np.nan_to_num(a, copy=False).clip(0, 65535, out=a)
+    a /= 257
+    return Image.fromarray(a.round(out=a).astype(np.uint8))
+
+def open_image(
+    src:object, # Path, address (http, https), bytes, open binary file, PIL image, array or tensor (floats in 0..1)
+)->Image.Image: # RGB, 8 bits, upright
+    "Open anything that is an image as upright RGB, transparency on white, 16 bits scaled"
+    im = _decoded(src)
     if im.mode.startswith('I') or im.mode == 'F':
-        a = np.array(im, dtype=np.float32)
-        if im.mode == 'F' and not a.max() > 1:
-            a *= 65535
-        # in place: such images may have a hundred million pixels
-        a = np.nan_to_num(a, copy=False).clip(0, 65535, out=a)
-        a /= 257
-        im = Image.fromarray(a.round(out=a).astype(np.uint8))
+        im = _eight_bits(im)
     if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -517,42 +518,46 @@ IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff','.p
 def _in_folder(folder, recursive):
     "The image files in a folder, sorted, and a line for each folder that cannot be opened"
     found,closed = [],[]
-    for at,folders,names in os.walk(folder, onerror=lambda e: closed.append(f'{e.filename}: cannot be opened '
-            f'({e.strerror})')):
+    def cannot(e):
+        closed.append(f'{e.filename}: cannot be opened ({e.strerror})')
+    for at,folders,names in os.walk(folder, onerror=cannot):
+        # hidden folders are not looked into
         folders[:] = [o for o in folders if recursive and not o.startswith('.')]
-        found += [p for o in names if not o.startswith('.') and (p := Path(at, o)).suffix.lower() in IMAGE_SUFFIXES
-            and p.is_file()]
+        paths = (Path(at, o) for o in names if not o.startswith('.'))
+        found += [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     return sorted(found),closed
 
+# %% ../nbs/00_core.ipynb #fa82f027
+def _named_by(source, recursive):
+    "The images that one source stands for, and a line for each thing that is missing"
+    if is_url(source):
+        return [source],[]
+    if not str(source):
+        return [],["a photo without a name (this folder is '.')"]
+    p = Path(source).expanduser()
+    if p.is_dir():
+        found,lines = _in_folder(p, recursive)
+        if not found and not lines:
+            lines = [f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})']
+        return found,lines
+    if any(c in str(source) for c in '*?[') and not p.exists():
+        found = sorted(Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file())
+        return found, [] if found else [f'{source}: no file matches this pattern']
+    # missing files are reported one by one where they are opened
+    return [p],[]
+
+# %% ../nbs/00_core.ipynb #60bcea40
 def find_images(
-    sources:list|str|Path, # Files, folders and glob patterns (`holiday/**/*.jpg`)
-    recursive:bool=True, # Also look into folders within folders
-    # Gets a line for each folder or pattern that has no image or cannot be opened, instead of a warning
-    empty:list|None=None,
+    sources:list|str|Path, # Files, folders and glob patterns (`holiday/**/*.jpg`); a file you name may have any suffix
+    recursive:bool=True, # Also look into folders within folders, except hidden ones
+    empty:list|None=None, # List that gets a line for each folder or pattern without images, instead of a warning
 )->list[Path]: # Paths in the order given, each folder's sorted by name, each path once; addresses stay text
-    "The image files that `sources` name. A file named outright is kept whatever its suffix; hidden files in folders are passed over"
+    "The image files that `sources` name"
     out,lines = {},[]
-    for s in ([sources] if isinstance(sources, (str,Path)) else sources):
-        if is_url(s):
-            out[s] = None
-            continue
-        if not str(s):
-            lines.append("a photo without a name (this folder is '.')")
-            continue
-        p = Path(s).expanduser()
-        if p.is_dir():
-            found,closed = _in_folder(p, recursive)
-            lines += closed
-            if not found and not closed:
-                lines.append(f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
-        elif any(c in str(s) for c in '*?[') and not p.exists():
-            found = sorted(Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file())
-            if not found:
-                lines.append(f'{s}: no file matches this pattern')
-        else:
-            # missing files are reported one by one where they are opened
-            found = [p]
+    for source in ([sources] if isinstance(sources, (str,Path)) else sources):
+        found,missing = _named_by(source, recursive)
         out.update(dict.fromkeys(found))
+        lines += missing
     if lines and not out:
         raise FileNotFoundError(lines[0])
     if empty is not None:
@@ -565,7 +570,7 @@ def find_images(
 
 # %% ../nbs/00_core.ipynb #21bef60b
 def pick_device(
-    device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
+    device:str|None=None, # Device to use: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
 ): # A `torch.device`
     "The device to compute on; a named device that is not there is an error, never a silent CPU"
     import torch
@@ -587,7 +592,7 @@ def pick_device(
         raise ValueError(f'device {device!r}: torch sees no Apple GPU here; use cpu')
     return dev
 
-# %% ../nbs/00_core.ipynb #53d5f934
+# %% ../nbs/00_core.ipynb #d3655345
 def is_main()->bool: # True where there is one process, and in the first of several
     "Is this the process that prints and writes?"
     return os.environ.get('RANK', '0') == '0'
@@ -597,13 +602,13 @@ _kept = weakref.WeakKeyDictionary()
 
 def derived(
     module, # A `torch.nn.Module`
-    build, # `build(module)` makes something of its weights; a function or class with a name, it is the key
-): # What `build` returned
-    "Something made of a module's weights (on the CPU), kept, and made again when the weights are others or have changed"
+    build, # Function or class that makes something of the module's weights; it is the key, so it needs a name
+): # What `build(module)` returned
+    "Something made of a module's weights (on the CPU), kept until the weights change"
     import torch
     weights = [*module.parameters(), *module.buffers()]
     where = [(o.data_ptr(), o.numel(), 0 if o.is_inference() else o._version) for o in weights]
-    # fused optimisers do not count up `_version`
+    # fused optimisers do not count up `_version`, so we also look at four numbers of each tensor
     with torch.no_grad():
         some = torch.cat([o.as_strided((min(4, o.numel()),), (max(1, o.numel()//4),)) for o in weights])
     old_where,old_some,made = _kept.setdefault(module, {}).get(build, (None, None, None))
@@ -625,20 +630,38 @@ def package_file(
 def demo_photos()->list: # Paths of photos inside installed packages
     "Photographs that ship with scikit-image, scikit-learn and matplotlib"
     import matplotlib,skimage,sklearn
-    places = [(skimage, 'data', ('astronaut.png','chelsea.png','coffee.png','rocket.jpg','motorcycle_left.png',
-        'camera.png')),
-        (sklearn, 'datasets/images', ('china.jpg','flower.jpg')), (matplotlib, 'mpl-data/sample_data',
-        ('grace_hopper.jpg',))]
+    places = [
+        (skimage, 'data', ('astronaut.png','chelsea.png','coffee.png','rocket.jpg','motorcycle_left.png','camera.png')),
+        (sklearn, 'datasets/images', ('china.jpg','flower.jpg')),
+        (matplotlib, 'mpl-data/sample_data', ('grace_hopper.jpg',))]
     return [p for m,d,names in places for n in names if (p := Path(m.__file__).parent/d/n).exists()]
+
+# %% ../nbs/00_core.ipynb #a6cf4932
+def whole_number(
+    name:str, # Name of the option, for the error
+    value, # What you were given
+    least:int=1, # Smallest number that is allowed
+)->int: # `value`
+    "Check that an option is a whole number and not too small"
+    import operator
+    try:
+        n = None if isinstance(value, (bool,np.bool_)) else operator.index(value)
+    except TypeError:
+        n = None
+    if n is None:
+        raise ValueError(f'{name} {value!r}: a whole number was expected')
+    if n < least:
+        raise ValueError(f'{name} {n}: at least {least}')
+    return n
 
 # %% ../nbs/00_core.ipynb #0aab248c
 def progress(
     items=None, # What to iterate over
-    desc:str='', # Shown before the bar
+    desc:str='', # Text before the bar
     total:int|None=None, # Number of items, when `items` has no length
-    unit:str='it', # What is counted
+    unit:str='it', # Name of one item
     initial:int=0, # Items already done by an earlier run
-    show:bool=True, # False: iterate silently
+    show:bool=True, # Show the bar; `False` iterates silently
 ): # A `tqdm` progress bar
     "Iterate with a progress bar that shows rate and time left"
     from tqdm.auto import tqdm
