@@ -21,8 +21,8 @@ from .core import unescape_name,write_json
 
 # %% ../nbs/01a_store.ipynb #72216bdf
 FORMAT = 'capdec embedding store'
-COLUMNS = ('image_id','caption','id','filename')   # What a caption record holds
-IDS = ('image_id','id')                            # Columns that may hold integers, strings or both
+COLUMNS = ('image_id','caption','id','filename') # What a caption record holds
+IDS = ('image_id','id') # Columns that may hold integers, strings or both
 
 def _schema(columns, dim, dtype):
     import pyarrow as pa
@@ -50,7 +50,9 @@ def _encode(rows, name):
             raise ValueError(f'row {i}: {name} {v!r} must be a string')
     return {name: values if name == 'caption' else [v and escape_name(v) for v in values]}
 
+# %% ../nbs/01a_store.ipynb #9b3cfeaf
 def _decode(table, name):
+    "The values of one column as they went in"
     values = table[name].to_pylist()
     if name == 'caption':
         return values
@@ -61,12 +63,24 @@ def _decode(table, name):
     except (TypeError,ValueError):
         raise ValueError(f'damaged shard: a {name} marked as a number is none; embed again') from None
 
-# %% ../nbs/01a_store.ipynb #fd70a8cf
+# %% ../nbs/01a_store.ipynb #7ab643b5
 def is_store(
     path:str|Path, # Path of anything, which need not exist
 )->bool: # True for a folder with an index.json
     "Is there an embedding store, or one of captions alone, finished or not?"
     return (Path(path)/'index.json').exists()
+
+# %% ../nbs/01a_store.ipynb #f2a1e749
+def _is_sound(index):
+    "Has an index all its fields, and are they what they should be?"
+    try:
+        return (index['version'] == 1 and index['dim'] >= 0 and index['dtype'] in ('float16','float32')
+            and isinstance(index['meta'], dict) and isinstance(index.get('report', {}), dict)
+            and isinstance(index['finished'], bool) and all(isinstance(c, str) for c in index['columns'])
+            and all(isinstance(s['file'], str) and s['rows'] > 0 and s['bytes'] > 0 and isinstance(s['sha256'], str)
+                for s in index['shards']))
+    except (KeyError,TypeError):
+        return False
 
 # %% ../nbs/01a_store.ipynb #41829255
 def _read_index(path):
@@ -80,15 +94,7 @@ def _read_index(path):
     index = read_json(path/'index.json')
     if not isinstance(index, dict) or index.get('format') != FORMAT:
         raise ValueError(f'{path}/index.json: not the index of an embedding store')
-    try:
-        ok = (index['version'] == 1 and index['dim'] >= 0 and index['dtype'] in ('float16','float32')
-            and isinstance(index['meta'], dict) and isinstance(index.get('report', {}), dict)
-            and isinstance(index['finished'], bool) and all(isinstance(c, str) for c in index['columns'])
-            and all(isinstance(s['file'], str) and s['rows'] > 0 and s['bytes'] > 0 and isinstance(s['sha256'], str)
-            for s in index['shards']))
-    except (KeyError,TypeError):
-        ok = False
-    if not ok:
+    if not _is_sound(index):
         raise ValueError(f'{path}/index.json: damaged, or written by a newer version of capdec; embed again')
     return index
 
@@ -102,6 +108,7 @@ def _check_shard(path, shard):
         raise ValueError(f'{f}: {f.stat().st_size:,} bytes where {shard["bytes"]:,} were written (cut off or '
             f'overwritten); embed again')
 
+# %% ../nbs/01a_store.ipynb #82717a80
 def _open_shard(path, schema, file, rows):
     "Memory-map one shard as an Arrow table"
     import pyarrow as pa
@@ -113,8 +120,8 @@ def _open_shard(path, schema, file, rows):
         raise ValueError(f'{path/file}: damaged shard ({str(e).splitlines()[0]}); embed again') from None
     ok = table.schema == schema and len(table) == rows
     if ok and 'vector' in schema.names:
-        ok = table['vector'].num_chunks == 1 and not table['vector'].null_count and not table['vector'].chunk(
-            0).flatten().null_count
+        v = table['vector']
+        ok = v.num_chunks == 1 and not v.null_count and not v.chunk(0).flatten().null_count
     if not ok:
         raise ValueError(f'{path/file}: damaged shard (not what index.json describes); embed again')
     return table
@@ -139,37 +146,35 @@ class EmbeddingStore:
         # file handles are few: 256 shards stay open
         self._table = lru_cache(256)(partial(_open_shard, path, self._schema))
 
-    @property
-    def _schema(self):
-        return _schema(self.columns, self.dim, self.dtype)
-    # width `d` of the vectors; 0: captions without vectors
-    @property
-    def dim(self)->int:
-        return self._index['dim']
-    # of the numbers on disk: float16 or float32
-    @property
-    def dtype(self)->str:
-        return self._index['dtype']
-    @property
-    def columns(self)->tuple:
-        return tuple(self._index['columns'])
-    @property
-    def meta(self)->dict: # where the vectors come from
-        return {**self._index['meta'], **self._index.get('report', {})}
-    @property
-    def finished(self)->bool:
-        return self._index['finished']
+    dim = property(lambda self: self._index['dim'], doc='Width `d` of the vectors; 0: captions without vectors')
+    dtype = property(lambda self: self._index['dtype'], doc='Type of the numbers on disk: float16 or float32')
+    columns = property(lambda self: tuple(self._index['columns']), doc='Fields of a record')
+    meta = property(lambda self: {**self._index['meta'], **self._index.get('report', {})}, doc='Origin of the vectors')
+    finished = property(lambda self: self._index['finished'], doc='Is it complete?')
+    _schema = property(lambda self: _schema(self.columns, self.dim, self.dtype))
     def __len__(self):
         return int(self._starts[-1])
-    # workers of a data loader open the files themselves
-    def __reduce__(self):
-        return EmbeddingStore, (self.path,)
-    def __repr__(self):
-        state = '' if self.finished else ', unfinished'
-        if not self.dim:
-            return f'EmbeddingStore({self.path.name}: {len(self):,} captions without vectors{state})'
-        return (f'EmbeddingStore({self.path.name}: {len(self):,} x {self.dim} {self.dtype}, '
-            f'{self.meta.get("kind", "?")} of {self.meta.get("encoder", "unknown encoder")}{state})')
+
+# %% ../nbs/01a_store.ipynb #1ec9a123
+@patch
+def __reduce__(self:EmbeddingStore):
+    "Workers of a data loader open the files themselves"
+    return EmbeddingStore, (self.path,)
+
+@patch
+def __repr__(self:EmbeddingStore):
+    state = '' if self.finished else ', unfinished'
+    if not self.dim:
+        return f'EmbeddingStore({self.path.name}: {len(self):,} captions without vectors{state})'
+    return (f'EmbeddingStore({self.path.name}: {len(self):,} x {self.dim} {self.dtype}, '
+        f'{self.meta.get("kind", "?")} of {self.meta.get("encoder", "unknown encoder")}{state})')
+
+# %% ../nbs/01a_store.ipynb #301cedce
+def _differing(old, new):
+    "The options that differ between two indexes, in words"
+    old,new = ({'dim': o['dim'], 'dtype': o['dtype'], 'columns': list(o['columns']),
+        **{k:v for k,v in o['meta'].items() if k != 'capdec'}} for o in (old, new))
+    return ', '.join(f'{k}: {old.get(k)!r}, now {new.get(k)!r}' for k in {**old, **new} if old.get(k) != new.get(k))
 
 # %% ../nbs/01a_store.ipynb #7ffc0960
 def _found(path, new, resume):
@@ -184,30 +189,13 @@ def _found(path, new, resume):
     if not resume:
         raise ValueError(f'{path}: is {"a finished" if index["finished"] else "an unfinished"} store; remove it, or '
             f'choose another folder (resume=True of create continues it)')
-    old,want = [{'dim': o['dim'], 'dtype': o['dtype'], 'columns': list(o['columns']),
-        **{k:v for k,v in o['meta'].items() if k != 'capdec'}} for o in (index, new)]
-    differ = [k for k in {**old, **want} if old.get(k) != want.get(k)]
-    if differ:
-        raise ValueError(f'{path}: was begun with other options '
-            f'({", ".join(f"{k}: {old.get(k)!r}, now {want.get(k)!r}" for k in differ)}); remove it first, or choose '
-            f'another folder')
+    if differ := _differing(index, new):
+        raise ValueError(f'{path}: was begun with other options ({differ}); remove it first, or choose another folder')
     return index
 
-# %% ../nbs/01a_store.ipynb #9fa49845
-@patch(cls_method=True)
-def create(cls:EmbeddingStore,
-    path:str|Path, # Folder to make; must be new or empty, or hold an unfinished store when `resume`
-    dim:int, # Width `d` of the vectors; 0 for captions without vectors
-    # Where the vectors come from (`encoder`, `kind`, `normalised`, `source`, `sha256`, options); anything JSON can hold
-    meta:dict|None=None,
-    # Fields of a record that are kept; `image_id` and `id` hold integers or strings, all others text
-    columns:tuple=COLUMNS,
-    dtype:str='float16', # 'float16' (what CLIP computes in) or 'float32'
-    # Continue a store that was begun with the same options; one that is finished is returned as it is
-    resume:bool=False,
-)->EmbeddingStore: # Open for `append`, unless finished
-    "Begin a store, or continue one"
-    path,columns = Path(path),list(columns)
+# %% ../nbs/01a_store.ipynb #9b55b091
+def _new_index(dim, meta, columns, dtype):
+    "The index of an empty store, from the options of `create`"
     if dtype not in ('float16','float32'):
         raise ValueError(f'dtype {dtype!r}: use float16 or float32')
     if not isinstance(dim, int) or dim < 0:
@@ -218,7 +206,21 @@ def create(cls:EmbeddingStore,
         meta = json.loads(json.dumps({'capdec': __version__, **(meta or {})}))
     except TypeError as e:
         raise ValueError(f'meta: only what JSON can hold ({e})') from None
-    index = dict(format=FORMAT, version=1, dim=dim, dtype=dtype, columns=columns, meta=meta, shards=[], finished=False)
+    return dict(format=FORMAT, version=1, dim=dim, dtype=dtype, columns=columns, meta=meta, shards=[], finished=False)
+
+# %% ../nbs/01a_store.ipynb #9fa49845
+@patch(cls_method=True)
+def create(cls:EmbeddingStore,
+    path:str|Path, # Folder to make; must be new or empty, or hold an unfinished store when `resume`
+    dim:int, # Width `d` of the vectors; 0 for captions without vectors
+    meta:dict|None=None, # Where the vectors come from (`encoder`, `kind`, `source`, options); anything JSON can hold
+    columns:tuple=COLUMNS, # Fields of a record to keep; `image_id` and `id` hold integers or strings, all others text
+    dtype:str='float16', # Type of the numbers: 'float16' (what CLIP computes in) or 'float32'
+    resume:bool=False, # Continue a store that was begun with the same options; a finished one is returned as it is
+)->EmbeddingStore: # Open for `append`, unless finished
+    "Begin a store, or continue one"
+    path = Path(path)
+    index = _new_index(dim, meta, list(columns), dtype)
     old = _found(path, index, resume)
     if old and old['finished']:
         return cls(path)
@@ -265,6 +267,7 @@ def _vector_array(n, vectors, dim, dtype):
         raise ValueError(f'row {bad[0]}: its vector holds NaN or numbers too large for {dtype} ({len(bad)} such rows)')
     return pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), dim)
 
+# %% ../nbs/01a_store.ipynb #75787add
 def _batch(rows, vectors, schema, columns, dim, dtype):
     "Records and vectors as one Arrow record batch"
     import pyarrow as pa
@@ -320,6 +323,7 @@ def finish(self:EmbeddingStore,
     self._lock = None
     return self
 
+# %% ../nbs/01a_store.ipynb #3cf76618
 @patch
 def close(self:EmbeddingStore):
     "Let go of the lock without finishing; what was appended is kept"
@@ -359,6 +363,7 @@ def _row_numbers(rows, n):
         raise IndexError(f'row {rows.max() if rows.max() >= n else rows.min()}: the store has {n:,} rows')
     return np.where(rows < 0, rows + n, rows)
 
+# %% ../nbs/01a_store.ipynb #9a10de8b
 def _span(a):
     "`a` as a slice where it is one: slices are copied at once, and memory-mapped reads stay sequential"
     return slice(int(a[0]), int(a[-1])+1) if a[-1]-a[0]+1 == len(a) and (np.diff(a) == 1).all() else a
@@ -429,9 +434,10 @@ def rows(self:EmbeddingStore): # Iterator of dicts with the store's columns
 
 @patch
 def release(self:EmbeddingStore):
-    "Unmap the shards read so far, after a pass over the file whose pages nobody will need again"
+    "Unmap the shards read so far, after a pass whose pages will not be needed again"
     self._table.cache_clear()
 
+# %% ../nbs/01a_store.ipynb #a0c8c54c
 @patch
 def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are text with a flag
     "The store as a Hugging Face data set"
@@ -441,7 +447,7 @@ def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are t
     parts = [datasets.Dataset.from_file(str(self.path/s['file'])) for s in self._index['shards']]
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
-# %% ../nbs/01a_store.ipynb #f3681eb4
+# %% ../nbs/01a_store.ipynb #ee89d2d8
 @patch
 def first_rows(self:EmbeddingStore)->np.ndarray: # Row numbers `(images,)`, ascending
     "The first row of each image; it takes eight bytes an image, whatever the ids are"
@@ -453,7 +459,7 @@ def first_rows(self:EmbeddingStore)->np.ndarray: # Row numbers `(images,)`, asce
 
 # %% ../nbs/01a_store.ipynb #46621a54
 def store_captions(
-    records, # Iterable of records; consumed one shard at a time
+    records, # Records to write, one after the other; an iterator is read one shard at a time
     out:str|Path, # Folder to make; must be new or empty
     meta:dict|None=None, # Where the captions come from
     shard_rows:int=65_536, # Captions per shard
@@ -484,10 +490,27 @@ def verify(self:EmbeddingStore)->EmbeddingStore: # itself
                 f'embed again')
     return self
 
+# %% ../nbs/01a_store.ipynb #64cad3f9
+def _official_vectors(path, v, rows, kind):
+    "One row per entry, or None when there are none"
+    # the official code writes 0 or an empty tensor
+    if not hasattr(v, 'detach') or v.numel() == 0:
+        return None
+    if v.ndim != 2:
+        raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
+    # one vector a caption; captions in another order than their vectors say so by a permutation
+    if len(v) == len(rows):
+        whole = all(isinstance(r, int) for r in rows)
+        return v[rows] if whole and sorted(rows) == list(range(len(v))) and rows != sorted(rows) else v
+    # several captions share an image's vector
+    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows):
+        return v[rows]
+    raise ValueError(f'{path}: {len(rows)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
+
 # %% ../nbs/01a_store.ipynb #c2102299
 def read_official_pickle(
     path:str|Path, # Embeddings pickle of the official CapDec or ClipCap
-)->dict: # `{'text': (n, d) or None, 'image': (n, d) or None, 'captions': n records}`, vectors as stored (half or float, not normalised)
+)->dict: # `{'text': (n, d) or None, 'image': (n, d) or None, 'captions': n records}`, vectors as stored
     "Read CapDec's embeddings file without running it"
     data = load_pickle(path, tensors=True)
     if not isinstance(data, dict) or not isinstance(data.get('captions'), list):
@@ -507,32 +530,11 @@ def read_official_pickle(
         raise ValueError(f'{path}: holds neither text nor image vectors')
     return out
 
-def _official_vectors(path, v, rows, kind):
-    "One row per entry, or None when there are none"
-    # the official code writes 0 or an empty tensor
-    if not hasattr(v, 'detach') or v.numel() == 0:
-        return None
-    if v.ndim != 2:
-        raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
-    # captions in another order than their vectors point at them; where images were skipped, the numbers run beyond the rows and the position counts
-    if len(v) == len(rows):
-        import torch
-        if all(isinstance(r, int) for r in rows) and (at := torch.tensor(rows)).sort().values.equal(
-                order := torch.arange(len(v))) and not at.equal(order):
-            return v[at]
-        return v
-    # several captions share an image's vector
-    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows):
-        return v[rows]
-    raise ValueError(f'{path}: {len(rows)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
-
 # %% ../nbs/01a_store.ipynb #160e133b
 def import_official(
     path:str|Path, # Embeddings pickle of the official CapDec or ClipCap
     out:str|Path, # Folder of the store to make
-    # 'text' or 'image' vectors; `None`: text where there is, else image. One store holds one kind: call twice to keep
-    # both
-    kind:str|None=None,
+    kind:str|None=None, # Kind of vectors: 'text' or 'image' (default: text where there is); call twice to keep both
     encoder:str|None=None, # Name of the CLIP that made the vectors, which the pickle does not say
     shard_rows:int=8192, # Rows per shard
     data:dict|None=None, # What `read_official_pickle` made of it, where it has been read already
@@ -566,7 +568,9 @@ class _Vectors:
     def __init__(self, store, numbers=False):
         self.store,self.numbers = store,numbers
 
-class _OfficialPickler(pickle._Pickler): # the one in Python, whose steps can be taken apart
+# %% ../nbs/01a_store.ipynb #7e3e204d
+# `_Pickler` is the one written in Python, whose steps can be taken apart
+class _OfficialPickler(pickle._Pickler):
     "Writes the vectors of a store part by part, and what a generator yields as a list"
     def __init__(self, f, part):
         super().__init__(f, protocol=4)
@@ -583,8 +587,9 @@ class _OfficialPickler(pickle._Pickler): # the one in Python, whose steps can be
         elif o.numbers:
             self.numbers(o.store)
         else:
-            self.save_reduce(torch._utils._rebuild_tensor_v2, (_Vectors(o.store, True), 0, (len(o.store), o.store.dim),
-                (o.store.dim, 1), False, OrderedDict()))
+            n,d = len(o.store),o.store.dim
+            self.save_reduce(torch._utils._rebuild_tensor_v2,
+                (_Vectors(o.store, True), 0, (n, d), (d, 1), False, OrderedDict()))
 
     def numbers(self, store):
         "A torch storage: bytes in torch's older format, where the numbers stand at the end"
@@ -598,6 +603,7 @@ class _OfficialPickler(pickle._Pickler): # the one in Python, whose steps can be
             self.framer.file_write(store.vectors(slice(i, min(i+self.part, len(store)))).to(x.dtype).numpy().data)
         self.write(pickle.TUPLE1 + pickle.REDUCE)
 
+# %% ../nbs/01a_store.ipynb #c6f06b39
 def export_official(
     store:EmbeddingStore, # Vectors with captions, of texts or of images
     path:str|Path, # Pickle to write
@@ -611,8 +617,8 @@ def export_official(
     kinds = {s.meta.get('kind'): s for s in (store, other) if s is not None}
     if not set(kinds) <= {'text','image'} or other is not None and (len(kinds) < 2 or len(other) != len(store)):
         raise ValueError(f'{store.path}: needs vectors of texts or of images, or one of each for the same captions')
-    captions = ({**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i} for i,
-        r in enumerate(store.rows()))
+    captions = ({**{k: v for k,v in r.items() if v is not None}, 'clip_embedding': i}
+        for i,r in enumerate(store.rows()))
     vectors = {k: _Vectors(s) for k,s in kinds.items()}
     data = {'clip_embedding': vectors.get('image', torch.empty(0)), 'clip_embedding_text_dave': vectors.get('text', 0),
         'captions': captions}
