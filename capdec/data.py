@@ -4,21 +4,30 @@
 
 # %% auto #0
 __all__ = ['KARPATHY_SPLITS', 'PARTS', 'STYLES', 'CAPTION_COLUMNS', 'IMAGE_COLUMNS', 'ID_COLUMNS', 'TABLES', 'JSON_SHAPES', 'ANY',
-           'KAGGLE', 'SOURCES', 'MODES', 'open_binary', 'open_text', 'json_items', 'image_id_of', 'read_karpathy',
-           'read_coco', 'read_flickr8k_tokens', 'style_part', 'read_flickrstyle', 'read_table', 'read_text', 'sniff',
-           'read_captions', 'read_sentences', 'write_captions', 'write_metrics_layout', 'references', 'select_images',
-           'Source', 'dataset_mode', 'read_dataset', 'verify_source', 'counts_table', 'sources_table']
+           'KAGGLE', 'SOURCES', 'DATASET_MODES', 'open_binary', 'open_utf8', 'json_items', 'image_id_of',
+           'read_karpathy', 'read_coco', 'read_flickr8k_tokens', 'style_part', 'read_flickrstyle', 'read_table',
+           'read_text', 'sniff', 'read_captions', 'read_sentences', 'write_captions', 'write_metrics_layout',
+           'references', 'select_images', 'Source', 'dataset_mode', 'read_dataset', 'verify_source', 'counts_table',
+           'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
-import bz2,contextlib,csv,fnmatch,functools,gzip,hashlib,io,json,lzma,re,shutil,tarfile,tempfile,warnings,zipfile,zlib
+import bz2,contextlib,csv,fnmatch,functools,gzip,hashlib,io,itertools,json,lzma,re,shutil,tarfile,tempfile,warnings
+import zipfile,zlib
 from collections import Counter
 from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
+from fastcore.basics import patch
 from .core import IMAGE_SUFFIXES,atomic_path,is_pickle,json_text,load_pickle,one_line,read_json,unescape_name
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
+# what damaged archives raise
+_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError)
+
+def _damaged(path, e):
+    return ValueError(f'{path}: damaged archive ({e}); download it again')
+
 def _magic(path):
     with open(path, 'rb') as f:
         return f.read(4)
@@ -32,18 +41,19 @@ def _unzipped(f):
         return bz2.BZ2File(f)
     return lzma.LZMAFile(f) if head[:6] == b'\xfd7zXZ\0' else f
 
+# %% ../nbs/01_data_parsing.ipynb #a08ea436
 def _is_tar(path):
     with open(path, 'rb') as f:
         try:
             head = _unzipped(f).read(512)
         except (*_BROKEN, OSError):
-            # damaged: whoever reads it says so
+            # it is damaged, and its reader will say so
             return False
     return head[257:262] == b'ustar'
 
 @functools.lru_cache(1)
 def _tar(path, size, time):
-    "A tar archive and its files by name; its compression is taken off once, so that each file can be gone to"
+    "A tar archive and its files by name; `size` and `time` are there to notice another file of that name"
     f = open(path, 'rb')
     if (content := _unzipped(f)) is not f:
         with f:
@@ -58,15 +68,11 @@ def _tar_of(path):
     s = Path(path).stat()
     return _tar(str(path), s.st_size, s.st_mtime_ns)
 
+# %% ../nbs/01_data_parsing.ipynb #357fb0aa
 def _is_archive(path):
     "A zip archive, or a tar archive, compressed or not?"
     path = Path(path)
     return path.is_file() and (_magic(path) == b'PK\3\4' or _is_tar(path))
-
-# what damaged archives raise
-_BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError)
-def _damaged(path, e):
-    return ValueError(f'{path}: damaged archive ({e}); download it again')
 
 def _members(path):
     "Names of the files in an archive or below a folder"
@@ -80,17 +86,18 @@ def _members(path):
     except _BROKEN as e:
         raise _damaged(path, e) from None
 
+# %% ../nbs/01_data_parsing.ipynb #0489ca4b
 def _find_member(path, pattern):
     "The one file in an archive or folder whose name fits one of the patterns, given as `'*.json|*.csv'`"
     names = [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
-    for one in pattern.split('|'):
-        found = [o for o in names if fnmatch.fnmatch(o.lower(), one.lower())
-            or fnmatch.fnmatch(o.lower().split('/')[-1], one.lower())]
+    for one in pattern.lower().split('|'):
+        found = [o for o in names if any(fnmatch.fnmatch(n, one) for n in (o.lower(), o.lower().split('/')[-1]))]
         if len(found) == 1:
             return found[0]
         if found:
-            raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} (there are '
-                f'{", ".join(found[:6])}{", ..." if len(found)>6 else ""})')
+            some = ', '.join(found[:6]) + (', ...' if len(found)>6 else '')
+            raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} '
+                f'(there are {some})')
     raise FileNotFoundError(f'{path}: nothing in it is named like {pattern.replace("|"," or ")}')
 
 # %% ../nbs/01_data_parsing.ipynb #a3006bda
@@ -109,29 +116,34 @@ def _locate(path, pattern):
         return (p, _find_member(p, pattern)) if _is_archive(p) else (p, None)
     raise FileNotFoundError(f'{path}: no such file')
 
+# %% ../nbs/01_data_parsing.ipynb #56eb38d6
+def _open_member(where, member, path, stack):
+    "A file, or a file in a folder or archive, opened; `stack` closes what was opened on the way"
+    if member is None:
+        return open(where, 'rb')
+    if where.is_dir():
+        return open(where/member, 'rb')
+    if _is_tar(where):
+        t,names = _tar_of(where)
+        opened = t.extractfile
+    else:
+        z = stack.enter_context(zipfile.ZipFile(where))
+        opened,names = z.open,{o.filename: o for o in z.infolist()}
+    if member not in names:
+        raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds {", ".join(list(names)[:6])}')
+    return opened(names[member])
+
+# %% ../nbs/01_data_parsing.ipynb #aded8d2d
 @contextlib.contextmanager
 def open_binary(
-    # A file, plain or compressed (`.gz`, `.bz2`, `.xz`), zip or tar archive, folder, or a path that goes on inside an
-    # archive
-    path:str|Path,
-    pattern:str='*', # Which member of an archive or folder is meant, `|` between alternatives in order of preference
+    path:str|Path, # File, plain or compressed, archive, folder, or a path that goes on inside an archive
+    pattern:str='*', # Name of the file in an archive or folder, `|` between alternatives in order of preference
 ): # Context manager that yields a binary file
     "Open a file wherever it lies; a damaged archive is one clear line"
     try:
-        where,member = _locate(path, pattern)
         with contextlib.ExitStack() as stack:
-            if member is None:
-                f = open(where, 'rb')
-            elif where.is_dir():
-                f = open(where/member, 'rb')
-            else:
-                z,names = _tar_of(where) if _is_tar(where) else ((z := stack.enter_context(zipfile.ZipFile(where))),
-                    {o.filename: o for o in z.infolist()})
-                if member not in names:
-                    raise FileNotFoundError(f'{path}: {where.name} has no such member; it holds '
-                        f'{", ".join(list(names)[:6])}')
-                f = (z.open if isinstance(z, zipfile.ZipFile) else z.extractfile)(names[member])
-            f = stack.enter_context(io.BufferedReader(f))
+            where,member = _locate(path, pattern)
+            f = stack.enter_context(io.BufferedReader(_open_member(where, member, path, stack)))
             if (plain := _unzipped(f)) is not f:
                 f = stack.enter_context(plain)
             yield f
@@ -148,9 +160,9 @@ def open_binary(
 
 # %% ../nbs/01_data_parsing.ipynb #c0291839
 @contextlib.contextmanager
-def open_text(
-    path:str|Path, # As for `open_binary`
-    pattern:str='*', # As for `open_binary`
+def open_utf8(
+    path:str|Path, # File, archive or folder, as for `open_binary`
+    pattern:str='*', # Name of the file in it, as for `open_binary`
 ): # Context manager that yields a text file
     "Open UTF-8 text wherever it lies; anything else than UTF-8 is one clear line"
     with open_binary(path, pattern) as f:
@@ -190,69 +202,79 @@ class _JsonPieces:
                 return ''
             self.more()
 
-    def skip(self, expected):
-        c = self.peek()
-        if c not in expected or not c:
-            self.fail(f'expected {" or ".join(expected)}, found '
-                f'{repr(c) if c else "the end of the file (is it cut off?)"}')
+# %% ../nbs/01_data_parsing.ipynb #9a82d95a
+@patch
+def skip(self:_JsonPieces, expected):
+    "Go over one of the `expected` characters"
+    c = self.peek()
+    if c not in expected or not c:
+        found = repr(c) if c else 'the end of the file (is it cut off?)'
+        self.fail(f'expected {" or ".join(expected)}, found {found}')
+    self.pos += 1
+    return c
+
+@patch
+def value(self:_JsonPieces):
+    "The next value, however long it is"
+    if not self.peek():
+        self.fail('the file ends here (is it cut off?)')
+    while True:
+        try:
+            v,end = self.decode(self.buf, self.pos)
+            # a number may go on in the next piece
+            if self.eof or self.buf[end:end+1] in self.ends:
+                self.pos = end
+                return v
+        except RecursionError:
+            self.fail('nested too deeply')
+        except ValueError as e:
+            if self.eof:
+                pos = getattr(e, 'pos', None)
+                cut = pos is not None and pos >= len(self.buf)-1 or 'Unterminated' in str(e)
+                self.fail(str(e).split(':')[0] + ' (is it cut off?)'*cut, pos)
+        self.more()
+
+# %% ../nbs/01_data_parsing.ipynb #221c7c4e
+@patch
+def array(self:_JsonPieces):
+    "The values of an array"
+    self.skip('[')
+    if self.peek() == ']':
         self.pos += 1
-        return c
-
-    def value(self):
-        if not self.peek():
-            self.fail('the file ends here (is it cut off?)')
-        while True:
-            try:
-                v,end = self.decode(self.buf, self.pos)
-                # a number may go on in the next piece
-                if self.eof or self.buf[end:end+1] in self.ends:
-                    self.pos = end
-                    return v
-            except RecursionError:
-                self.fail('nested too deeply')
-            except ValueError as e:
-                if self.eof:
-                    pos = getattr(e, 'pos', None)
-                    cut = pos is not None and pos >= len(self.buf)-1 or 'Unterminated' in str(e)
-                    self.fail(str(e).split(':')[0] + ' (is it cut off?)'*cut, pos)
-            self.more()
-
-    def array(self):
-        self.skip('[')
-        if self.peek() == ']':
-            self.pos += 1
+        return
+    while True:
+        yield self.value()
+        if self.skip(',]') == ']':
             return
-        while True:
-            yield self.value()
-            if self.skip(',]') == ']':
-                return
+
+@patch
+def members(self:_JsonPieces):
+    "`(key, value)` of an object; where the value is an array, once for each of its elements"
+    self.skip('{')
+    if self.peek() == '}':
+        self.pos += 1
+        return
+    while True:
+        if self.peek() != '"':
+            self.fail('expected a key in double quotes')
+        key = self.value()
+        self.skip(':')
+        if self.peek() == '[':
+            yield from ((key, o) for o in self.array())
+        else:
+            yield key, self.value()
+        if self.skip(',}') == '}':
+            return
 
 # %% ../nbs/01_data_parsing.ipynb #f41c5255
 def json_items(
     path:str|Path, # JSON file: a list, or an object of lists; plain, gzipped or in an archive
-    pattern:str='*.json|*.json.gz', # Which member of an archive is meant
-)->Iterator[tuple]: # `(key, element)`; the key is `None` for a list at the top, and a value that is no list comes as it is
+    pattern:str='*.json|*.json.gz', # Name of the file in an archive
+)->Iterator[tuple]: # `(key, element)`; `key` is `None` for a list at the top; a value that is no list comes as it is
     "Walk through a JSON file of any size without holding more than one element"
-    with open_text(path, pattern) as f:
+    with open_utf8(path, pattern) as f:
         js = _JsonPieces(f, path)
-        if js.peek() == '[':
-            yield from ((None, o) for o in js.array())
-        else:
-            js.skip('{')
-            if js.peek() == '}':
-                js.pos += 1
-                return
-            while True:
-                if js.peek() != '"':
-                    js.fail('expected a key in double quotes')
-                key = js.value()
-                js.skip(':')
-                if js.peek() == '[':
-                    yield from ((key, o) for o in js.array())
-                else:
-                    yield key, js.value()
-                if js.skip(',}') == '}':
-                    break
+        yield from ((None, o) for o in js.array()) if js.peek() == '[' else js.members()
         if js.peek():
             js.fail('something follows after the end of the data (one object a line is JSONL: name it .jsonl)')
 
@@ -262,12 +284,12 @@ def image_id_of(
 )->int|str: # COCO's or Flickr's own number of the photo; another file name stays as it is
     "An id that depends on nothing but the file name"
     name = PurePosixPath(filename).name
-    if m := re.fullmatch(r'(?:COCO_\w+_)?(\d{12})\.\w+',
-            name) or re.fullmatch(r'(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+', name):
+    coco,flickr = r'(?:COCO_\w+_)?(\d{12})\.\w+', r'(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+'
+    if m := re.fullmatch(coco, name) or re.fullmatch(flickr, name):
         return int(m[1])
     return filename
 
-# %% ../nbs/01_data_parsing.ipynb #3d16a2bd
+# %% ../nbs/01_data_parsing.ipynb #053c2a12
 def _text(caption, where):
     if not isinstance(caption, str):
         raise ValueError(f'{where}: a caption must be text, this one is {type(caption).__name__} ({str(caption)[:40]})')
@@ -276,8 +298,13 @@ def _text(caption, where):
     # half an emoji, as cut "\ud83d" escapes leave it, cannot be written again
     return caption.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
+def _some(names, n=8):
+    "Names from a file, for an error of one line"
+    return ', '.join(one_line(str(o)) for o in list(names)[:n])
+
+# %% ../nbs/01_data_parsing.ipynb #3d16a2bd
 def _records(rows, path):
-    "Records from `(image_id, caption, id or None, filename or None)`; an id that is missing becomes the number of the row"
+    "Records from `(image_id, caption, id or None, filename or None)`; a missing id becomes the number of the row"
     n = empty = 0
     for i,(image_id,caption,id_,filename) in enumerate(rows):
         caption = _text(caption, f'{path}, caption {i+1}')
@@ -291,26 +318,23 @@ def _records(rows, path):
     if not n:
         raise ValueError(f'{path}: no captions in it')
 
-# %% ../nbs/01_data_parsing.ipynb #1c70eadd
+# %% ../nbs/01_data_parsing.ipynb #736ca6aa
 KARPATHY_SPLITS = ('train','restval','val','test')
 # What parts are called elsewhere
 PARTS = {'train':'train','restval':'train','val':'val','valid':'val','validation':'val','dev':'val','test':'test'}
 
-def _some(names, n=8):
-    "Names from a file, for an error of one line"
-    return ', '.join(one_line(str(o)) for o in list(names)[:n])
-
 def _field(o, key, where):
+    "A field that an object must have"
     if not isinstance(o, dict):
         raise ValueError(f'{where}: expected an object with "{key}", found {type(o).__name__}')
     if key not in o:
         raise ValueError(f'{where}: no "{key}" in it (it has {_some(o) or "nothing"})')
     return o[key]
 
+# %% ../nbs/01_data_parsing.ipynb #1c70eadd
 def read_karpathy(
-    # `dataset_coco.json`, `dataset_flickr30k.json` or `dataset_flickr8k.json`; plain, gzipped or in its zip
-    path:str|Path,
-    split:str|None='train', # 'train', 'val', 'test' or 'restval'; `None` for all
+    path:str|Path, # `dataset_coco.json`, `dataset_flickr30k.json`, `dataset_flickr8k.json`; plain, gzipped or zipped
+    split:str|None='train', # Part to read: 'train', 'val', 'test' or 'restval'; `None` for all
     restval:bool=True, # Count `restval` as `train`, as CapDec and everybody else does
 )->Iterator[dict]: # Records; `filename` with its folder where the file names one
     "Captions of a data set in Karpathy's layout"
@@ -336,8 +360,7 @@ def read_karpathy(
 
 # %% ../nbs/01_data_parsing.ipynb #0189be34
 def read_coco(
-    # `captions_train2014.json` and its like, or the metrics layout; plain, gzipped or in the annotations zip
-    path:str|Path,
+    path:str|Path, # `captions_train2014.json` and its like, or the metrics layout; plain, gzipped or zipped
 )->Iterator[dict]: # Records with COCO's image ids and annotation ids
     "Captions of a COCO annotation file"
     pattern = 'captions_*.json|*.json|*.json.gz'
@@ -360,15 +383,16 @@ def read_coco(
             raise ValueError(f"{path}: not in COCO's layout, which is an object with a list \"annotations\"")
     return _records(rows(), path)
 
-# %% ../nbs/01_data_parsing.ipynb #c34af655
+# %% ../nbs/01_data_parsing.ipynb #4f154db3
 def _lines(path, pattern):
     "Lines with their numbers; only line feeds end a line, not the exotic separators of Unicode"
-    with open_text(path, pattern) as f:
+    with open_utf8(path, pattern) as f:
         for i,line in enumerate(f, 1):
             if '\0' in line:
                 raise ValueError(f'{path}: holds binary data (line {i}), text was expected')
             yield i, line.rstrip('\n')
 
+# %% ../nbs/01_data_parsing.ipynb #fe248a57
 def _list_beside(path, split):
     "The list of a part's images in the same folder or archive as a token file"
     name = f"*{'dev' if split == 'val' else split}Images.txt"
@@ -389,9 +413,10 @@ def _listed(path, split):
             _list_beside(path, split)
             return split
 
+# %% ../nbs/01_data_parsing.ipynb #c34af655
 def read_flickr8k_tokens(
     path:str|Path, # `Flickr8k.token.txt`, or `Flickr8k_text.zip` that holds it
-    split:str|None=None, # 'train', 'dev' or 'test', by the list of images beside it; `None` for all
+    split:str|None=None, # Part to read, by the list of images beside it: 'train', 'dev' or 'test'; `None` for all
 )->Iterator[dict]: # Records
     "Captions of a Flickr8k or Flickr30k token file"
     pattern = 'Flickr8k.token.txt|results*.token|*.token|*.token.txt'
@@ -420,17 +445,10 @@ def _image_names(f, path):
 # %% ../nbs/01_data_parsing.ipynb #a6e84a07
 STYLES = {'humorous':'humor/funny_train.txt', 'romantic':'romantic/romantic_train.txt'} # Texts in the published archive
 
-def _decode_line(line):
-    "UTF-8, or the GB 18030 of the one line that the publishers left in it"
-    try:
-        return line.decode('utf-8')
-    except UnicodeDecodeError:
-        return line.decode('gb18030', 'replace')
-
 def style_part(
     names:Iterable[str], # File names of images
-    part:str|None, # 'train' for 6/7 of them, 'test' for 1/7, `None` for all
-    seed:int=0, # Another seed, another draw
+    part:str|None, # Part to keep: 'train' for 6/7 of them, 'test' for 1/7, `None` for all
+    seed:int=0, # Seed of the draw
 )->set: # The names in that part
     "The paper's random 6/7 - 1/7 split: a function of seed and file names alone"
     if part not in ('train','test',None):
@@ -439,13 +457,21 @@ def style_part(
     k = round(len(order)/7)
     return set(order[:k] if part == 'test' else order[k:] if part == 'train' else order)
 
+# %% ../nbs/01_data_parsing.ipynb #0bc22111
+def _decode_line(line):
+    "UTF-8, or the GB 18030 of the one line that the publishers left in it"
+    try:
+        return line.decode('utf-8')
+    except UnicodeDecodeError:
+        return line.decode('gb18030', 'replace')
+
 # %% ../nbs/01_data_parsing.ipynb #4989455c
 def read_flickrstyle(
     path:str|Path, # `FlickrStyle_v0.9.zip`, the unpacked folder, or the style's own folder in it
-    style:str='humorous', # 'humorous' or 'romantic'; 'factual' for the plain captions of the same images
-    part:str|None=None, # 'train' (6/7), 'test' (1/7) or `None` for all
+    style:str='humorous', # Style: 'humorous' or 'romantic'; 'factual' for the plain captions of the same images
+    part:str|None=None, # Part to read: 'train' (6/7), 'test' (1/7) or `None` for all
     seed:int=0, # Seed of that split
-    factual:str|Path|None=None, # Where the plain captions are: Flickr8k in any layout that `read_captions` knows
+    factual:str|Path|None=None, # Plain captions: a file of Flickr8k in any layout that `read_captions` knows
 )->Iterator[dict]: # Records; `id` is the line in the published text
     "Captions of FlickrStyle10K as published in version 0.9"
     if style not in (*STYLES,'factual'):
@@ -453,27 +479,25 @@ def read_flickrstyle(
     if style == 'factual' and factual is None:
         raise ValueError("the factual captions are not in FlickrStyle's archive: name a file of Flickr8k's captions as "
             "factual (--factual)")
+    return _records(_style_rows(path, style, part, seed, factual), path)
+
+def _style_rows(path, style, part, seed, factual):
     text = STYLES.get(style, STYLES['humorous'])
-    def rows():
-        if Path(path).is_file() and not _is_archive(path):
-            raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds '
-                f'the image names too; name that')
-        with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f:
-            names = _image_names(f, path)
-        keep = style_part(names, part, seed)
-        if style == 'factual':
-            for o in read_captions(factual, split=None):
-                if o['filename'] in keep:
-                    yield o['image_id'], o['caption'], o['id'], o['filename']
-            return
-        with open_binary(path, f'*{text}|{text.split("/")[1]}') as f:
-            lines = [_decode_line(l).rstrip('\r\n') for l in f]
-        if len(lines) != len(names):
-            raise ValueError(f'{path}: {text} has {len(lines):,} captions for {len(names):,} images')
-        for i,(name,line) in enumerate(zip(names, lines)):
-            if name in keep:
-                yield image_id_of(name), line, i, name
-    return _records(rows(), path)
+    if Path(path).is_file() and not _is_archive(path):
+        raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds '
+            f'the image names too; name that')
+    with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f:
+        names = _image_names(f, path)
+    keep = style_part(names, part, seed)
+    if style == 'factual':
+        yield from ((o['image_id'], o['caption'], o['id'], o['filename']) for o in read_captions(factual, split=None)
+            if o['filename'] in keep)
+        return
+    with open_binary(path, f'*{text}|{text.split("/")[1]}') as f:
+        lines = [_decode_line(l).rstrip('\r\n') for l in f]
+    if len(lines) != len(names):
+        raise ValueError(f'{path}: {text} has {len(lines):,} captions for {len(names):,} images')
+    yield from ((image_id_of(name), line, i, name) for i,(name,line) in enumerate(zip(names, lines)) if name in keep)
 
 # %% ../nbs/01_data_parsing.ipynb #baaae461
 # In order of preference
@@ -484,13 +508,16 @@ ID_COLUMNS = ('image_id','cocoid','img_id','imgid')
 def _is_image(s):
     return isinstance(s, str) and PurePosixPath(s.strip()).suffix.lower() in IMAGE_SUFFIXES
 
-@functools.lru_cache # the rows of a file have the same columns
+# the rows of a file have the same columns
+@functools.lru_cache
 def _columns(names, caption, image):
+    "The columns of captions, of image files and of image ids, each `None` where there is none"
     keys = {str(k).strip().lower(): k for k in names if k is not None}
     def pick(named, usual):
         return next((keys[c] for c in ([named.lower()] if named else usual) if c in keys), None)
     return pick(caption, CAPTION_COLUMNS), pick(image, IMAGE_COLUMNS), pick(None, ID_COLUMNS)
 
+# %% ../nbs/01_data_parsing.ipynb #90e813b0
 class _Part:
     "Lets rows of one part through, where a column `split` says which part a row belongs to"
     def __init__(self, split=None):
@@ -513,27 +540,39 @@ class _Part:
             raise ValueError(f'{path}: none of its {self.others:,} rows belongs to the part {self.split!r}, says the '
                 f'column "split"; ask for another part, or for all')
 
-def _row(o, i, where, caption=None, image=None, part=None):
+# %% ../nbs/01_data_parsing.ipynb #7cb0e05d
+def _row(o, i, where, part=None, caption=None, image=None):
     "The captions of an object or table row, as `(image_id, caption, id, filename)`"
     if part and not part.has(o.get('split')):
         part.others += 1
         return
-    c,f,k = _columns(tuple(o), caption, image)
+    c,f,_ = found = _columns(tuple(o), caption, image)
     if c is None:
         raise ValueError(f'{where}: no caption in it; it has {_some(o, None) or "nothing"}, captions are looked '
             f'for under {caption or ", ".join(CAPTION_COLUMNS)}')
-    filename = o[f].strip() if f is not None and isinstance(o[f], str) and (image or _is_image(o[f])) else None
-    image_id = o[k] if k is not None else image_id_of(filename) if filename else o[f] if f is not None and isinstance(
-        o[f], (int,str)) else i
+    named = f is not None and isinstance(o[f], str) and (image or _is_image(o[f]))
+    filename = o[f].strip() if named else None
+    image_id = _id_in(o, found, filename, i, where)
+    if isinstance(o[c], (list,tuple)):
+        yield from ((image_id, '' if text is None else text, None, filename) for text in o[c])
+    else:
+        yield image_id, '' if o[c] is None else o[c], o['id'] if isinstance(o.get('id'), int) else None, filename
+
+def _id_in(o, columns, filename, i, where):
+    "The id of the image that a row is about: its own, that of the file name, or the number of the row"
+    _,f,k = columns
+    if k is not None:
+        image_id = o[k]
+    elif filename:
+        image_id = image_id_of(filename)
+    else:
+        image_id = o[f] if f is not None and isinstance(o[f], (int,str)) else i
     # a table has no numbers, only text
     if isinstance(image_id, str) and re.fullmatch(r'\d{1,18}', image_id) and str(int(image_id)) == image_id:
         image_id = int(image_id)
     if not isinstance(image_id, (int,str)):
         raise ValueError(f'{where}: image_id must be a number or text, it is {type(image_id).__name__}')
-    many = isinstance(o[c], (list,tuple))
-    for text in (o[c] if many else [o[c]]):
-        yield image_id, '' if text is None else text, o['id'] if not many and isinstance(o.get('id'),
-            int) else None, filename
+    return image_id
 
 # %% ../nbs/01_data_parsing.ipynb #96d6cb3d
 def _dialect(line):
@@ -544,7 +583,41 @@ def _dialect(line):
             return d
     return None
 
-def _json_lines(path, pattern, caption, image, part=None):
+def _unquote(s):
+    "A field between tabs or bars: a quote that opens and never closes must not swallow the lines after it"
+    s = s.strip(' ')
+    quoted = len(s) > 1 and s[0] == s[-1] == '"' and '"' not in s[1:-1].replace('""', '')
+    return s[1:-1].replace('""', '"') if quoted else s
+
+# %% ../nbs/01_data_parsing.ipynb #7bec10d0
+def _split_table(f, caption):
+    "Heading and rows of an open table"
+    first = f.readline()
+    d = _dialect(first) or ('\t' if '\t' in first else ',')
+    head = next(csv.reader([first], delimiter=d), [])
+    if len(head) == 2 and _is_image(head[0]) and not caption:
+        return ['image','caption'], csv.reader(itertools.chain([first], f), delimiter=d, quoting=csv.QUOTE_NONE)
+    if len(head) == 1:
+        head = [head[0].strip() if caption or head[0].strip().lower() in CAPTION_COLUMNS else '']
+    if d in '\t|':
+        return head, ([_unquote(o) for o in row] for row in csv.reader(f, delimiter=d, quoting=csv.QUOTE_NONE))
+    return head, csv.reader(f, delimiter=d, skipinitialspace=True)
+
+def _table_rows(path, pattern, part=None, caption=None, image=None):
+    with open_utf8(path, pattern) as f:
+        head,rest = _split_table(f, caption)
+        try:
+            for i,row in enumerate(rest):
+                if not row:
+                    continue
+                if len(row) < len(head):
+                    row = row + ['']*(len(head)-len(row))
+                yield from _row(dict(zip(head, row)), i, f'{path}, row {i+1}', part, caption, image)
+        except csv.Error as e:
+            raise ValueError(f'{path}: not a table ({e})') from None
+
+# %% ../nbs/01_data_parsing.ipynb #a1f6ae1d
+def _json_lines(path, pattern, part=None, caption=None, image=None):
     for i,line in _lines(path, pattern):
         if not line.strip():
             continue
@@ -554,69 +627,34 @@ def _json_lines(path, pattern, caption, image, part=None):
             raise ValueError(f'{path}, line {i}: not valid JSON ({str(e)[:60]})') from None
         if not isinstance(o, dict):
             raise ValueError(f'{path}, line {i}: expected an object with a caption, found {type(o).__name__}')
-        yield from _row(o, i-1, f'{path}, line {i}', caption, image, part)
-
-def _table_rows(path, pattern, caption, image, part=None):
-    with open_text(path, pattern) as f:
-        first = f.readline()
-        d = _dialect(first) or ('\t' if '\t' in first else ',')
-        head = next(csv.reader([first], delimiter=d), [])
-        if len(head) == 2 and _is_image(head[0]) and not caption:
-            rest,head = csv.reader(_chain(first, f), delimiter=d, quoting=csv.QUOTE_NONE), ['image','caption']
-        elif d in '\t|':
-            rest = ([_unquote(o) for o in row] for row in csv.reader(f, delimiter=d, quoting=csv.QUOTE_NONE))
-        else:
-            rest = csv.reader(f, delimiter=d, skipinitialspace=True)
-        if len(head) == 1:
-            head = [head[0].strip() if caption or head[0].strip().lower() in CAPTION_COLUMNS else '']
-        try:
-            for i,row in enumerate(rest):
-                if not row:
-                    continue
-                if len(row) < len(head):
-                    row = row + ['']*(len(head)-len(row))
-                yield from _row(dict(zip(head, row)), i, f'{path}, row {i+1}', caption, image, part)
-        except csv.Error as e:
-            raise ValueError(f'{path}: not a table ({e})') from None
-
-def _chain(first, rest):
-    yield first
-    yield from rest
-
-def _unquote(s):
-    "With tabs or bars between them fields are seldom quoted: a quote that opens and never closes must not swallow the lines after it"
-    s = s.strip(' ')
-    return s[1:-1].replace('""', '"') if len(s) > 1 and s[0] == s[-1] == '"' and '"' not in s[1:-1].replace('""',
-        '') else s
+        yield from _row(o, i-1, f'{path}, line {i}', part, caption, image)
 
 # %% ../nbs/01_data_parsing.ipynb #60dfd305
 TABLES = '*captions*.csv|*captions*.tsv|*captions*.jsonl|metadata.jsonl|metadata.csv|*.jsonl|*.csv|*.tsv|results*.csv'
 
 def read_table(
     path:str|Path, # CSV, TSV or JSONL, plain, gzipped or zipped; or a folder of images with one such file in it
-    # Name of the column of captions (default: the first of `CAPTION_COLUMNS` that is there)
-    caption_column:str|None=None,
-    # Name of the column of image files (default: the first of `IMAGE_COLUMNS` that is there)
-    image_column:str|None=None,
+    caption_column:str|None=None, # Name of the column of captions (default: the first of `CAPTION_COLUMNS` there is)
+    image_column:str|None=None, # Name of the column of image files (default: the first of `IMAGE_COLUMNS` there is)
 )->Iterator[dict]: # Records; without images, `image_id` is the row number
     "Captions of a table"
+    # a generator, so that errors come when the records are read, as with the other readers
     def rows():
-        with open_text(path, TABLES) as f:
+        with open_utf8(path, TABLES) as f:
             first = f.readline()
-        return (_json_lines if first.lstrip().startswith('{') else _table_rows)(path, TABLES, caption_column,
-            image_column)
-    return _records(_later(rows), path)
-
-# so that errors come when the records are read, as with the other readers
-def _later(rows):
-    yield from rows()
+        read = _json_lines if first.lstrip().startswith('{') else _table_rows
+        yield from read(path, TABLES, None, caption_column, image_column)
+    return _records(rows(), path)
 
 # %% ../nbs/01_data_parsing.ipynb #857a0c30
+def _numbered(path, pattern):
+    return ((i-1, line, i-1, None) for i,line in _lines(path, pattern))
+
 def read_text(
     path:str|Path, # Text file, one caption a line; plain, gzipped or zipped
 )->Iterator[dict]: # Records; `image_id` and `id` are the line number, from 0
     "Captions of a plain text file"
-    return _records(((i-1, line, i-1, None) for i,line in _lines(path, '*.txt|*.txt.gz|*')), path)
+    return _records(_numbered(path, '*.txt|*.txt.gz|*'), path)
 
 # %% ../nbs/01_data_parsing.ipynb #4f33363a
 def _shards(path):
@@ -665,6 +703,7 @@ def _batches(file, rows=4096):
             for i in range(0, len(b), rows):
                 yield b.slice(i, rows)
 
+# %% ../nbs/01_data_parsing.ipynb #7e535686
 def _arrow_objects(file):
     "Rows of a Parquet or Arrow file as dicts"
     import pyarrow as pa
@@ -672,13 +711,13 @@ def _arrow_objects(file):
         for b in _batches(file):
             # wrong offsets could crash the interpreter
             b.validate(full=True)
-            columns = {k: (o.field('path') if pa.types.is_struct(o.type) else o).to_pylist() for k,
-                o in zip(b.schema.names, b.columns)}
+            columns = {k: (o.field('path') if pa.types.is_struct(o.type) else o).to_pylist()
+                for k,o in zip(b.schema.names, b.columns)}
             for values in zip(*columns.values()):
                 yield dict(zip(columns, values))
     except (pa.ArrowException,OSError,UnicodeDecodeError) as e:
-        raise ValueError(f'{file}: damaged Parquet or Arrow file '
-            f'({str(e).splitlines()[0] if str(e) else type(e).__name__})') from None
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(f'{file}: damaged Parquet or Arrow file ({why})') from None
 
 # %% ../nbs/01_data_parsing.ipynb #2015ee1b
 def _shard_rows(path, part):
@@ -715,10 +754,12 @@ def _json_shape(path, pattern):
             return 'coco'
         if isinstance(o, str) and (_is_image(key) or key.isdecimal()):
             return 'names'
-    raise ValueError(f'{path}: no captions in this JSON '
-        f'({"it has " + _some(keys) if keys else "it is empty"}); {JSON_SHAPES}')
+    has = f'it has {_some(keys)}' if keys else 'it is empty'
+    raise ValueError(f'{path}: no captions in this JSON ({has}); {JSON_SHAPES}')
 
+# %% ../nbs/01_data_parsing.ipynb #9de94dfe
 def _json_rows(path, pattern, part=None):
+    "A list of captions, or of objects with captions"
     for i,(key,o) in enumerate(json_items(path, pattern)):
         if key not in (None,'predictions'):
             continue
@@ -726,35 +767,58 @@ def _json_rows(path, pattern, part=None):
         if isinstance(o, str):
             yield i, o, i, None
         elif isinstance(o, dict):
-            yield from _row(o, i, where, part=part)
+            yield from _row(o, i, where, part)
         else:
             raise ValueError(f'{where}: expected an object with a caption, found {type(o).__name__}')
+
+def _named_rows(path, pattern):
+    "Captions under the names or numbers of their images"
+    for k,o in json_items(path, pattern):
+        if _is_image(k):
+            yield image_id_of(k), o, None, k
+        else:
+            yield int(k) if k and k.isdecimal() else k or '', o, None, None
 
 # %% ../nbs/01_data_parsing.ipynb #6b12f206
 ANY = ('*captions*.json|dataset_*.json|*.json|*.json.gz|' + TABLES
     + '|Flickr8k.token.txt|results*.token|*.token|*.token.txt|*.txt|*.gz')
 
+def _first_line(path):
+    "The first line that is not blank"
+    with open_utf8(path, ANY) as f:
+        first = f.readline(1<<20)
+        while first.isspace():
+            first = f.readline(1<<20)
+    if not first:
+        raise ValueError(f'{path}: no captions in it')
+    return first
+
+def _is_json_line(line):
+    "Is this line an object with a caption, and so its file JSONL?"
+    if line.lstrip()[:1] != '{':
+        return False
+    try:
+        o = json.loads(line)
+    except ValueError:
+        # an object that goes on over several lines
+        return False
+    return not {'images','annotations','predictions'} & set(o) and any(str(k).lower() in CAPTION_COLUMNS for k in o)
+
+def _is_heading(line):
+    "Has this line the names of columns, one of captions and one of images?"
+    names = {o.strip().strip('"').lower() for o in re.split(r'[\t,;|]', line)}
+    return bool(_dialect(line) and names & {*IMAGE_COLUMNS,*ID_COLUMNS})
+
+# %% ../nbs/01_data_parsing.ipynb #f28bdf38
 def sniff(
     path:str|Path, # Any caption file
 )->str: # 'karpathy', 'coco', 'list', 'names', 'jsonl', 'table', 'tokens', 'shards' or 'text'
     "Which layout a caption file has, judged by its content"
     if _shards(path):
         return 'shards'
-    with open_text(path, ANY) as f:
-        first = f.readline(1<<20)
-        while first.isspace():
-            first = f.readline(1<<20)
-    if not first:
-        raise ValueError(f'{path}: no captions in it')
-    if first.lstrip()[:1] == '{':
-        try:
-            o = json.loads(first)
-        except ValueError:
-            # an object that goes on over several lines
-            o = None
-        if o is not None and not {'images','annotations',
-                'predictions'} & set(o) and any(str(k).lower() in CAPTION_COLUMNS for k in o):
-            return 'jsonl'
+    first = _first_line(path)
+    if _is_json_line(first):
+        return 'jsonl'
     # the file that is meant in a folder or archive
     path = Path(*filter(None, _locate(path, ANY)))
     name = str(path).lower().removesuffix('.gz')
@@ -769,15 +833,12 @@ def sniff(
         raise ValueError(f'{path}: not JSON of captions (it begins with {first.strip()[:20]!r}); {JSON_SHAPES}')
     if re.match(r'[^\t#]+#\d+\s*\t', first):
         return 'tokens'
-    heading = {o.strip().strip('"').lower() for o in re.split(r'[\t,;|]', first)}
-    if _dialect(first) and heading & {*IMAGE_COLUMNS,*ID_COLUMNS} or name.endswith(('.csv',
-            '.tsv')) or '\t' in first and _is_image(first.split('\t')[0]):
-        return 'table'
-    return 'text'
+    bare = '\t' in first and _is_image(first.split('\t')[0])
+    return 'table' if _is_heading(first) or name.endswith(('.csv','.tsv')) or bare else 'text'
 
 # %% ../nbs/01_data_parsing.ipynb #5e1f0102
 def _part_file(path, split):
-    "Which file is meant where an archive or folder holds one for each split, as COCO's captions_train2014.json and captions_val2014.json"
+    "Which file is meant where an archive or folder holds one for each split, as COCO's `captions_val2014.json`"
     path = Path(path)
     if not split or not (path.is_dir() or _is_archive(path)):
         return path
@@ -787,57 +848,49 @@ def _part_file(path, split):
 def _not_flickrstyle(path):
     "FlickrStyle10K read as plain text would lose the names of its images"
     path = Path(path)
-    if (path.is_dir() or _is_archive(path)) and (found := [o for o in _members(path) for s in STYLES.values()
-            if o.endswith(s.split('/')[1])]):
+    if not (path.is_dir() or _is_archive(path)):
+        return
+    if found := [o for o in _members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]:
         raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous '
             f'or romantic (--dataset_mode), or name the text file to read it without its images')
 
+# %% ../nbs/01_data_parsing.ipynb #3b8c5f14
+def _records_of(shape, path, file, split, part):
+    "The reader for a layout"
+    if shape == 'karpathy':
+        return read_karpathy(path, split)
+    if shape == 'coco':
+        return read_coco(file)
+    if shape == 'tokens':
+        return read_flickr8k_tokens(path, _listed(path, split))
+    if shape == 'shards':
+        return _records(part.check(_shard_rows(path, part), path), path)
+    if shape in ('names','text'):
+        return _records((_named_rows if shape == 'names' else _numbered)(path, ANY), path)
+    rows = {'jsonl': _json_lines, 'table': _table_rows, 'list': _json_rows}[shape]
+    return _records(part.check(rows(path, ANY, part), path), path)
+
+# %% ../nbs/01_data_parsing.ipynb #580fcd2f
 def read_captions(
-    # Any file of captions: plain, `.gz`, a zip or tar, `archive.zip/member`, a folder with one caption file, Parquet or
-    # Arrow, or a folder of their shards
-    path:str|Path,
-    # Which part to read, where the file says what belongs to which (Karpathy's layout, a column `split`, shards named
-    # after their part, Flickr8k's lists beside its token file); `None` for all
-    split:str|None='train',
-    warn:bool=False, # Warn when a part was asked for and nothing says what belongs to it
+    path:str|Path, # Any file of captions, plain, compressed, or in an archive; or a folder of shards
+    split:str|None='train', # Part to read, where the file says what belongs to which; `None` for all
+    warn:bool=False, # Warn when you ask for a part and nothing says what belongs to it
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
-    def records():
-        part = _Part(split)
-        yield from of_shape(part)
-        if warn and split and not part.told:
-            warnings.warn(f'{path}: says of no caption that it belongs to the part {split!r}, or to another; all of '
-                f'them were read')
-    def of_shape(part):
-        _not_flickrstyle(path)
-        if is_pickle(path):
-            raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and '
-                f'bridger')
-        file = _part_file(path, split)
-        shape = sniff(file)
-        part.told = shape == 'karpathy' or shape == 'coco' and str(split) in Path(
-            file).name or shape == 'tokens' and bool(_listed(path, split))
-        if shape == 'karpathy':
-            return read_karpathy(path, split)
-        if shape == 'coco':
-            return read_coco(file)
-        if shape == 'tokens':
-            return read_flickr8k_tokens(path, _listed(path, split))
-        if shape == 'jsonl':
-            return _records(part.check(_json_lines(path, ANY, None, None, part), path), path)
-        if shape == 'table':
-            return _records(part.check(_table_rows(path, ANY, None, None, part), path), path)
-        if shape == 'names':
-            return _records(((image_id_of(k) if _is_image(k) else int(k) if k and k.isdecimal() else k or '', o, None,
-                k if _is_image(k) else None) for k,o in json_items(path, ANY)), path)
-        if shape == 'list':
-            return _records(part.check(_json_rows(path, ANY, part), path), path)
-        if shape == 'shards':
-            return _records(part.check(_shard_rows(path, part), path), path)
-        return _records(((i-1, line, i-1, None) for i,line in _lines(path, ANY)), path)
-    return records()
+    _not_flickrstyle(path)
+    if is_pickle(path):
+        raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and bridger')
+    part,file = _Part(split),_part_file(path, split)
+    shape = sniff(file)
+    # these layouts say what belongs to the part; tables and shards say it row by row
+    part.told = (shape == 'karpathy' or shape == 'coco' and str(split) in Path(file).name
+        or shape == 'tokens' and bool(_listed(path, split)))
+    yield from _records_of(shape, path, file, split, part)
+    if warn and split and not part.told:
+        warnings.warn(f'{path}: says of no caption that it belongs to the part {split!r}, or to another; all of '
+            f'them were read')
 
-# %% ../nbs/01_data_parsing.ipynb #78e7683f
+# %% ../nbs/01_data_parsing.ipynb #2c074077
 def read_sentences(
     source:str|Path|Iterable[str], # File that `read_captions` understands (all its parts), or the sentences themselves
 )->list[str]: # Sentences of one line each, none of them empty
@@ -854,31 +907,32 @@ def read_sentences(
 
 # %% ../nbs/01_data_parsing.ipynb #55b274ef
 def write_captions(
-    records:Iterable[dict], # Records; an iterator is consumed one by one
+    records:Iterable[dict], # Records to write; an iterator is consumed one by one
     path:str|Path, # JSON file to write
 )->int: # Number of captions written
     "Write CapDec's training format, `[{image_id, caption, id}]` with `filename` where it is known"
     n = 0
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for n,o in enumerate(records, 1):
-            f.write((',\n' if n > 1 else '[') + json_text({k: o[k] for k in ('image_id','caption','id','filename')
-                if o.get(k) is not None}))
+            kept = {k: o[k] for k in ('image_id','caption','id','filename') if o.get(k) is not None}
+            f.write((',\n' if n > 1 else '[') + json_text(kept))
         if not n:
             raise ValueError(f'{path}: no captions to write')
         f.write(']\n')
     return n
 
+# %% ../nbs/01_data_parsing.ipynb #f99ef5da
 def write_metrics_layout(
-    records:Iterable[dict], # Records; ids of captions must differ
+    records:Iterable[dict], # Records to write; ids of captions must differ
     path:str|Path, # JSON file to write
 )->int: # Number of captions written
-    "Write `{images: [{id}], annotations: [{image_id, caption, id}]}`, which COCO's tools and `capdec evaluate` read"
+    "Write `{images: [{id}], annotations: [...]}`, which COCO's tools and `capdec evaluate` read"
     images,ids = {},set()
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for o in records:
             if o['id'] in ids:
-                raise ValueError(f'{path}: two captions have the id {o["id"]}; number them anew before they are '
-                    f'written in this layout')
+                raise ValueError(f'{path}: two captions have the id {o["id"]}; number them again before '
+                    f'they are written in this layout')
             f.write((',\n' if ids else '{"annotations": [') + json_text({k: o[k] for k in ('image_id','caption','id')}))
             ids.add(o['id'])
             images[o['image_id']] = None
@@ -897,6 +951,7 @@ def references(
         refs.setdefault(o['image_id'], []).append(o['caption'])
     return refs
 
+# %% ../nbs/01_data_parsing.ipynb #c29e2ffd
 def select_images(
     records:Iterable[dict], # Records
     images:Iterable, # Ids or file names; or the path of a file that lists them, one a line
@@ -910,81 +965,83 @@ def select_images(
         wanted.add(int(o) if isinstance(o, str) and o.isdecimal() else image_id_of(o) if isinstance(o, str) else o)
     return (o for o in records if (o['image_id'] in wanted) != drop)
 
-# %% ../nbs/01_data_parsing.ipynb #104b1530
+# %% ../nbs/01_data_parsing.ipynb #6745578c
 @dataclass(frozen=True)
 class Source:
     "A data set by name: where it is published and what a good copy holds"
-    what:str                                    # One line of description
-    url:str                                     # Where its publisher offers it
-    licence:str                                 # As the publisher states it
-    files:str                                   # What to download
-    # Expected `{part: (images, captions)}`: as published, for lists of ids the lines in the published list, for text
-    # its lines or books
-    counts:dict = field(default_factory=dict)
-    # Reader: karpathy, flickrstyle, captions, or raw (`capdec open-text` makes captions of it)
-    layout:str = 'captions'
-    style:str = ''                              # For FlickrStyle
+    what:str # One line of description
+    url:str # Address where its publisher offers it
+    licence:str # Licence, as the publisher states it
+    files:str # Names of the files to download
+    counts:dict = field(default_factory=dict) # Expected `{part: (images, captions)}`
+    layout:str = 'captions' # Reader: karpathy, flickrstyle, captions, ids, or raw (`capdec open-text` reads it)
+    style:str = '' # Style of FlickrStyle10K
 
+# %% ../nbs/01_data_parsing.ipynb #104b1530
 KAGGLE = 'https://www.kaggle.com/datasets/'
 _karpathy = dict(url=KAGGLE+'shtvkumar/karpathy-splits', layout='karpathy')
 _style = dict(url='https://zhegan27.github.io/Papers/FlickrStyle_v0.9.zip', licence='research only',
     files='FlickrStyle_v0.9.zip', layout='flickrstyle')
-_snowboard = dict(url='https://github.com/kayburns/women-snowboard', licence='Apache-2.0 (the lists); captions as COCO')
+_seventh = {'all':(7000,7000), 'train':(6000,6000), 'test':(1000,1000)}
+_snowboard = dict(url='https://github.com/kayburns/women-snowboard', layout='ids',
+    licence='Apache-2.0 (the lists); captions as COCO')
 SOURCES = {
     'coco': Source("COCO captions, Karpathy's splits", licence='CC-BY 4.0 (annotations)', files='dataset_coco.json',
-        counts={'train':(82783,414113), 'restval':(30504,152634), 'val':(5000,25010), 'test':(5000,25010)}, **_karpathy),
+        counts={'train':(82783,414113), 'restval':(30504,152634), 'val':(5000,25010), 'test':(5000,25010)},
+        **_karpathy),
     'flickr30k': Source("Flickr30k, Karpathy's splits", licence='research only', files='dataset_flickr30k.json',
         counts={'train':(29000,145000), 'val':(1014,5070), 'test':(1000,5000)}, **_karpathy),
     'flickr8k': Source("Flickr8k, Karpathy's splits", licence='research only', files='dataset_flickr8k.json',
         counts={'train':(6000,30000), 'val':(1000,5000), 'test':(1000,5000)}, **_karpathy),
-    'flickr8k-tokens': Source("Flickr8k's own captions, with lists of the photos of each part", 'https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip', 'research only',
+    'flickr8k-tokens': Source("Flickr8k's own captions, with lists of the photos of each part",
+        'https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip', 'research only',
         'Flickr8k_text.zip/Flickr8k.token.txt', {'all':(8092,40460)}),
-    'flickr30k-tokens': Source("Flickr30k's own captions, in no parts", 'https://shannon.cs.illinois.edu/DenotationGraph/', 'research only', 'flickr30k.tar.gz/results_20130124.token', {'all':(31783,158915)}),
-    'coco-captions': Source("COCO's own annotation files", 'https://cocodataset.org/#download', 'CC-BY 4.0 (annotations)', 'annotations_trainval2014.zip/annotations/captions_*.json',
+    'flickr30k-tokens': Source("Flickr30k's own captions, in no parts",
+        'https://shannon.cs.illinois.edu/DenotationGraph/', 'research only',
+        'flickr30k.tar.gz/results_20130124.token', {'all':(31783,158915)}),
+    'coco-captions': Source("COCO's own annotation files", 'https://cocodataset.org/#download',
+        'CC-BY 4.0 (annotations)', 'annotations_trainval2014.zip/annotations/captions_*.json',
         {'train2014':(82783,414113), 'val2014':(40504,202654), 'train2017':(118287,591753), 'val2017':(5000,25014)}),
-    'humorous': Source('FlickrStyle10K, humorous', style='humorous', counts={'all':(7000,7000), 'train':(6000,6000), 'test':(1000,1000)}, **_style),
-    'romantic': Source('FlickrStyle10K, romantic', style='romantic', counts={'all':(7000,7000), 'train':(6000,6000),
-    'test':(1000,1000)}, **_style),
+    'humorous': Source('FlickrStyle10K, humorous', style='humorous', counts=_seventh, **_style),
+    'romantic': Source('FlickrStyle10K, romantic', style='romantic', counts=_seventh, **_style),
     'factual': Source("The plain captions of FlickrStyle10K's images, from Flickr8k", style='factual',
         counts={'all':(7000,35000), 'train':(6000,30000), 'test':(1000,5000)}, **_style),
     'coco-balanced': Source('COCO photos of as many women as men (list of ids)',
-    files='balanced_split/{val,test}_{man,woman}.txt',
-        counts={'each list':(500,None)}, layout='ids', **_snowboard),
+        files='balanced_split/{val,test}_{man,woman}.txt', counts={'each list':(500,None)}, **_snowboard),
     'snowboard': Source('COCO photos in which gender bias shows (COCO-Bias, list of ids)',
-    files='bias_splits/{train,dev,test}.ids.txt',
-        counts={'train':(22966,None), 'dev':(5413,None), 'test':(5510,None)}, layout='ids', **_snowboard),
+        files='bias_splits/{train,dev,test}.ids.txt',
+        counts={'train':(22966,None), 'dev':(5413,None), 'test':(5510,None)}, **_snowboard),
     'harry-potter': Source('Harry Potter, books 1-7', KAGGLE+'balabaskar/harry-potter-books-corpora-part-1-7',
         "under the author's copyright", 'seven .txt files', {'books':(None,7)}, layout='raw'),
     'shakespeare': Source("Shakespeare's plays, line by line", KAGGLE+'kingburrito666/shakespeare-plays',
-    'public domain text', 'alllines.txt', {'lines':(None,111396)}, layout='raw'),
+        'public domain text', 'alllines.txt', {'lines':(None,111396)}, layout='raw'),
     'news': Source('News articles', KAGGLE+'sbhatti/news-articles-corpus', 'see its page', 'CSV files', layout='raw'),
 }
 
 # %% ../nbs/01_data_parsing.ipynb #d1b114dd
-MODES = { # What the official numbers mean: `(name, part)`
+# What the official numbers mean: `(name, part)`
+DATASET_MODES = {
     'embed': {'0':('coco','train'), '0.5':('coco','val'), '1':('flickr30k','train'), '1.5':('flickr30k','val'),
-    '2':('humorous','train'),
-        '3':('romantic','train'), '4':('factual','train'), '6':('harry-potter',None), '7':('news',None),
-        '8':('coco-balanced',None), '9':('shakespeare',None)},
+        '2':('humorous','train'), '3':('romantic','train'), '4':('factual','train'), '6':('harry-potter',None),
+        '7':('news',None), '8':('coco-balanced',None), '9':('shakespeare',None)},
     'predict': {'0':('coco','val'), '1':('flickr30k','val'), '2':('humorous','test'), '3':('romantic','test'),
         '4':('factual','test'), '5':('coco','val'), '6':('coco','train'), '7':('snowboard','test'), '8':('coco','val')},
 }
 
 def dataset_mode(
-    # A name from `SOURCES`, with a part after a slash if wanted (`flickr8k/val`), or an official number
-    mode:str|int|float,
-    verb:str='embed', # Whose numbers: 'embed' (`embeddings_generator.py`) or 'predict' (`predictions_runner.py`)
+    mode:str|int|float, # Name from `SOURCES`, with a part after a slash (`flickr8k/val`), or an official number
+    verb:str='embed', # Tool whose numbers count: 'embed' (`embeddings_generator.py`) or 'predict' (the other one)
 )->tuple[str,str|None]: # Name of the source, part or `None`
     "What a data set's name or official number stands for"
     s = f'{mode:g}' if isinstance(mode, (int,float)) else str(mode).strip()
     if re.fullmatch(r'\d+\.0+', s):
         s = s.split('.')[0]
-    if s in MODES[verb]:
-        return MODES[verb][s]
+    if s in DATASET_MODES[verb]:
+        return DATASET_MODES[verb][s]
     name,_,part = s.partition('/')
     if name in SOURCES:
         return name, part or None
-    raise ValueError(f'data set {mode!r} (--dataset_mode): use a number ({", ".join(MODES[verb])}) or a name '
+    raise ValueError(f'data set {mode!r} (--dataset_mode): use a number ({", ".join(DATASET_MODES[verb])}) or a name '
         f'({", ".join(SOURCES)})')
 
 # %% ../nbs/01_data_parsing.ipynb #381750ab
@@ -1000,6 +1057,14 @@ def _own_file(path, src, part=None):
         # its captions in another file
         return path
 
+def _coco_own(path):
+    "Which of COCO's own annotation files this is, such as train2014; else `None`"
+    where,member = _locate(path, ANY)
+    name = PurePosixPath(member or where.name).name.removesuffix('.gz')
+    m = re.fullmatch(r'captions_((?:train|val)20\d\d)\.json', name)
+    return m and m[1]
+
+# %% ../nbs/01_data_parsing.ipynb #16bb0f5a
 def _check_source(path, name, src, layout):
     "Running text is no data set of photos, and one data set's file is not another's"
     if layout == 'text':
@@ -1012,41 +1077,36 @@ def _check_source(path, name, src, layout):
     if other:
         raise ValueError(f'{path}: is the file of {other}; the data set {name} (--dataset_mode) is in {own}')
 
-def _coco_own(path):
-    "Which of COCO's own annotation files this is, such as train2014; else `None`"
-    where,member = _locate(path, ANY)
-    m = re.fullmatch(r'captions_((?:train|val)20\d\d)\.json',
-        PurePosixPath(member or where.name).name.removesuffix('.gz'))
-    return m and m[1]
-
+# %% ../nbs/01_data_parsing.ipynb #2aa4c19a
 def _says_parts(path, layout):
     "Does a file say which of its captions belong to which part, or is it one that was made for a part?"
     if layout != 'table':
         return not _coco_own(path)
-    with open_text(path, ANY) as f:
+    with open_utf8(path, ANY) as f:
         return 'split' in re.findall(r'\w+', f.readline().lower())
 
 def _warn_of_parts(path, name, part, layout):
-    "Karpathy's parts cannot be told in COCO's own files, nor in Kaggle's tables of Flickr: what a user would not expect is said"
+    "Karpathy's parts cannot be told in COCO's own files, nor in Kaggle's tables of Flickr: say so"
     if not part or _says_parts(path, layout):
         return
-    images = SOURCES[name].counts.get(part, (0,))[0]
-    has = f'train2014 and {SOURCES[name].counts["restval"][0]:,} images of val2014' if (name,part) == ('coco',
-        'train') else f'{images:,} images of val2014' if name == 'coco' else f'{images:,} images'
+    has = f'{SOURCES[name].counts.get(part, (0,))[0]:,} images'
+    if name == 'coco':
+        has += ' of val2014'
+    if (name,part) == ('coco','train'):
+        has = f'train2014 and {SOURCES[name].counts["restval"][0]:,} images of val2014'
     warnings.warn(f"{path}: does not say which captions are Karpathy's {part}, so all of them are read; that part "
-        f"(--dataset_mode {name}/{part}) is {has}, listed in {SOURCES[name].files}", stacklevel=3)
+        f"(--dataset_mode {name}/{part}) is {has}, listed in {SOURCES[name].files}", stacklevel=4)
 
 # %% ../nbs/01_data_parsing.ipynb #5e1f0104
 def read_dataset(
     mode:str|int|float, # Name or official number, see `dataset_mode`
-    path:str|Path, # The source's file, as downloaded
-    verb:str='embed', # Whose numbers: 'embed' or 'predict'
-    # Keep only these images: ids, names or a file that lists them (needed for coco-balanced and snowboard)
-    images:str|Path|Iterable|None=None,
-    factual:str|Path|None=None, # Flickr8k's captions, needed for `factual`
+    path:str|Path, # File of the data set, as downloaded
+    verb:str='embed', # Tool whose numbers count: 'embed' or 'predict'
+    images:str|Path|Iterable|None=None, # Ids, names or a file of them: keep only these images (needed for lists of ids)
+    factual:str|Path|None=None, # File of Flickr8k's captions, needed for `factual`
     seed:int=0, # Seed of FlickrStyle's split
 )->Iterator[dict]: # Records
-    "Captions of a named data set, read from where the user keeps it"
+    "Captions of a named data set, read from where you keep it"
     name,part = dataset_mode(mode, verb)
     src = SOURCES[name]
     part = None if part == 'all' else part
@@ -1054,27 +1114,29 @@ def read_dataset(
     if src.layout == 'ids' and images is None:
         raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list "
             f"({src.files}) as images (--images_list)")
+    records = _records_named(name, src, path, part, seed, factual)
+    return records if images is None else select_images(records, images)
+
+def _records_named(name, src, path, part, seed, factual):
+    "Captions of a data set whose file is known"
+    if src.layout == 'flickrstyle':
+        return read_flickrstyle(path, src.style, part, seed, factual)
+    layout = sniff(path)
     if src.layout == 'raw':
-        if sniff(path) not in ('list','coco','jsonl','shards'):
+        if layout not in ('list','coco','jsonl','shards'):
             raise ValueError(f'{path}: {name} is running text; make captions of it with `capdec open-text` and pass '
                 f'the result')
-        records = read_captions(path)
-    elif src.layout == 'flickrstyle':
-        records = read_flickrstyle(path, src.style, part, seed, factual)
-    else:
-        layout = sniff(path)
-        _check_source(path, name, src, layout)
-        if src.layout == 'karpathy':
-            _warn_of_parts(path, name, part, layout)
-        if src.layout != 'karpathy':
-            records = read_captions(path, None if src.layout == 'ids' else part)
-        else:
-            records = read_karpathy(path, part) if layout == 'karpathy' else read_flickr8k_tokens(path,
-                part) if layout == 'tokens' else read_captions(path, part)
-    return records if images is None else select_images(records, images)
+        return read_captions(path)
+    _check_source(path, name, src, layout)
+    if src.layout != 'karpathy':
+        return read_captions(path, None if src.layout == 'ids' else part)
+    _warn_of_parts(path, name, part, layout)
+    reader = {'karpathy': read_karpathy, 'tokens': read_flickr8k_tokens}.get(layout, read_captions)
+    return reader(path, part)
 
 # %% ../nbs/01_data_parsing.ipynb #cdc3110f
 def _count(pairs):
+    "`{part: (images, captions)}` of pairs of part and image"
     images,n = {},Counter()
     for part,image in pairs:
         images.setdefault(part, set()).add(image)
@@ -1091,41 +1153,44 @@ def _count_karpathy(path, src):
     images = (o for k,o in json_items(path, '*') if k == 'images')
     return _count((o['split'], o['filename']) for o in images for _ in _field(o, 'sentences', path))
 
+# %% ../nbs/01_data_parsing.ipynb #e78f47bd
 def _count_style(path, src):
+    parts = (None,'train','test')
     # the captions are Flickr8k's; what can be counted here are the images
     if src.style == 'factual':
         with open_binary(path, '*humor/train.p') as f:
             names = _image_names(f, path)
-        return {part or 'all': (len(style_part(names, part)), None) for part in (None,'train','test')}
-    return {part or 'all': next(iter(_count((part, o['filename']) for o in read_flickrstyle(path, src.style,
-        part)).values())) for part in (None,'train','test')}
+        return {part or 'all': (len(style_part(names, part)), None) for part in parts}
+    return _count((part or 'all', o['filename']) for part in parts for o in read_flickrstyle(path, src.style, part))
 
+def _count_captions(path, src):
+    files = {k: _own_file(path, src, k) for k in src.counts}
+    files = {k: p for k,p in files.items() if p != Path(path)}
+    # one file: its name may say which of them it is
+    files = files or {next((k for k in src.counts if k in Path(path).name), 'all'): path}
+    return _count((k, o['image_id']) for k,p in files.items() for o in read_captions(p, None))
+
+# %% ../nbs/01_data_parsing.ipynb #3d468202
 def _count_ids(path, src):
-    box = Path(path)/src.files.split('/')[0] if (Path(path)/src.files.split('/')[0]).is_dir() else Path(path)
-    lists = {o.name.split('.')[0]: len({l for l in o.read_text(encoding='utf-8').split()})
-        for o in sorted(box.glob('*.txt'))}
+    box = Path(path)/src.files.split('/')[0]
+    box = box if box.is_dir() else Path(path)
+    lists = {o.name.split('.')[0]: len(set(o.read_text(encoding='utf-8').split())) for o in sorted(box.glob('*.txt'))}
     if not lists:
         raise FileNotFoundError(f'{path}: no lists of ids ({src.files})')
     return {k: (n,None) for k,n in lists.items()}
 
-def _count_captions(path, src):
-    files = {k: _own_file(path, src, k) for k in src.counts}
-    files = {k: p for k,p in files.items() if p != Path(path)} or {next((k for k in src.counts if k in Path(path).name),
-        'all'): path}
-    return _count((k, o['image_id']) for k,p in files.items() for o in read_captions(p, None))
-
 def _count_raw(path, src):
-    if 'books' in src.counts:
-        return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))))} if Path(path).is_dir(
-            ) or _is_archive(path) else {'books': (None,1)}
-    return {'lines': (None, sum(1 for _,l in _lines(path, f'{src.files}|*.txt|*.csv') if l.strip()))}
+    if 'books' not in src.counts:
+        return {'lines': (None, sum(1 for _,l in _lines(path, f'{src.files}|*.txt|*.csv') if l.strip()))}
+    many = Path(path).is_dir() or _is_archive(path)
+    return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))) if many else 1)}
 
 # %% ../nbs/01_data_parsing.ipynb #bdcbf95f
 def verify_source(
-    path:str|Path, # The local copy; for lists of ids their folder
-    name:str, # A name from `SOURCES`
-)->list[dict]: # Rows `{part, images, captions, expected_images, expected_captions, verdict}`; the verdict is 'ok', 'missing', 'differs' or 'no figure'
-    "Count what a local copy holds, part by part, against what it should hold"
+    path:str|Path, # Your copy; for lists of ids their folder
+    name:str, # Name from `SOURCES`
+)->list[dict]: # Rows with `part`, counts, expected counts and a `verdict`: 'ok', 'missing', 'differs' or 'no figure'
+    "Count what your copy holds, part by part, against what it should hold"
     if name not in SOURCES:
         raise ValueError(f'source {name!r}: known are {", ".join(SOURCES)}')
     src = SOURCES[name]
@@ -1147,22 +1212,25 @@ def verify_source(
 # %% ../nbs/01_data_parsing.ipynb #e5f4b782
 def counts_table(
     rows:Iterable[dict], # What `verify_source` returns
-    name:str='', # Written before each part
+    name:str='', # Name to write before each part
 )->str: # Text table
     "Counts beside the expected ones, for reading"
     def num(o):
         return '-' if o is None else f'{o:,}'
     out = [f'{"":26}{"images":>9}{"expected":>11}{"captions":>10}{"expected":>11}']
     for r in rows:
-        out.append(
-            f'{name+" "+r["part"]:26}{num(r["images"]):>9}{num(r["expected_images"]):>11}{num(r["captions"]):>10}{num(r["expected_captions"]):>11}  {r["verdict"]}')
+        images,captions,expected,expected_captions = (num(r[k]) for k in ('images','captions','expected_images',
+            'expected_captions'))
+        out.append(f'{name+" "+r["part"]:26}{images:>9}{expected:>11}{captions:>10}{expected_captions:>11}  '
+            f'{r["verdict"]}')
     return '\n'.join(out)
 
+# %% ../nbs/01_data_parsing.ipynb #4a431f1b
 def sources_table()->str: # Text, a few lines for each source
-    "Every named data set: what it is, its official numbers, where it is published, under which licence, what it should hold"
+    "Every named data set: what it is, where it is published, under which licence, what it should hold"
     out = []
     for name,s in SOURCES.items():
-        modes = [f'{verb} {k}' for verb,d in MODES.items() for k,(n,_) in d.items() if n == name]
+        modes = [f'{verb} {k}' for verb,d in DATASET_MODES.items() for k,(n,_) in d.items() if n == name]
         counts = ', '.join(f'{p} {c:,}' if i is None else f'{p} {i:,} images' + (f' / {c:,} captions' if c else '')
             for p,(i,c) in s.counts.items())
         out += [f'{name}: {s.what}', f'  {s.url}  ({s.files})', f'  licence: {s.licence}']

@@ -12,6 +12,7 @@ import math,zipfile
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor,nn
 from torch.nn import functional as F
 
@@ -37,23 +38,23 @@ def ball_noise(
 
 # %% ../nbs/03_noise_injection.ipynb #f3f497cf
 def _into_ball(z):
-    "Standard normal draws `(b, d)` to points uniform in the unit ball: the squared length of a draw is chi-squared, and its rank `u` gives the radius `u**(1/d)`"
+    "Standard normal draws `(b, d)` to points uniform in the unit ball"
+    # the squared length of a draw is chi-squared, and its rank `u` gives the radius `u**(1/d)`
     d,q = z.shape[-1], z.square().sum(-1, keepdim=True)/2
     return normalize(z)*torch.special.gammainc(torch.full_like(q, d/2), q)**(1/d)
 
 # %% ../nbs/03_noise_injection.ipynb #70d3f030
 def add_noise(
     x:Tensor, # Embeddings `(b, d)`; rows need not have unit norm
-    # Noise variance per coordinate, relative to a unit-norm row (paper, section 4: best for RN50x4)
-    variance:float=0.016,
+    variance:float=0.016, # Noise variance per coordinate, relative to a unit-norm row (paper: best for RN50x4)
     uniform:bool=False, # Draw from the ball of radius `sqrt(variance)` instead of a Gaussian
-    dont_norm:bool=False, # Leave out the first normalisation (the result is normalised all the same)
+    dont_norm:bool=False, # Leave out the first normalisation; the result is normalised all the same
     offset:Tensor|None=None, # Modality offset `(d,)` or `(1, d)`, added after the noise
     generator:torch.Generator|None=None, # Source of randomness (default: torch's global one)
     noise:Tensor|None=None, # Standard normal draws `(b, d)` to use instead of drawing, see `keyed_randn`
     official:bool=False, # As the official code: with `variance=0`, return `x` untouched (no normalisation, no offset)
 )->Tensor: # Noisy unit-norm embeddings `(b, d)`
-    "Normalise the rows of `x`, add `N(0, variance)` to every coordinate, add the offset, normalise again (paper, section 3)"
+    "Normalise the rows of `x`, add `N(0, variance)` to every coordinate, add the offset, normalise again"
     if not variance >= 0:
         raise ValueError(f'noise variance must be >= 0, got {variance}')
     if variance == 0 and official:
@@ -73,11 +74,11 @@ def add_noise(
     return normalize(x)
 
 # %% ../nbs/03_noise_injection.ipynb #b46eeabd
-# torch has no unsigned 64-bit arithmetic: same bits, signed
+# torch has no unsigned 64-bit arithmetic: the same bits, signed
 def _signed(u):
     return u - (1<<64) if u >= 1<<63 else u
 
-# logical shift to the right
+# logical shift to the right: zeros come in from the left, also for negative numbers
 def _shift(x, n):
     return (x >> n) & ((1 << 64-n) - 1)
 
@@ -92,13 +93,13 @@ def keyed_randn(
     rows:Tensor, # Row numbers `(b,)`, integers
     d:int, # Numbers per row
     seed:int=0, # Seed of the run
-    epoch:int=0, # Epoch; another epoch gives other noise
+    epoch:int=0, # Number of the epoch; another epoch gives other noise
 )->Tensor: # Standard normal numbers `(b, d)`, float32, on the device of `rows`
     "Standard normal noise that is a function of seed, epoch, row and column alone"
     key = _mix(_mix(torch.tensor(seed, dtype=torch.int64, device=rows.device)) + epoch)
     half = (d+1)//2
     bits = _mix(_mix(key + rows.long())[:,None] + torch.arange(half, device=rows.device)) # (b, half)
-    # upper 24 bits, in (0, 1)
+    # upper 24 bits, as many as a float32 holds, in (0, 1): the logarithm must not meet a zero
     u1 = (_shift(bits, 40).float() + 0.5)*2**-24
     # the next 24 bits
     u2 = (_shift(bits << 24, 40).float())*2**-24
@@ -110,7 +111,7 @@ def estimate_noise_variance(
     x:Tensor, # Caption embeddings `(n, d)`; rows need not have unit norm
     groups:list, # For each row, which image it describes `(n,)`; captions of the same image share a value
 )->float: # Noise variance per coordinate, to be given to `add_noise`
-    "The paper's rule: the square of the mean L-infinity norm of differences between normalised captions of the same image"
+    "The paper's rule: the squared mean L-infinity norm of differences between captions of the same image"
     if len(groups) != len(x):
         raise ValueError(f'{len(x)} embeddings but {len(groups)} groups; one group per embedding')
     x,members = normalize(x.float()),{}
@@ -125,9 +126,9 @@ def estimate_noise_variance(
 def distance_stats(
     x:Tensor, # Caption embeddings `(n, d)`; used as they are
     groups:list, # For each row, which image it describes `(n,)`
-    per_image:int=5, # Only images with at least this many captions count, and only so many of theirs
-    max_images:int=900, # The first so many such images, as the official tool
-)->dict: # Means: `l1` and `l2` divided by d, `linf` undivided, and the distances to the centre `l1_centre`, `l2_centre`, `linf_centre` undivided
+    per_image:int=5, # Captions an image must have to count; more of them do not count
+    max_images:int=900, # Images at most, the first ones (the official tool's number)
+)->dict: # Means: `l1` and `l2` divided by d, `linf`, and to the centre `l1_centre`, `l2_centre`, `linf_centre`
     "Mean distances between the captions of an image and to their centre (the official `ablation_dist`)"
     members = {}
     for i,o in enumerate(groups):
@@ -144,7 +145,7 @@ def distance_stats(
 
 # %% ../nbs/03_noise_injection.ipynb #6454fc74
 def _centre(x):
-    "Mean of the normalised vectors of a tensor or a store"
+    "Mean of the normalised vectors of a tensor or a store, a piece at a time"
     if not len(x):
         raise ValueError('no vectors to take the mean of')
     rows = (lambda i: x[i].float()) if isinstance(x, Tensor) else x.vectors
@@ -163,6 +164,7 @@ def modality_centres(
     a,b = _centre(image), _centre(text)
     return dict(center_image=a, center_text=b, offset_to_add_in_training=a-b, offset_to_add_in_inference=b-a)
 
+# %% ../nbs/03_noise_injection.ipynb #30b31080
 def modality_offset(
     image, # Image embeddings `(n, d)`, or a store of them; rows need not have unit norm
     text, # Text embeddings `(m, d)`, or a store of them
@@ -207,10 +209,9 @@ def _read_offset(path):
     except (ValueError, OSError, TypeError, zipfile.BadZipFile) as e:
         raise ValueError(f'{path}: not an .npz, .safetensors or .pkl file with an offset ({e})') from None
 
+# %% ../nbs/03_noise_injection.ipynb #3b0d5299
 def load_offset(
-    # `.safetensors`, `.npz` or official `.pkl` with `offset_to_add_in_training`, or with `center_image` and
-    # `center_text`, or with `offset`
-    path:str|Path,
+    path:str|Path, # `.safetensors`, `.npz` or official `.pkl` that holds the offset, or the two centres
 )->Tensor: # `(d,)`, to be added in training
     "Read a modality offset; the official `CLIP_embeddings_centers_info.pkl` (of RN50x4) can be read as it is"
     path = Path(path)
@@ -227,13 +228,13 @@ def load_offset(
         raise ValueError(f'{path}: holds {sorted(z)}; expected center_image and center_text')
     return v.flatten()
 
-# %% ../nbs/03_noise_injection.ipynb #228cbae6
+# %% ../nbs/03_noise_injection.ipynb #de34f196
 # The last two are the official tools' names
 OFFSETS = ('offset.safetensors', 'offset.npz', 'CLIP_embeddings_centers_info.pkl',
     'others/CLIP_embeddings_centers_info.pkl')
 
 def find_offset(
-    flag:str, # '' for none, a file for `load_offset`, or 'auto' for the first of `OFFSETS` that is found
+    flag:str, # File for `load_offset`, 'auto' for the first of `OFFSETS` that is found, '' for none
     *folders:str|Path, # Folders to look in; the current one comes last
 )->Tensor|None: # `(d,)`, to be added in training
     "The modality offset that a user means"
@@ -251,8 +252,8 @@ def find_offset(
 def project_on_memory(
     x:Tensor, # Image embeddings `(b, d)`
     memory:Tensor, # Caption embeddings `(m, d)`, normalised
-    temperature:float=0.01, # Sharpness: cosines are divided by it (DeCap's default)
-    chunk:int=65536, # Memory rows per step; bounds the working memory at `b * chunk` numbers
+    temperature:float=0.01, # Temperature, by which cosines are divided; lower is sharper (DeCap's default)
+    chunk:int=65536, # Rows of the memory per step; bounds the working memory at `b * chunk` numbers
 )->Tensor: # Unit-norm vectors in the span of the memory `(b, d)`
     "Replace each vector by the softmax-weighted mean of the memory's vectors (DeCap, equation 3), normalised"
     if temperature <= 0:
@@ -260,7 +261,7 @@ def project_on_memory(
     x = normalize(x)
     top = torch.full((len(x),1), -math.inf, device=x.device)
     total,acc = torch.zeros_like(top), torch.zeros_like(x)
-    # softmax over pieces: rescale what is summed whenever a larger cosine turns up
+    # softmax over pieces: when a larger cosine turns up, rescale what is summed already
     for m in memory.split(chunk):
         s = x@m.T.to(x)/temperature # (b, chunk)
         new = torch.maximum(top, s.amax(1, keepdim=True))
@@ -270,7 +271,7 @@ def project_on_memory(
 
 # %% ../nbs/03_noise_injection.ipynb #3c5ee62f
 class ImageToTextBridge(nn.Module):
-    "MLP from image to text embeddings, trained on pairs (the official `supervised_embedding_bridger`; keys `layers.N`)"
+    "MLP from image to text embeddings, trained on pairs (the official `supervised_embedding_bridger`)"
     def __init__(self,
         d:int, # Width of the embeddings
         num_layers:int=8, # Linear layers
@@ -286,32 +287,34 @@ class ImageToTextBridge(nn.Module):
             x = F.relu(l(x))
         return self.layers[-1](x) # (b, d)
 
-    def fit(self,
-        image:Tensor, # Image embeddings `(m, d)`, single or half precision, on the device of the bridge
-        text:Tensor, # Their captions' embeddings `(n, d)`
-        pairs:Tensor|None=None, # `(p, 2)`: row of `image` and row of `text` of each pair; `None`: row by row
-        epochs:int=100, # Passes over the pairs (official)
-        lr:float=1e-3, # Learning rate of SGD with momentum 0.9 (official)
-        batch_size:int=32, # Pairs per step (official)
-        seed:int=0, # Order of the pairs
-        show:bool=True, # Progress bar
-    )->list[float]: # Mean squared error of each epoch
-        "Train on pairs of normalised embeddings by mean squared error"
-        if pairs is None:
-            pairs = torch.arange(len(image)).repeat(2, 1).T
-        pairs,losses = pairs.to(image.device), []
-        opt,g = torch.optim.SGD(self.parameters(), lr=lr, momentum=.9), torch.Generator().manual_seed(seed)
-        for _ in progress(range(epochs), 'bridge', unit='epoch', show=show):
-            total = torch.zeros((), device=image.device)
-            for i in torch.randperm(len(pairs), generator=g).to(image.device).split(batch_size):
-                a,b = pairs[i].T
-                loss = F.mse_loss(self(normalize(image[a].float())), normalize(text[b].float()))
-                opt.zero_grad()
-                loss.backward()
-                opt.step()
-                total += loss.detach()*len(i)
-            losses.append(total.item()/len(pairs))
-        return losses
+# %% ../nbs/03_noise_injection.ipynb #347e9c54
+@patch
+def fit(self:ImageToTextBridge,
+    image:Tensor, # Image embeddings `(m, d)`, single or half precision, on the device of the bridge
+    text:Tensor, # Their captions' embeddings `(n, d)`
+    pairs:Tensor|None=None, # `(p, 2)`: row of `image` and row of `text` of each pair; `None`: row by row
+    epochs:int=100, # Passes over the pairs (official)
+    lr:float=1e-3, # Learning rate of SGD with momentum 0.9 (official)
+    batch_size:int=32, # Pairs per step (official)
+    seed:int=0, # Seed of the order of the pairs
+    show:bool=True, # Show a progress bar
+)->list[float]: # Mean squared error of each epoch
+    "Train on pairs of normalised embeddings by mean squared error"
+    if pairs is None:
+        pairs = torch.arange(len(image)).repeat(2, 1).T
+    pairs,losses = pairs.to(image.device), []
+    opt,g = torch.optim.SGD(self.parameters(), lr=lr, momentum=.9), torch.Generator().manual_seed(seed)
+    for _ in progress(range(epochs), 'bridge', unit='epoch', show=show):
+        total = torch.zeros((), device=image.device)
+        for i in torch.randperm(len(pairs), generator=g).to(image.device).split(batch_size):
+            a,b = pairs[i].T
+            loss = F.mse_loss(self(normalize(image[a].float())), normalize(text[b].float()))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            total += loss.detach()*len(i)
+        losses.append(total.item()/len(pairs))
+    return losses
 
 # %% ../nbs/03_noise_injection.ipynb #9523f467
 def save_bridge(
@@ -326,9 +329,10 @@ def save_bridge(
         save_file({k: v.detach().cpu().contiguous() for k,v in bridge.state_dict().items()}, p)
     return Path(path)
 
+# %% ../nbs/03_noise_injection.ipynb #a2210434
 def load_bridge(
     path:str|Path, # `.safetensors` from `save_bridge`, or the official weights (`.pt`)
-    d:int|None=None, # Width of the vectors it shall take; another width is an error
+    d:int|None=None, # Width of your vectors; a bridge of another width is an error
 )->ImageToTextBridge: # In evaluation mode
     "Read a supervised bridge; names of tensors are the official ones, `layers.N.weight` and `layers.N.bias`"
     import pickle
@@ -338,8 +342,8 @@ def load_bridge(
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
     try:
-        state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu',
-            weights_only=True)
+        safe = path.suffix == '.safetensors'
+        state = load_file(path) if safe else torch.load(path, map_location='cpu', weights_only=True)
         width = state['layers.0.weight'].shape[1]
         net = ImageToTextBridge(width, len(state)//2)
         net.load_state_dict(state)
@@ -347,15 +351,15 @@ def load_bridge(
         raise ValueError(f'{path}: holds more than tensors, or is no checkpoint; refused, since loading it could run '
             f'code') from None
     except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError, EOFError) as e:
-        raise ValueError(f'{path}: not the weights of an ImageToTextBridge '
-            f'({(str(e) or type(e).__name__).splitlines()[0]})') from None
+        why = (str(e) or type(e).__name__).splitlines()[0]
+        raise ValueError(f'{path}: not the weights of an ImageToTextBridge ({why})') from None
     if d and width != d:
         raise ValueError(f'{path}: a bridge for vectors of {width} numbers, not of {d}')
     return net.eval()
 
-# %% ../nbs/03_noise_injection.ipynb #68add169
+# %% ../nbs/03_noise_injection.ipynb #6bffd147
 def find_bridge(
-    flag:str, # A file for `load_bridge`, or 'auto' for the one beside `checkpoint`, in the current folder or in `others`
+    flag:str, # File for `load_bridge`, or 'auto' for the one beside `checkpoint` or in the current folder
     checkpoint:str|Path, # Checkpoint, or folder, whose neighbour the bridge may be
     d:int, # Width of the vectors it takes
 )->ImageToTextBridge: # In evaluation mode; its `kind` names the file's content

@@ -385,11 +385,11 @@ def test_image_ids(name, want):
 
 
 def test_modes_name_known_sources():
-    for verb, modes in data.MODES.items():
+    for verb, modes in data.DATASET_MODES.items():
         for k, (name, part) in modes.items():
             assert dataset_mode(k, verb) == dataset_mode(float(k), verb) == (name, part)
             assert name in SOURCES and (part is None or part in SOURCES[name].counts or name == 'harry-potter')
-    assert set(data.MODES['embed']) == set('0 0.5 1 1.5 2 3 4 6 7 8 9'.split()) and set(data.MODES['predict']) == set(
+    assert set(data.DATASET_MODES['embed']) == set('0 0.5 1 1.5 2 3 4 6 7 8 9'.split()) and set(data.DATASET_MODES['predict']) == set(
         '012345678')
 
 
@@ -404,7 +404,7 @@ def test_kaggles_zip_of_three(tmp_path):
         for name in ('coco', 'flickr8k', 'flickr30k'):
             z.writestr(f'dataset_{name}.json', _karpathy([f'{name} {i}' for i in range(9)]))
     got = {(m, v): [o['caption'] for o in read_dataset(m, tmp_path/'archive.zip', v)] for v in ('embed', 'predict')
-        for m, (name, part) in data.MODES[v].items() if SOURCES[name].layout == 'karpathy'}
+        for m, (name, part) in data.DATASET_MODES[v].items() if SOURCES[name].layout == 'karpathy'}
     assert got['0', 'embed'] == [f'coco {i}' for i in range(6)] and got['0.5', 'embed'] == got['0',
         'predict'] == [f'coco {i}' for i in (6, 7, 8)]
     assert got['1.5', 'embed'] == got['1', 'predict'] == [f'flickr30k {i}' for i in (6, 7, 8)]
@@ -672,13 +672,13 @@ def test_token_files_are_counted(tmp_path):
 
 def test_an_archive_of_many_files_is_gone_through_once(tmp_path):
     "Not a whole archive for each of its files"
-    from capdec.data import _tar, open_text
+    from capdec.data import _tar, open_utf8
     (tmp_path/'a.txt').write_text('A dog runs.')
     with tarfile.open(tmp_path/'many.tar.gz', 'w:gz') as t:
         for i in range(300):
             t.add(tmp_path/'a.txt', f'{i}.txt')
     before = _tar.cache_info().misses
     for i in range(300):
-        with open_text(tmp_path/'many.tar.gz'/f'{i}.txt') as f:
+        with open_utf8(tmp_path/'many.tar.gz'/f'{i}.txt') as f:
             assert f.read() == 'A dog runs.'
     assert _tar.cache_info().misses == before+1
