@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Selection', 'Swap', 'OfficialHints',
-           'field_comments']
+           'Restyling', 'field_comments']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
 from dataclasses import KW_ONLY,dataclass,field
@@ -159,6 +159,17 @@ class OfficialHints:
     tokenizer:str=''
     # Attention heads of an official checkpoint's language model (default: its width / 64, as in all of OpenAI's)
     lm_heads:int=0
+
+@dataclass(frozen=True)
+class Restyling:
+    "How to restyle a captioner on a file of sentences"
+    style_steps:int=300 # Optimiser steps of the restyling; more make the style stronger
+    style_mix:float=.5 # Share of plain sentences in the restyling, 0 to less than 1; 0 gives the style free rein
+
+    def __post_init__(self):
+        _whole(self, 1, 'style_steps')
+        if not 0 <= self.style_mix < 1:
+            raise ValueError(f'style_mix {self.style_mix}: must lie in 0..1, less than 1')
 
 # %% ../nbs/00a_config.ipynb #cfg-comments
 def field_comments(

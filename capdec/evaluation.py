@@ -6,7 +6,8 @@
 __all__ = ['JAVA_FLAGS', 'PUNCTUATION', 'SPICE_JARS', 'SPICE_URL', 'METRICS', 'NAMES', 'CJK', 'java_command', 'ptb_tokenize',
            'meteor', 'spice_missing', 'spice', 'match_ids', 'scores_table', 'Scores', 'read_predictions', 'evaluate',
            'paired_bootstrap', 'caption_words', 'text_stats', 'StyleClassifier', 'NgramLM', 'style_measures',
-           'clip_score', 'add_clip_score', 'worst_and_best', 'gallery', 'worst_and_best_figure']
+           'clip_score', 'add_clip_score', 'worst_and_best', 'gallery', 'worst_and_best_figure', 'metric_named',
+           'add_style', 'save_worst_and_best']
 
 # %% ../nbs/06_evaluation.ipynb #30c5446f
 import contextlib,json,math,os,random,re,subprocess,tempfile,threading,time,warnings
@@ -16,7 +17,7 @@ from dataclasses import dataclass,field
 from itertools import islice
 from pathlib import Path
 
-from .core import open_image,write_json
+from .core import atomic_path,open_image,write_json
 from .data import image_id_of,json_items,read_captions,references as group_references,sniff
 
 # %% ../nbs/06_evaluation.ipynb #3bec5232
@@ -632,3 +633,45 @@ def worst_and_best_figure(
     titles = [f'{k}: {by} {scores.per_image[i][by]:.2f}' for k,ids in (('worst',low),('best',high)) for i in ids]
     captions = [scores.per_image[i]['caption'] for i in low+high]
     return gallery([photos[i] for i in low+high], captions, titles, columns=len(low))
+
+# %% ../nbs/06_evaluation.ipynb #9cd34522
+def metric_named(
+    by:str, # A metric's name, in any spelling: cider, rouge-l, CLIPScore
+    metrics:list[str], # Which were asked for, as `evaluate` takes them
+    clip:bool=False, # CLIPScore is scored, too
+    style:bool=False, # The style is scored, too
+)->str: # Its name in `Scores.per_image`
+    "The metric that somebody means, among those that are scored"
+    scored = [o for m in metrics for o in NAMES.get(m.strip().lower(), ()) if o != 'SPICE' or not spice_missing()]
+    scored += ['CLIPScore']*clip + ['style']*style
+    known = {o.lower(): o for o in scored}.get(by.lower().replace('-', '_'))
+    if not known:
+        raise ValueError(f'by {by}: says what is worst and best, and is not among what is scored; choose from '
+            f'{", ".join(scored)}, or change `metrics`')
+    return known
+
+def add_style(
+    scores:Scores, # What `evaluate` returned; changed in place
+    styled:Iterable[str], # Text in the style
+    factual:Iterable[str], # Plain captions
+)->Scores: # The same scores, with `style_measures` in `text` and the probability of the style for each image
+    "Add to the scores how far a style shows"
+    measures = style_measures([o['caption'] for o in scores.per_image.values()], styled, factual)
+    for o,p in zip(scores.per_image.values(), measures.pop('per_caption')):
+        o['style'] = p
+    scores.text |= measures
+    return scores
+
+def save_worst_and_best(
+    scores:Scores, # What `evaluate` returned
+    photos:list, # What `open_image` takes, in the order of `scores.per_image`
+    by:str, # Sorted by this metric
+    path:str|Path, # PNG file to write
+)->Path: # The path written
+    "Draw the predictions that scored lowest and highest into a file"
+    import matplotlib
+    matplotlib.use('agg')
+    fig = worst_and_best_figure(scores, dict(zip(scores.per_image, photos)), by)
+    with atomic_path(path) as p:
+        fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
+    return Path(path)

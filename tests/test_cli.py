@@ -244,13 +244,13 @@ def test_every_verb_has_help_with_examples():
 
 def test_examples_of_the_help_are_understood():
     import shlex
-    from capdec.cli import EXAMPLES, _parser
-    for verb, text in EXAMPLES.items():
-        for line in text.replace('\\\n', ' ').splitlines():
-            words = shlex.split(line.split('#')[0])
-            if words[:2] == ['capdec', verb]:
-                _parser(verb).parse_args(words[2:])
-        assert f'capdec {verb}' in text
+    from capdec.cli import VERBS, examples, verb_parser
+    for verb in VERBS:
+        assert examples(verb)
+        for line in examples(verb):
+            words = shlex.split(line)
+            assert words[:2] == ['capdec', verb]
+            verb_parser(verb).parse_args(words[2:])
 
 def test_the_input_is_not_overwritten(tmp_path):
     (tmp_path/'a.txt').write_text('A dog runs on grass.\nA cat sits on a mat.\n')
@@ -265,15 +265,15 @@ def test_the_input_is_not_overwritten(tmp_path):
     assert (tmp_path/'a.txt').read_text().startswith('A dog') and len(json.loads((tmp_path/'p.json').read_text())) == 1
 
 def test_official_flags_of_train_are_understood():
-    from capdec.cli import _parser
-    a = _parser('train').parse_args('--data x.pkl --val_pt y.pkl --pretrain_weights w.pt --out_dir o '
+    from capdec.cli import verb_parser
+    a = verb_parser('train').parse_args('--data x.pkl --val_pt y.pkl --pretrain_weights w.pt --out_dir o '
         '--add_modality_offset c.npz --prefix p --noise_variance 0.016 --uniform_noise --dont_norm '
         '--lr 1e-4 --epochs 3 --save_every 2 --prefix_length 10 --prefix_length_clip 12 --bs 7 --only_prefix '
         '--mapping_type transformer_encoder --num_layers 3 --is_not_rn '
         '--use_image_embedding_as_clipcap'.split())
     assert (a.noise_variance, a.bs, a.uniform_noise, a.mapping_type, a.is_not_rn) == (.016, 7, True,
         'transformer_encoder', True)
-    d = _parser('train').parse_args(['--data', 'x'])
+    d = verb_parser('train').parse_args(['--data', 'x'])
     assert (d.lr, d.epochs, d.bs, d.prefix_length, d.prefix_length_clip, d.num_layers, d.save_every, d.mapping_type,
         d.prefix, d.out_dir, d.noise_variance) == (
         2e-5, 10, 34, 40, 40, 8, 1, 'transformer', 'coco_prefix', './checkpoints', 0.)
@@ -299,20 +299,24 @@ def coco(tmp_path_factory):
     return d
 
 def test_official_numbers_are_those_of_the_verb(coco):
-    from capdec.cli import _records
-    ids = lambda *a, **k: list(dict.fromkeys(r['image_id'] for r in _records(coco/'dataset_coco.json', 'all', *a, **k)))
+    from capdec.config import Selection
+    from capdec.sources import captions_from
+    def ids(mode, verb='embed', images=''):
+        which = Selection('all', mode, str(images))
+        return list(dict.fromkeys(r['image_id'] for r in captions_from(coco/'dataset_coco.json', which, verb)))
     # embeddings_generator.py, predictions_runner.py
     assert ids('0') == COCO_NAMES['train'] and ids('0', verb='predict') == COCO_NAMES['val']
     assert ids('6', verb='predict') == COCO_NAMES['train'] and ids('5', verb='predict') == COCO_NAMES['val']
     assert ids('8', images=coco/'ids.txt') == [391895] and ids('7', images=coco/'ids.txt', verb='predict') == [391895]
-    with pytest.raises(ValueError, match='--dataset_mode.*number'):
+    with pytest.raises(ValueError, match='dataset_mode.*number'):
         ids('5')
 
 def test_name_of_a_data_set_alone_leaves_the_part_to_split(coco):
     "`--dataset_mode coco` with `--split val` has once read the test captions too"
-    from capdec.cli import _records
-    ids = lambda split, mode: list(dict.fromkeys(r['image_id'] for r in _records(coco/'dataset_coco.json', split,
-        mode)))
+    from capdec.config import Selection
+    from capdec.sources import captions_from
+    ids = lambda split, mode: list(dict.fromkeys(r['image_id'] for r in captions_from(coco/'dataset_coco.json',
+        Selection(split, mode))))
     assert ids('train', 'coco') == COCO_NAMES['train'] and ids('val', 'coco') == COCO_NAMES['val'] and len(ids('all',
         'coco')) == sum(map(len, COCO_NAMES.values()))
     # a part that is named is meant
@@ -355,8 +359,8 @@ def test_predict_then_evaluate(coco, tmp_path, how):
     assert 'no photo for 2 of 2' in one_line(r)[0]
 
 def test_spice_is_asked_for_unless_told_otherwise():
-    from capdec.cli import _parser
-    assert 'spice' in _parser('evaluate').parse_args(['p.json']).metrics.split(',')
+    from capdec.cli import verb_parser
+    assert 'spice' in verb_parser('evaluate').parse_args(['p.json']).metrics.split(',')
 
 def test_photos_have_the_ids_of_references(tmp_path):
     from capdec.data import image_id_of
@@ -389,13 +393,13 @@ def official(path, n=6, d=512, per_image=1, image=False, seed=0):
     return path
 
 def test_pickles_of_one_name_do_not_collide(tmp_path):
-    from capdec.cli import _training_data
+    from capdec.sources import training_data
     a, b = official(tmp_path/'train'/'emb.pkl'), official(tmp_path/'val'/'emb.pkl', n=4, seed=1)
-    stores = [_training_data(str(p), tmp_path/'out', 'RN50x4', 'cpu') for p in (a, b, a)]
+    stores = [training_data(str(p), tmp_path/'out', 'RN50x4', 'cpu') for p in (a, b, a)]
     assert [len(s) for s in stores] == [6, 4, 6] and stores[0].path == stores[2].path != stores[1].path
     # 512 numbers cannot be RN50x4's
     assert stores[0].meta['encoder'] == 'ViT-B/32'
-    assert _training_data(str(a), tmp_path/'out2', 'ViT-B/16', 'cpu').meta['encoder'] == 'ViT-B/16'
+    assert training_data(str(a), tmp_path/'out2', 'ViT-B/16', 'cpu').meta['encoder'] == 'ViT-B/16'
     capdec('embed', '--data', a, '--out', tmp_path/'s', ok=True)
     from capdec.store import EmbeddingStore
     assert EmbeddingStore(tmp_path/'s').meta['encoder'] == 'ViT-B/32'
@@ -428,25 +432,25 @@ def test_caption_files_make_a_store_for_each_split(coco, tmp_path):
         assert set(EmbeddingStore(tmp_path/f'dataset_coco.json.{split}.store').column('image_id')) == set(ids)
 
 def test_vectors_of_the_other_kind_are_refused(album, tmp_path):
-    from capdec.cli import _training_data
+    from capdec.sources import training_data
     from capdec.store import import_official
     import_official(official(tmp_path/'i.pkl', image=True), tmp_path/'i')
     import_official(official(tmp_path/'t.pkl'), tmp_path/'t')
-    with pytest.raises(ValueError, match='pass --use_image_embedding_as_clipcap'):
-        _training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu')
-    with pytest.raises(ValueError, match='leave --use_image_embedding_as_clipcap'):
-        _training_data(str(tmp_path/'t'), tmp_path, 'mini', 'cpu', image=True)
-    assert len(_training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu', image=True)) == 6
+    with pytest.raises(ValueError, match='pass `use_image_embedding_as_clipcap`'):
+        training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu')
+    with pytest.raises(ValueError, match='leave `use_image_embedding_as_clipcap`'):
+        training_data(str(tmp_path/'t'), tmp_path, 'mini', 'cpu', image=True)
+    assert len(training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu', image=True)) == 6
 
 def test_pretrained_captioner_notes_the_new_training():
     from types import SimpleNamespace
-    from capdec.cli import _model_for_training
+    from capdec.config import TrainConfig
+    from capdec.start import model_for_training
     from capdec.core import package_file
     from capdec.model import CaptionModel
     store = SimpleNamespace(meta=dict(encoder='another'), dim=0)
-    m = _model_for_training(CaptionModel.from_pretrained(package_file('models', 'mini', 'captioner')), 'mini', store,
-        mapping_type='mlp', prefix_length=40, prefix_length_clip=40, num_layers=8, only_prefix=True, noise_variance=.25,
-        dont_norm=True)
+    m = model_for_training(CaptionModel.from_pretrained(package_file('models', 'mini', 'captioner')), 'mini', store,
+        training=TrainConfig(noise_variance=.25, dont_norm=True), only_prefix=True)
     assert (m.config.encoder, m.config.noise_variance, m.config.normalize_prefix, m.config.only_prefix) == ('another',
         .25, False, True)
     assert not any(p.requires_grad for p in m.lm.parameters())
@@ -493,7 +497,7 @@ def spy(monkeypatch):
     # it keeps the true function
     import capdec.captioner
     seen = []
-    monkeypatch.setattr('capdec.decoding.generate', lambda model, x, **k: seen.append(x.clone())
+    monkeypatch.setattr('capdec.predict.generate', lambda model, x, **k: seen.append(x.clone())
         or ['A dog\n runs\tFAST.']*len(x))
     return seen
 
@@ -623,12 +627,12 @@ def test_typed_shape_must_fit_the_checkpoint(coco, tmp_path, mini_config, spy):
         assert flag in one_line(capdec(*args, flag, v, ok=False))[0]
 
 def test_check_shape_overlooks_what_an_mlp_does_not_use():
-    from capdec.cli import _check_shape
+    from capdec.folder import check_shape
     from capdec.model import CapDecConfig
-    _check_shape(CapDecConfig('mlp', num_layers=8), num_layers=3, prefix_length_clip=7, mapping_type='mlp',
+    check_shape(CapDecConfig('mlp', num_layers=8), num_layers=3, prefix_length_clip=7, mapping_type='mlp',
         prefix_length=0)
     with pytest.raises(ValueError, match='num_layers 8'):
-        _check_shape(CapDecConfig('transformer', num_layers=8), num_layers=3)
+        check_shape(CapDecConfig('transformer', num_layers=8), num_layers=3)
 
 def test_ablations_print_distances(coco, tmp_path):
     args = ['predict', '--data', coco/'dataset_coco.json', '--image_dir', coco, '--device', 'cpu']
@@ -651,28 +655,28 @@ def test_interrupted_run_is_continued_with_the_same_settings_only(coco, tmp_path
         if n[0] > 1:
             raise KeyboardInterrupt
         return ['A dog.']*len(x)
-    monkeypatch.setattr('capdec.decoding.generate', stop)
+    monkeypatch.setattr('capdec.predict.generate', stop)
     args = ['predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu', '--batch_size', 1]
     r = capdec(*args)
     assert r.returncode == 130 and 'run the same command again' in r.stderr
-    monkeypatch.setattr('capdec.decoding.generate', lambda model, x, **k: ['A cat.']*len(x))
+    monkeypatch.setattr('capdec.predict.generate', lambda model, x, **k: ['A cat.']*len(x))
     for other in (['--dont_normalize_prefix'], ['--bridge', 'none'], ['--beam_size', 2]):
         assert 'other settings' in one_line(capdec(*args, *other, ok=False))[0]
     capdec(*args, ok=True)
     assert [o['caption'] for o in json.loads((tmp_path/'p.json').read_text())] == ['a dog.', 'a cat.']
 
 def test_changed_weights_are_other_settings(tmp_path):
-    from capdec.cli import _weights
+    from capdec.folder import weights_id
     f = tmp_path/'model.safetensors'
     f.write_bytes(b'12345')
-    before = _weights(tmp_path)
+    before = weights_id(tmp_path)
     os.utime(f, (1, 1))
-    assert before[0] == 5 and _weights(tmp_path) != before and _weights('mini')[0] > 1000
+    assert before[0] == 5 and weights_id(tmp_path) != before and weights_id('mini')[0] > 1000
 
 def test_stopped_where_nothing_can_be_continued(monkeypatch, tmp_path):
     def stop(*a):
         raise KeyboardInterrupt
-    monkeypatch.setattr('capdec.data.write_captions', stop)
+    monkeypatch.setattr('capdec.sources.write_captions', stop)
     (tmp_path/'t.txt').write_text('A dog runs.\n')
     r = capdec('parse', tmp_path/'t.txt', '--out', tmp_path/'o.json')
     assert r.returncode == 130 and r.stderr.strip() == 'capdec: stopped'
@@ -829,9 +833,10 @@ def test_every_official_number_reads_its_source_as_published(published, tmp_path
     ('6', 'archive.zip', (), ['coco train', 'coco restval']), ('8', 'archive.zip', (), ['coco val'])])
 def test_every_number_of_the_official_runner_reads_its_part(published, mode, file, more, want):
     "What `predict` captions; 7 needs a list of images and has its own test"
-    from capdec.cli import _records
-    got = [o['caption'] for o in _records(published/file, 'val', mode, '', *(published/o for o in more),
-        verb='predict')]
+    from capdec.config import Selection
+    from capdec.sources import captions_from
+    factual = ''.join(str(published/o) for o in more)
+    got = [o['caption'] for o in captions_from(published/file, Selection('val', mode, factual=factual), 'predict')]
     assert got == [f'A man of {o}.' for o in want] if isinstance(want, list) else len(got) == want
 
 def test_books_and_plays_as_kaggle_packs_them(published, tmp_path):
@@ -1091,7 +1096,7 @@ def test_predictions_of_names_that_are_not_utf8(tmp_path, album):
 def test_full_memory_is_one_line(tmp_path, monkeypatch, e):
     def fail(*a, **k):
         raise e
-    monkeypatch.setattr('capdec.data.read_captions', fail)
+    monkeypatch.setattr('capdec.sources.read_captions', fail)
     (tmp_path/'a.txt').write_text('A dog runs.')
     assert 'out of memory; take smaller batches' in one_line(capdec('parse', tmp_path/'a.txt', '--out',
         tmp_path/'o.json', ok=False))[0]
@@ -1099,7 +1104,7 @@ def test_full_memory_is_one_line(tmp_path, monkeypatch, e):
 def test_other_faults_are_not_called_full_memory(tmp_path, monkeypatch):
     def fail(*a, **k):
         raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
-    monkeypatch.setattr('capdec.data.read_captions', fail)
+    monkeypatch.setattr('capdec.sources.read_captions', fail)
     (tmp_path/'a.txt').write_text('A dog runs.')
     with pytest.raises(RuntimeError, match='mat1'):
         capdec('parse', tmp_path/'a.txt', '--out', tmp_path/'o.json')

@@ -23,8 +23,8 @@ PREDICT = {r['flag'] for r in FLAGS if r['tool'] == 'predictions_runner.py'}
 
 @pytest.mark.parametrize('row', FLAGS, ids=lambda r: f'{r["tool"]} {r["flag"]}')
 def test_flag_parses_as_in_the_official_tool(row):
-    from capdec.cli import _parser
-    p = _parser(row['verb'])
+    from capdec.cli import verb_parser
+    p = verb_parser(row['verb'])
     assert getattr(p.parse_args(row['typed'].split()), row['flag']) == row['parsed']
     usual = getattr(p.parse_args([]), row['flag'])
     # the defaults are the official ones
@@ -38,8 +38,8 @@ def test_flag_parses_as_in_the_official_tool(row):
 
 @pytest.mark.parametrize('row', [r for r in TABLE if r['parsed'] is None], ids=lambda r: r['tool'])
 def test_tools_without_flags_have_a_verb(row):
-    from capdec.cli import _parser
-    _parser(row['verb']).parse_args(row['typed'].split())
+    from capdec.cli import verb_parser
+    verb_parser(row['verb']).parse_args(row['typed'].split())
 
 def test_the_table_has_every_flag_of_the_specification(shared):
     lines = (shared/'guides'/'spec.md').read_text().splitlines()
@@ -249,12 +249,12 @@ def test_every_flag_of_train_is_covered():
 @pytest.fixture
 def predicted(lab, monkeypatch):
     "Run `capdec predict` on the vectors of a pickle and keep what goes into the captioner and how"
-    import capdec.decoding as decoding
-    seen, generate = [], decoding.generate
+    import capdec.predict as room
+    seen, generate = [], room.generate
     def watched(model, x, **k):
         seen.append(SimpleNamespace(x=x.clone(), model=model, **k))
         return generate(model, x, **k)
-    monkeypatch.setattr(decoding, 'generate', watched)
+    monkeypatch.setattr(room, 'generate', watched)
     def run(*flags, ok=True, checkpoint=lab.base.out/'coco_prefix_latest', out=lab.dir/'p.json'):
         seen.clear()
         r = capdec('predict', '--checkpoint', checkpoint, '--embeddings', lab.a.path, *(['--out', out] if out else []),
@@ -354,7 +354,7 @@ def test_dataset_mode(coco, monkeypatch, tmp_path):
     def watched(images, *a, **k):
         ids.append([r['image_id'] for r in images])
         raise ValueError('seen enough')
-    monkeypatch.setattr('capdec.embedding.embed_images', watched)
+    monkeypatch.setattr('capdec.predict.embed_images', watched)
     for mode in ('0', '6', 'coco/train'):
         capdec('predict', '--data', coco/'dataset_coco.json', '--dataset_mode', mode, '--out', tmp_path/'p.json',
             '--device', 'cpu', ok=False)
@@ -367,7 +367,7 @@ def test_every_flag_of_predict_is_covered():
 # ---- a data set that does not fit one run
 
 def test_predictions_continue_with_the_same_batches(lab, predicted, monkeypatch):
-    import capdec.decoding as decoding
+    import capdec.predict as decoding
     whole = predicted('--batch_size', 4, out=lab.dir/'whole.json').captions
     real, n = decoding.generate, [0]
     def stop(model, x, **k):
@@ -392,16 +392,15 @@ def test_predictions_are_not_held_in_memory(tmp_path):
         import sys
         from types import SimpleNamespace
         import torch
-        import capdec.captioner, capdec.decoding as decoding
-        from capdec.cli import _caption_store
+        import capdec.predict as predict
         from capdec.store import EmbeddingStore
         n, peak = 200_000, lambda: next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
         with EmbeddingStore.create('v.store', 16, {'kind': 'image'}) as s:
             for i in range(0, n, 8000): s.append([dict(image_id=f'photo_{j:08}.jpg', caption='a', id=j, filename=None) for j in range(i, i+8000)], torch.zeros(8000, 16))
-        decoding.generate = lambda model, x, **k: ['a dog runs over the green hill.']*len(x)
-        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(config=SimpleNamespace(normalize_prefix=True)))
+        predict.generate = lambda model, x, **k: ['a dog runs over the green hill.']*len(x)
+        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(unit=lambda x: x))
         store, before = EmbeddingStore('v.store'), peak()
-        assert _caption_store(c, store, dict(beam=True, beam_size=5, official=False, batch_size=200, out='p.json'), dict(a=1)) == n
+        assert predict.caption_store(c, store, 'p.json', dict(a=1), batch_size=200) == n
         print(peak() - before)"""
     r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert len(json.loads((tmp_path/'p.json').read_text())) == 200_000 and float(r.stdout) < 60, r.stdout
@@ -420,9 +419,9 @@ def test_failed_images_are_listed(coco, tmp_path):
 # ---- the official token handling, and checkpoints by name
 
 def test_official_switch_of_predict(lab):
-    from capdec.cli import _official_stops
+    from capdec.predict import official_stops
     m = lab.base.model
-    assert [m.tokenizer.decode([i]) for i in _official_stops(m, True)] == ['.']
+    assert [m.tokenizer.decode([i]) for i in official_stops(m, True)] == ['.']
 
 def test_golden_checkpoint_through_the_command_line(golden, shared, tmp_path, monkeypatch):
     "Official `.pt` -> folder -> predictions (texts exactly) -> official names -> official `.pt`, bit for bit"
