@@ -31,27 +31,35 @@ PUBLISHED = {f'capdec-coco-{v}': Published(float(v), drive) for v,drive in {
     '2.5': '1gIv9vqTkXsGJtF9ORuCGvjWKeC4SuQS-'}.items()}
 
 # %% ../nbs/04b_official.ipynb #5c15da35
+def _fetch(name, path):
+    "Write what Google Drive sends to `path`, after a look at the first bytes"
+    from urllib.request import Request,urlopen
+    request = Request(DRIVE_URL.format(PUBLISHED[name].drive), headers={'User-Agent': 'capdec'})
+    with urlopen(request, timeout=30) as r, atomic_path(path) as tmp, open(tmp, 'wb') as f:
+        size = int(r.headers.get('Content-Length') or 0) or None
+        with progress(desc=name, total=size, unit='B') as bar:
+            while piece := r.read(1<<20):
+                # a checkpoint is a zip file or, if it is old, a bare pickle
+                if not f.tell() and not piece.startswith((b'PK', b'\x80')):
+                    raise ValueError('sent a page instead of the file (its download quota may be used up)')
+                f.write(piece)
+                bar.update(len(piece))
+        if not f.tell():
+            raise ValueError('sent nothing')
+
+# %% ../nbs/04b_official.ipynb #580b39a0
 def _download(name, path):
     "Fetch a published checkpoint, or say in one sentence how to get it"
     from urllib.error import URLError
-    from urllib.request import Request,urlopen
     url = DRIVE_URL.format(PUBLISHED[name].drive)
     way_out = (f'download {url} where there is a network and save it as {path}, or set CAPDEC_WEIGHTS to the folder '
         f'that holds {path.name}')
     if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1','true','yes','on') and url.startswith('http'):
         raise FileNotFoundError(f'{name}: not on this machine, and HF_HUB_OFFLINE forbids the network; {way_out}')
     try:
-        with urlopen(Request(url, headers={'User-Agent': 'capdec'}),
-            timeout=30) as r, atomic_path(path) as tmp, open(tmp, 'wb') as f, progress(
-                desc=name, total=int(r.headers.get('Content-Length') or 0) or None, unit='B') as bar:
-            while piece := r.read(1<<20):
-                if not f.tell() and not piece.startswith((b'PK', b'\x80')):
-                    raise ValueError(f'{name}: Google Drive sent a page instead of the file (its download quota may be '
-                        f'used up); {way_out}')
-                f.write(piece)
-                bar.update(len(piece))
-            if not f.tell():
-                raise ValueError(f'{name}: Google Drive sent nothing; {way_out}')
+        _fetch(name, path)
+    except ValueError as e:
+        raise ValueError(f'{name}: Google Drive {e}; {way_out}') from None
     except (URLError, TimeoutError, ConnectionError) as e:
         raise FileNotFoundError(f'{name}: not on this machine and could not be downloaded ({getattr(e, "reason", e)}); '
             f'{way_out}') from None
@@ -78,6 +86,7 @@ def find_weights(
         return _hub_folder(f'{os.environ["CAPDEC_HUB"]}/{name}')
     return _download(name, home/f'{name}.pt')
 
+# %% ../nbs/04b_official.ipynb #7819e555
 def is_official(
     path:str|Path, # What `find_weights` returns
 )->bool: # It is one file with the official names, `.pt` or `.safetensors`; captioners of this project are folders
@@ -88,22 +97,23 @@ def is_official(
 def load_checkpoint(
     # Published name, official or ClipCap file (`.pt`, `.safetensors`), folder, or id on the Hugging Face hub
     name:str|Path,
-    # For official files: GPT-2's tokenizer or a folder with its files (default: `gpt2` in `weights_folder`, else from
+    # GPT-2's tokenizer or a folder with its files, for official files (default: `gpt2` in `weights_folder`, else from
     # the hub)
     tokenizer=None,
-    device='cpu', # Where to put it; `None` for the best there is
+    device='cpu', # Device to put it on; `None` for the best there is
     **kwargs, # For `load_official`: `lm_heads`, `num_heads`, `encoder`, `normalize_prefix`, `noise_variance`
-)->CaptionModel: # In evaluation mode
+)->CaptionModel: # The model in evaluation mode
     "The captioner behind any name"
     path,known = find_weights(name), PUBLISHED.get(str(name))
     if not is_official(path):
-        if given := [k for k,v in dict(tokenizer=tokenizer, **kwargs).items() if v and k in ('tokenizer','lm_heads')]:
+        said = dict(tokenizer=tokenizer, lm_heads=kwargs.get('lm_heads'))
+        if given := [k for k,v in said.items() if v]:
             raise ValueError(f'{name}: is a captioner of this project, which says {" and ".join(given)} itself; leave '
                 f'that out')
         return CaptionModel.from_pretrained(path, device)
     if known:
-        kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | {k: v for k,v in kwargs.items()
-            if v is not None}
+        told = {k: v for k,v in kwargs.items() if v is not None}
+        kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | told
     return load_official(path, tokenizer, device=device, **kwargs)
 
 # %% ../nbs/04b_official.ipynb #d5cc776d
@@ -124,11 +134,12 @@ def save_official(
         save_file(state, p, metadata={'format':'pt'})
     return path
 
+# %% ../nbs/04b_official.ipynb #496f5c06
 def convert(
     source:str|Path, # Published name, official or ClipCap file, or a captioner's folder
     out:str|Path, # Folder to make; or, for a folder as source, a `.safetensors` file with the official names
-    tokenizer=None, # For official files: GPT-2's tokenizer or a folder with its files
-    dtype:str|None=None, # Of the folder's weights: 'float16' halves them (default: float32)
+    tokenizer=None, # GPT-2's tokenizer or a folder with its files, for official files
+    dtype:str|None=None, # Type of the folder's weights: 'float16' halves them (default: float32)
     **kwargs, # For `load_official`
 )->Path: # What was written
     "Bring a checkpoint into the other format"
