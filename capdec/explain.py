@@ -6,7 +6,7 @@
 __all__ = ['word_probabilities', 'prefix_tokens', 'chance_cosine', 'likely_words', 'Explanation', 'explain']
 
 # %% ../nbs/08d_explain.ipynb #8cdaa440
-import io,math
+import io,math,textwrap
 from collections import Counter
 from dataclasses import asdict,dataclass
 from pathlib import Path
@@ -22,32 +22,42 @@ from .data import read_sentences
 from .decoding import Caption,drawn,generate
 from .embedding import open_small
 from .evaluation import caption_words
-from .folder import Parts,image_vectors,load_parts
+from .folder import Parts,image_vectors
 from .model import CaptionModel
 from .noise import normalize
 
-# %% ../nbs/08d_explain.ipynb #6c060dc3
-def word_probabilities(
-    model:CaptionModel, # Whose tokenizer
-    caption:Caption, # As `scores=True` returns it
-)->list[tuple[str,float]]: # `(word, probability)` in the order of the caption, the prompt left out
-    "Probability of each word of a caption, given the photo and the words before it"
-    names,groups = model.tokenizer.convert_ids_to_tokens(caption.tokens), []
-    for i,name in enumerate(names):
-        text = model.tokenizer.decode([caption.tokens[i]])
-        # punctuation
+# %% ../nbs/08d_explain.ipynb #94736298
+def _words_of(tokenizer, tokens):
+    "Places of the tokens that make up each word; a punctuation mark is a word"
+    groups = []
+    for i,name in enumerate(tokenizer.convert_ids_to_tokens(tokens)):
+        text = tokenizer.decode([tokens[i]])
+        # a part of a character shows as \ufffd, and is no mark
         mark = bool(text.strip()) and not any(c.isalnum() or c == '\ufffd' for c in text)
+        # Ġ and ▁ are how tokenizers write the space before a word
         if not groups or mark or name[:1] in 'Ġ▁' or text[:1].isspace():
             groups.append([])
         groups[-1].append(i)
-    word = lambda g: model.tokenizer.decode([caption.tokens[i] for i in g], skip_special_tokens=True).strip()
-    return [(w, math.exp(sum(caption.token_logprobs[i] for i in g))) for g in groups if (w := word(g))]
+    return groups
+
+# %% ../nbs/08d_explain.ipynb #6c060dc3
+def word_probabilities(
+    model:CaptionModel, # Model whose tokenizer made the tokens
+    caption:Caption, # Caption as `generate` returns it
+)->list[tuple[str,float]]: # `(word, probability)` in the order of the caption, the prompt left out
+    "Probability of each word of a caption, given the photo and the words before it"
+    out = []
+    for places in _words_of(model.tokenizer, caption.tokens):
+        word = model.tokenizer.decode([caption.tokens[i] for i in places], skip_special_tokens=True).strip()
+        if word:
+            out.append((word, math.exp(sum(caption.token_logprobs[i] for i in places))))
+    return out
 
 # %% ../nbs/08d_explain.ipynb #7fe04c51
 def prefix_tokens(
-    model:CaptionModel, # The captioner's model
-    vectors:Tensor, # What the mapper gets `(b, d)`, see `Captioner.embed`
-    n:int=5, # Tokens per prefix vector
+    model:CaptionModel, # A captioner's model
+    vectors:Tensor, # What the mapper gets, `(b, d)`, see `image_vectors`
+    n:int=5, # Number of tokens for each prefix vector
 )->list: # For each vector, for each of its k prefix vectors: `n` pairs `(token, cosine)`, nearest first
     "The tokens whose embeddings lie nearest to the prefix"
     whole_number('n', n)
@@ -57,33 +67,38 @@ def prefix_tokens(
     return [[[(model.tokenizer.decode([i]).strip(), c) for i,c in zip(ii,cc)] for ii,cc in zip(*o)]
         for o in zip(top.indices.tolist(), top.values.tolist())]
 
+# %% ../nbs/08d_explain.ipynb #281afa92
 def chance_cosine(
-    v:int, # Number of random vectors
-    h:int, # Their width
+    v:int, # Number of random vectors to choose from
+    h:int, # Width of the vectors
 )->float: # The expected maximum of `v` normal numbers of variance `1/h`
     "The cosine to expect of the nearest among `v` random vectors: what is no larger says nothing"
     return NormalDist().inv_cdf(1 - math.exp(-.5772)/v)/math.sqrt(h)
 
+# %% ../nbs/08d_explain.ipynb #2a983bc3
+def _how_common(sentences):
+    "In how many sentences each word occurs, and the number of sentences"
+    common = Counter(w for s in sentences for w in set(caption_words(s)))
+    return common,len(sentences)
+
 # %% ../nbs/08d_explain.ipynb #f039f4c6
 def likely_words(
-    captioner:Parts, # A captioner, or the parts of one; its memory of sentences, if any, says how common a word is
-    vectors:Tensor, # What the mapper gets `(b, d)`
-    n:int=8, # Words per vector
-    samples:int=64, # Captions drawn; the shares are good to about `0.5/sqrt(samples)`
-    seed:int=0, # Of the draws
+    captioner:Parts, # A captioner, or the parts of one; its memory, if it has one, says how common a word is
+    vectors:Tensor, # What the mapper gets, `(b, d)`
+    n:int=8, # Number of words for each vector
+    samples:int=64, # Number of captions that are drawn; the shares are good to about `0.5/sqrt(samples)`
+    seed:int=0, # Seed of the draws
 )->list[list[tuple[str,float]]]: # `(word, share of the captions with it)`, the most telling first
     "Which words the prefix makes the language model say"
-    for k,o in dict(n=n, samples=samples).items():
-        whole_number(k, o)
-    common,total = Counter(),0
-    for s in captioner.bridge.sentences or []:
-        common.update(set(caption_words(s)))
-        total += 1
+    whole_number('n', n)
+    whole_number('samples', samples)
+    common,total = _how_common(captioner.bridge.sentences or [])
     sampled = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False,
         generator=torch.Generator().manual_seed(seed))
     out = []
     for captions in sampled:
-        share = {w: c/samples for w,c in Counter(w for o in captions for w in set(caption_words(o.text))).items()}
+        found = Counter(w for o in captions for w in set(caption_words(o.text)))
+        share = {w: c/samples for w,c in found.items()}
         # its part of the divergence from the corpus
         telling = lambda w: share[w]*math.log(share[w]*(total+1)/(common[w]+1)) if total else share[w]
         out.append([(w, share[w]) for w in sorted(share, key=lambda w: (-telling(w), w))[:n]])
@@ -93,7 +108,7 @@ def likely_words(
 @dataclass(frozen=True)
 class Explanation:
     "What a captioner goes by, for one photo"
-    caption:str         # What it says
+    caption:str         # The caption
     score:float         # Mean log-probability of the tokens
     words:list          # `(word, probability)` of the caption
     nearest:list        # `(sentence, cosine)` of the corpus, nearest first
@@ -105,6 +120,13 @@ class Explanation:
     def data(self)->dict: # What JSON can hold
         "Everything but the photo"
         return {k: v for k,v in asdict(self).items() if k != 'photo'}
+
+# %% ../nbs/08d_explain.ipynb #920bdddc
+def _searchable(sentences, encoder):
+    "A bridge that knows these sentences, for `nearest`"
+    corpus = read_sentences(sentences)
+    vectors = normalize(encoder.encode_text(corpus, show=False).float()).cpu()
+    return Bridge('memory', memory=vectors, sentences=corpus)
 
 # %% ../nbs/08d_explain.ipynb #7c9ce76e
 def explain(
@@ -124,60 +146,67 @@ def explain(
         raise im
     with torch.inference_mode():
         seen = normalize(captioner.encoder.encode_image([im], show=False).float()).to(model.device)
+    # the encoder runs once, unless the captioner wants vectors of another length
     x = bridge(seen) if model.config.normalize_prefix else image_vectors(captioner, [im])
     if seed is not None:
         kwargs['uniform'] = drawn(seed, 1, **kwargs)(im)[None]
     best = generate(model, x, normalize=False, **kwargs)[0][0]
-    if sentences is not None:
-        corpus = read_sentences(sentences)
-        vectors = normalize(captioner.encoder.encode_text(corpus, show=False).float()).cpu()
-        bridge = Bridge('memory', memory=vectors, sentences=corpus)
-    near = bridge.nearest(seen, n)[0] if bridge.sentences else []
+    corpus = bridge if sentences is None else _searchable(sentences, captioner.encoder)
+    near = corpus.nearest(seen, n)[0] if corpus.sentences else []
+    chance = chance_cosine(len(model.tokenizer), model.lm.get_input_embeddings().embedding_dim)
     im = im.copy()
     im.thumbnail((640,640))
     return Explanation(best.text, best.score, word_probabilities(model, best), near, likely_words(captioner, x)[0],
-        prefix_tokens(model, x)[0],
-        chance_cosine(len(model.tokenizer), model.lm.get_input_embeddings().embedding_dim), im)
+        prefix_tokens(model, x)[0], chance, im)
+
+# %% ../nbs/08d_explain.ipynb #8145cea3
+def _draw_words(ax, words):
+    "How sure each word is"
+    ax.bar(range(len(words)), [p for _,p in words], color=['C0' if p >= .2 else 'C1' for _,p in words])
+    ax.set(xticks=range(len(words)), ylim=(0,1), ylabel='probability',
+        title='How sure each word is (orange: below 0.2)')
+    ax.set_xticklabels([w for w,_ in words], rotation=30, ha='right', size=8)
+
+def _draw_rows(ax, rows, title):
+    "Texts with their numbers, the highest on top"
+    rows = sorted(rows, key=lambda o: -o[1])
+    ax.set_title(title)
+    ax.set(yticks=[], xlim=(0, max([v for _,v in rows], default=1)))
+    ax.barh(range(len(rows)), [v for _,v in rows], color='C0', alpha=.35)
+    for i,(text,v) in enumerate(rows):
+        ax.text(0, i, f' {textwrap.shorten(text, 70)}  {v:.2f}', va='center', size=8)
+    ax.invert_yaxis()
+
+def _draw_prefix(ax, prefix, chance):
+    "The tokens nearest to the first ten prefix vectors, a line each"
+    ax.axis('off')
+    ax.set_title(f'Tokens nearest to each prefix vector (chance: {chance:.2f})')
+    shown = prefix[:10]
+    for i,row in enumerate(shown):
+        tokens = '   '.join(f'{w or "␣"} {c:.2f}' for w,c in row[:4])
+        ax.text(0, 1-(i+.7)/(len(shown)+.4), f'{i+1}:  {tokens}', size=8, transform=ax.transAxes)
 
 # %% ../nbs/08d_explain.ipynb #fe3a745f
 @patch
 def plot(self:Explanation,
-    size:tuple=(11,6.5), # Inches
+    size:tuple=(11,6.5), # Width and height in inches
 ): # A matplotlib figure
     "The photo with what its caption goes by"
-    import textwrap
     from matplotlib.figure import Figure
     fig = Figure(figsize=size, layout='constrained')
     grid = fig.subplot_mosaic([['photo','words'],['photo','nearest'],['likely','prefix']], height_ratios=[1,1,1.1],
         width_ratios=[1,1.5])
     fig.suptitle('\n'.join(textwrap.wrap(self.caption, 80)), size=13)
-    ax = grid['photo']
-    ax.axis('off')
+    grid['photo'].axis('off')
     if self.photo is not None:
-        ax.imshow(self.photo)
-    ax = grid['words']
-    at = range(len(self.words))
-    ax.bar(at, [p for _,p in self.words], color=['C0' if p >= .2 else 'C1' for _,p in self.words])
-    ax.set(xticks=at, ylim=(0,1), ylabel='probability', title='How sure each word is (orange: below 0.2)')
-    ax.set_xticklabels([w for w,_ in self.words], rotation=30, ha='right', size=8)
-    highest = lambda rows: sorted(rows, key=lambda o: -o[1])
-    for name,rows,title in (('nearest', highest(self.nearest), 'Nearest sentences (cosine)'),
-            ('likely', highest(self.likely), 'Words that the prefix calls up (share of 64 draws)')):
-        ax = grid[name]
-        ax.set_title(title)
-        ax.set(yticks=[], xlim=(0, max([v for _,v in rows], default=1)))
-        ax.barh(range(len(rows)), [v for _,v in rows], color='C0', alpha=.35)
-        for i,(text,v) in enumerate(rows):
-            ax.text(0, i, f' {textwrap.shorten(text, 70)}  {v:.2f}', va='center', size=8)
-        ax.invert_yaxis()
-    ax = grid['prefix']
-    ax.axis('off')
-    ax.set_title(f'Tokens nearest to each prefix vector (chance: {self.chance:.2f})')
-    for i,row in enumerate(self.prefix[:10]):
-        ax.text(0, 1-(i+.7)/(min(10, len(self.prefix))+.4), f'{i+1}:  ' + '   '.join(f'{w or "␣"} {c:.2f}' for w,
-            c in row[:4]), size=8, transform=ax.transAxes)
+        grid['photo'].imshow(self.photo)
+    _draw_words(grid['words'], self.words)
+    _draw_rows(grid['nearest'], self.nearest, 'Nearest sentences (cosine)')
+    _draw_rows(grid['likely'], self.likely, 'Words that the prefix calls up (share of 64 draws)')
+    _draw_prefix(grid['prefix'], self.prefix, self.chance)
     return fig
 
+# %% ../nbs/08d_explain.ipynb #55400a89
 @patch
 def _repr_png_(self:Explanation):
     "The picture that a notebook shows"

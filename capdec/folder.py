@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from .bridges import Bridge
+from .config import MAPPING_TYPES,CapDecConfig
 from .core import atomic_path,file_sha256,one_line,package_file,pick_device,read_json,whole_number,write_json
 from .data import read_sentences
 from .decoding import generate
 from .embedding import load_encoder
-from .config import MAPPING_TYPES,CapDecConfig
 from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
@@ -334,7 +334,7 @@ def keep_bridge(
     out_dir:Path, # Folder of the training
     prefix:str, # Name of the saved models
 ):
-    "Give a captioner that was trained on the bridge of the one it started from"
+    "Give a captioner the bridge of the one that its training started from"
     if is_official(find_weights(name)):
         return
     old = load_parts(name, 'cpu', encoder=False)
