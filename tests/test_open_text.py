@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given,settings,strategies as st
 
 import capdec.open_text as ot
-from capdec.open_text import CorpusReport,count_words,mix,read_open_text,read_texts,split_sentences
+from capdec.open_text import CorpusReport,count_words,mix,read_open_text,read_passages,split_sentences
 
 def captions(path, **kwargs):
     return [o['caption'] for o in read_open_text(path, **kwargs)]
@@ -41,7 +41,7 @@ def test_wrapping_changes_nothing(tmp_path_factory, words, width):
     g = f.with_name('b.txt')
     g.write_text(' '.join(words), encoding='utf-8')
     def read(p):
-        return [s for t in read_texts(p, wrapped=True) for s in split_sentences(t)]
+        return [s for t in read_passages(p, wrapped=True) for s in split_sentences(t)]
     assert read(f) == read(g)
 
 def test_every_line_is_read_whatever_the_length_of_the_file(tmp_path):
