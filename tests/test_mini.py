@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from capdec.core import package_file
-from capdec.mini import MiniConfig,MiniEncoder,TextTower,pad_tokens,to_pixels
+from capdec.mini import MiniConfig,MiniEncoder,TextTower,pad_ids,to_pixels
 
 @pytest.fixture(scope='module')
 def encoder():
@@ -61,7 +61,7 @@ def test_order_is_kept(encoder, sentences):
 def test_more_padding_changes_nothing():
     torch.manual_seed(0)
     tower = TextTower(MiniConfig(vocab=50, width=16, layers=2, heads=2, dim=8)).eval()
-    tokens,mask = pad_tokens([[1,2,3,4], [5,6]])
+    tokens,mask = pad_ids([[1,2,3,4], [5,6]])
     with torch.no_grad():
         short = tower(tokens, mask)
         for n in (1,5,20):
@@ -70,7 +70,7 @@ def test_more_padding_changes_nothing():
 
 def test_padding_gets_no_gradient():
     tower = TextTower(MiniConfig(vocab=50, width=16, layers=1, heads=2, dim=8))
-    tokens,mask = pad_tokens([[1,2,3,4], [5,6]])
+    tokens,mask = pad_ids([[1,2,3,4], [5,6]])
     tower(tokens, mask).sum().backward()
     grads = tower.tokens.weight.grad.norm(dim=1)
     assert grads[0] == 0 and (grads[[1,2,3,4,5,6]] > 0).all()

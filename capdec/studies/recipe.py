@@ -24,7 +24,7 @@ from fastcore.script import call_parse
 from torch import nn,Tensor
 
 from ..core import atomic_path,open_image,package_file,progress,read_json,write_json
-from ..mini import MiniConfig,MiniEncoder,Head,TextTower,pad_tokens,to_pixels
+from ..mini import MiniConfig,MiniEncoder,Head,TextTower,pad_ids,to_pixels
 from ..embedding import embed_captions
 from ..model import CapDecConfig,CaptionModel
 from ..model import train_tokenizer as train_lm_tokenizer
@@ -466,7 +466,7 @@ def distil(
         for rows in bucketed(lengths, batch_size, gen):
             for g in opt.param_groups:
                 g['lr'] = cosine_lr(step, total, lr)
-            tokens,mask = pad_tokens([ids[r] for r in rows])
+            tokens,mask = pad_ids([ids[r] for r in rows])
             with half():
                 x = tower(tokens, mask)
                 y = aux['teacher'](x)
@@ -555,7 +555,7 @@ def _pair_batch(rows, features, captions, ids, prototypes, class_ids, per_photo,
 
 def _pair_losses(model, aux, f, toks, teacher, b, m, temperature):
     "InfoNCE of `b` photos (and the classes) with each set of captions; cosine and match with the teacher; wording of the `m` captions"
-    image,(tokens,mask) = model.image.head(f), pad_tokens(toks)
+    image,(tokens,mask) = model.image.head(f), pad_ids(toks)
     with half():
         text = model.text(tokens, mask)
     text = text.float()
