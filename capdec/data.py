@@ -89,6 +89,7 @@ def _members(path):
 # %% ../nbs/01_data_parsing.ipynb #0489ca4b
 def _find_member(path, pattern):
     "The one file in an archive or folder whose name fits one of the patterns, given as `'*.json|*.csv'`"
+    # hidden files, and what macOS adds to its archives, are not meant
     names = [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
     for one in pattern.lower().split('|'):
         found = [o for o in names if any(fnmatch.fnmatch(n, one) for n in (o.lower(), o.lower().split('/')[-1]))]
@@ -284,6 +285,7 @@ def image_id_of(
 )->int|str: # COCO's or Flickr's own number of the photo; another file name stays as it is
     "An id that depends on nothing but the file name"
     name = PurePosixPath(filename).name
+    # COCO: twelve digits. Flickr: its number, and in Flickr8k a secret of hexadecimal digits behind it
     coco,flickr = r'(?:COCO_\w+_)?(\d{12})\.\w+', r'(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+'
     if m := re.fullmatch(coco, name) or re.fullmatch(flickr, name):
         return int(m[1])
@@ -365,6 +367,7 @@ def read_coco(
     "Captions of a COCO annotation file"
     pattern = 'captions_*.json|*.json|*.json.gz'
     def rows():
+        # the names may stand behind the captions
         names,n = {},0
         for key,o in json_items(path, pattern):
             if key == 'images' and isinstance(o, dict) and 'file_name' in o:
@@ -453,6 +456,7 @@ def style_part(
     "The paper's random 6/7 - 1/7 split: a function of seed and file names alone"
     if part not in ('train','test',None):
         raise ValueError(f'part {part!r}: use train, test or all (None in Python)')
+    # by hash: a draw that is the same on every machine, and does not depend on the order of the names
     order = sorted(set(names), key=lambda o: hashlib.sha256(f'{seed}:{o}'.encode()).digest())
     k = round(len(order)/7)
     return set(order[:k] if part == 'test' else order[k:] if part == 'train' else order)
@@ -670,6 +674,7 @@ def _shards(path):
         if not index.get('finished'):
             raise ValueError(f'{path}: unfinished store; run the command that makes it again, it continues')
         return [path/Path(o['file']).name for o in index['shards']]
+    # `datasets` leaves its caches beside the shards
     found = (o for o in path.rglob('*') if o.suffix in ('.parquet','.arrow') and not o.name.startswith('cache-')
         and o.is_file())
     return sorted(o for o in found if not any(p.startswith('.') for p in o.relative_to(path).parts))
@@ -699,6 +704,7 @@ def _batches(file, rows=4096):
     with pa.memory_map(str(file)) as m:
         f = pa.ipc.open_file(m) if _magic(file) == b'ARRO' else pa.ipc.open_stream(m)
         for b in ((f.get_batch(i) for i in range(f.num_record_batches)) if hasattr(f, 'get_batch') else f):
+            # first the columns: photos in the table must not be copied
             b = b.select(list(_wanted(b.schema)))
             for i in range(0, len(b), rows):
                 yield b.slice(i, rows)
@@ -961,6 +967,7 @@ def select_images(
     if isinstance(images, (str,Path)):
         images = [l.strip() for _,l in _lines(images, '*') if l.strip()]
     wanted = set()
+    # '17' is an id, '17.jpg' a file name
     for o in images:
         wanted.add(int(o) if isinstance(o, str) and o.isdecimal() else image_id_of(o) if isinstance(o, str) else o)
     return (o for o in records if (o['image_id'] in wanted) != drop)
@@ -1034,6 +1041,7 @@ def dataset_mode(
 )->tuple[str,str|None]: # Name of the source, part or `None`
     "What a data set's name or official number stands for"
     s = f'{mode:g}' if isinstance(mode, (int,float)) else str(mode).strip()
+    # '2.0' is '2'
     if re.fullmatch(r'\d+\.0+', s):
         s = s.split('.')[0]
     if s in DATASET_MODES[verb]:

@@ -57,6 +57,7 @@ def add_noise(
     "Normalise the rows of `x`, add `N(0, variance)` to every coordinate, add the offset, normalise again"
     if not variance >= 0:
         raise ValueError(f'noise variance must be >= 0, got {variance}')
+    # the official code then returns before it normalises
     if variance == 0 and official:
         return x
     if not dont_norm:
@@ -117,6 +118,7 @@ def estimate_noise_variance(
     x,members = normalize(x.float()),{}
     for i,o in enumerate(groups):
         members.setdefault(o, []).append(i)
+    # an image with one caption has no pair
     norms = [torch.pdist(x[m], p=math.inf) for m in members.values() if len(m) > 1]
     if not norms:
         raise ValueError('no image has two captions; the estimate needs several captions of the same image')
@@ -149,6 +151,7 @@ def _centre(x):
     if not len(x):
         raise ValueError('no vectors to take the mean of')
     rows = (lambda i: x[i].float()) if isinstance(x, Tensor) else x.vectors
+    # in double precision: the sum of a million vectors must not drift
     total = sum(normalize(rows(slice(i, min(i+16_384, len(x))))).double().sum(0) for i in range(0, len(x), 16_384))
     return (total/len(x)).float()
 
@@ -278,6 +281,7 @@ class ImageToTextBridge(nn.Module):
     ):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(d, d) for _ in range(num_layers))
+        # the identity, as far as ReLU lets it through
         for l in self.layers:
             nn.init.eye_(l.weight)
             nn.init.zeros_(l.bias)
@@ -312,6 +316,7 @@ def fit(self:ImageToTextBridge,
             opt.zero_grad()
             loss.backward()
             opt.step()
+            # not `.item()`: a GPU would be waited for at every step
             total += loss.detach()*len(i)
         losses.append(total.item()/len(pairs))
     return losses
@@ -368,8 +373,8 @@ def find_bridge(
         Path('others/weights_modality_mapper.pt'))
     path = flag if flag != 'auto' else next((o for o in places if o.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f'modality_bridger: found no bridger.safetensors beside {checkpoint} or here; name a '
-            f'file, or train one with `capdec bridger`')
+        raise FileNotFoundError(f'modality_bridger: found no bridger.safetensors beside {checkpoint} or here; '
+            f'name a file, or train one with `capdec bridger`')
     net = load_bridge(path, d)
     net.kind = f'bridger {file_sha256(path)[:16]}'
     return net

@@ -40,6 +40,7 @@ def _encode(rows, name):
     "The values of one column as Arrow wants them: `{column name: list}`"
     values = [r.get(name) for r in rows]
     if name in IDS:
+        # True is an int in Python, and no id
         is_int = [isinstance(v, (int,np.integer)) and not isinstance(v, bool) for v in values]
         for i,(v,num) in enumerate(zip(values, is_int)):
             if not num and not isinstance(v, str):
@@ -300,6 +301,7 @@ def append(self:EmbeddingStore,
         with atomic_path(f) as tmp:
             with pa.OSFile(str(tmp), 'wb') as o, pa.ipc.new_stream(o, batch.schema) as w:
                 w.write_batch(batch)
+        # the index last: a shard that it does not list does not exist
         shard = dict(file=f.name, rows=len(rows), bytes=f.stat().st_size, sha256=file_sha256(f))
         index = {**self._index, 'shards': self._index['shards'] + [shard]}
         write_json(self.path/'index.json', index)
@@ -371,7 +373,8 @@ def _span(a):
 @patch
 def _pieces(self:EmbeddingStore, rows):
     "For each shard that holds some of `rows`: its table, which of its rows, and their places in the result"
-    shard = np.searchsorted(self._starts, rows, side='right') - 1   # (n,)
+    shard = np.searchsorted(self._starts, rows, side='right') - 1 # (n,)
+    # stable: the rows of a shard stay in the order that was asked for
     order = np.argsort(shard, kind='stable')
     cuts = np.searchsorted(shard[order], np.arange(len(self._starts)))
     for i,s in enumerate(self._index['shards']):
@@ -451,6 +454,7 @@ def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are t
 @patch
 def first_rows(self:EmbeddingStore)->np.ndarray: # Row numbers `(images,)`, ascending
     "The first row of each image; it takes eight bytes an image, whatever the ids are"
+    # hashes of ids, since the ids of ten million images would not fit; `repr` tells 7 from '7'
     keys = np.empty(len(self), 'u8')
     for i in range(0, len(self), 8192):
         ids = self.column('image_id', slice(i, min(i+8192, len(self))))
@@ -550,6 +554,7 @@ def import_official(
     meta = dict(encoder=encoder, kind=kind, normalised=False, source=Path(path).name, sha256=file_sha256(path))
     with EmbeddingStore.create(out, v.shape[1], meta, dtype='float16' if v.element_size() == 2 else 'float32',
             resume=True) as store:
+        # an import that was interrupted goes on
         for i in range(len(store), len(v), shard_rows):
             store.append(data['captions'][i:i+shard_rows], v[i:i+shard_rows])
     return store
@@ -596,6 +601,7 @@ class _OfficialPickler(pickle._Pickler):
         import torch
         x,start = torch.empty(len(store), store.dim, dtype=getattr(torch, store.dtype)), _Start()
         torch.save(x._typed_storage(), start, _use_new_zipfile_serialization=False)
+        # the count of the numbers belongs to the head
         head = start.getvalue()[:start.size-x.nbytes]
         self.save(torch.storage._load_from_bytes)
         self.framer.write_large_bytes(pickle.BINBYTES8 + start.size.to_bytes(8, 'little'), head)
