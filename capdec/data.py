@@ -18,7 +18,6 @@ from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
-from fastcore.basics import patch
 from .core import IMAGE_SUFFIXES,atomic_path,is_pickle,json_text,load_pickle,one_line,read_json,unescape_name
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
@@ -176,8 +175,8 @@ def open_utf8(
                 f'{e.object[max(0,e.start-20):e.start]!r}); save it as UTF-8') from None
 
 # %% ../nbs/01_data_parsing.ipynb #0f855393
-class _JsonPieces:
-    "Decodes one value after the other from a text file, keeping no more of it than the value at hand"
+class _JsonBuffer:
+    "The part of a text file that is being decoded, and the place in it"
     space,decode,chunk = re.compile(r'\s*'), json.JSONDecoder().raw_decode, 1<<18
     ends = frozenset(' \t\r\n,:]}') # what may follow a value
     def __init__(self, f, name):
@@ -204,67 +203,63 @@ class _JsonPieces:
             self.more()
 
 # %% ../nbs/01_data_parsing.ipynb #9a82d95a
-@patch
-def skip(self:_JsonPieces, expected):
-    "Go over one of the `expected` characters"
-    c = self.peek()
-    if c not in expected or not c:
-        found = repr(c) if c else 'the end of the file (is it cut off?)'
-        self.fail(f'expected {" or ".join(expected)}, found {found}')
-    self.pos += 1
-    return c
-
-@patch
-def value(self:_JsonPieces):
-    "The next value, however long it is"
-    if not self.peek():
-        self.fail('the file ends here (is it cut off?)')
-    while True:
-        try:
-            v,end = self.decode(self.buf, self.pos)
-            # a number may go on in the next piece
-            if self.eof or self.buf[end:end+1] in self.ends:
-                self.pos = end
-                return v
-        except RecursionError:
-            self.fail('nested too deeply')
-        except ValueError as e:
-            if self.eof:
-                pos = getattr(e, 'pos', None)
-                cut = pos is not None and pos >= len(self.buf)-1 or 'Unterminated' in str(e)
-                self.fail(str(e).split(':')[0] + ' (is it cut off?)'*cut, pos)
-        self.more()
-
-# %% ../nbs/01_data_parsing.ipynb #221c7c4e
-@patch
-def array(self:_JsonPieces):
-    "The values of an array"
-    self.skip('[')
-    if self.peek() == ']':
+class _JsonPieces(_JsonBuffer):
+    "Decodes one value after the other, keeping no more of the file than the value at hand"
+    def skip(self, expected):
+        c = self.peek()
+        if c not in expected or not c:
+            found = repr(c) if c else 'the end of the file (is it cut off?)'
+            self.fail(f'expected {" or ".join(expected)}, found {found}')
         self.pos += 1
+        return c
+
+    def value(self):
+        if not self.peek():
+            self.fail('the file ends here (is it cut off?)')
+        while True:
+            try:
+                v,end = self.decode(self.buf, self.pos)
+                # a number may go on in the next piece
+                if self.eof or self.buf[end:end+1] in self.ends:
+                    self.pos = end
+                    return v
+            except RecursionError:
+                self.fail('nested too deeply')
+            except ValueError as e:
+                if self.eof:
+                    pos = getattr(e, 'pos', None)
+                    cut = pos is not None and pos >= len(self.buf)-1 or 'Unterminated' in str(e)
+                    self.fail(str(e).split(':')[0] + ' (is it cut off?)'*cut, pos)
+            self.more()
+
+# %% ../nbs/01_data_parsing.ipynb #8de963ca
+def _array(js):
+    "The values of an array"
+    js.skip('[')
+    if js.peek() == ']':
+        js.pos += 1
         return
     while True:
-        yield self.value()
-        if self.skip(',]') == ']':
+        yield js.value()
+        if js.skip(',]') == ']':
             return
 
-@patch
-def members(self:_JsonPieces):
+def _object(js):
     "`(key, value)` of an object; where the value is an array, once for each of its elements"
-    self.skip('{')
-    if self.peek() == '}':
-        self.pos += 1
+    js.skip('{')
+    if js.peek() == '}':
+        js.pos += 1
         return
     while True:
-        if self.peek() != '"':
-            self.fail('expected a key in double quotes')
-        key = self.value()
-        self.skip(':')
-        if self.peek() == '[':
-            yield from ((key, o) for o in self.array())
+        if js.peek() != '"':
+            js.fail('expected a key in double quotes')
+        key = js.value()
+        js.skip(':')
+        if js.peek() == '[':
+            yield from ((key, o) for o in _array(js))
         else:
-            yield key, self.value()
-        if self.skip(',}') == '}':
+            yield key, js.value()
+        if js.skip(',}') == '}':
             return
 
 # %% ../nbs/01_data_parsing.ipynb #f41c5255
@@ -275,7 +270,7 @@ def json_items(
     "Walk through a JSON file of any size without holding more than one element"
     with open_utf8(path, pattern) as f:
         js = _JsonPieces(f, path)
-        yield from ((None, o) for o in js.array()) if js.peek() == '[' else js.members()
+        yield from ((None, o) for o in _array(js)) if js.peek() == '[' else _object(js)
         if js.peek():
             js.fail('something follows after the end of the data (one object a line is JSONL: name it .jsonl)')
 
