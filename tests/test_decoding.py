@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given,settings,strategies as st
 
+import capdec.decoding
 from capdec.studies.bench import plain_beam_search
-from capdec.decoding import Caption,beam_search,generate,greedy,sample
+from capdec.config import Limits
+from capdec.decoding import Caption,beam_search,drawn,generate,greedy,sample
 from capdec.model import CapDecConfig,CaptionModel,gpt2_tokenizer,load_official,train_tokenizer
 
 TOK = train_tokenizer(['a brown dog runs along the beach.', 'a red bus.'], 300)
@@ -18,7 +20,8 @@ def tiny(lm='gpt2', seed=0, v=None, h=16, k=3, sharp=4.):
     torch.manual_seed(seed)
     sizes = {
         'gpt2': dict(n_embd=h, n_layer=2, n_head=2, n_positions=64),
-        'llama': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64),
+        'llama': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64),
         'opt': dict(hidden_size=h, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
         word_embed_proj_dim=h),
         'gpt_neox': dict(hidden_size=h, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -235,9 +238,11 @@ def test_half_precision():
 def test_bad_input():
     model = tiny()
     x = torch.randn(2, 12)
-    for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'), (dict(beam_size=0), 'beam_size 0'), (dict(max_length=0), 'max_length 0'),
-            (dict(min_length=9, max_length=5), 'min_length 9'), (dict(temperature=0), 'temperature 0'), (dict(no_repeat_ngram=-1), 'no_repeat_ngram -1'),
-            (dict(method='greedy', num_captions=2), 'greedy search finds one'), (dict(method='sample', top_p=1.5), 'top_p 1.5'),
+    for kw,message in [(dict(method='best'), 'use beam'), (dict(num_captions=0), 'at least 1'),
+            (dict(beam_size=0), 'beam_size 0'), (dict(max_length=0), 'max_length 0'),
+            (dict(min_length=9, max_length=5), 'min_length 9'), (dict(temperature=0), 'temperature 0'),
+            (dict(no_repeat_ngram=-1), 'no_repeat_ngram -1'), (dict(method='sample', top_p=1.5), 'top_p 1.5'),
+            (dict(method='greedy', num_captions=2), 'greedy search finds one'),
             (dict(num_captions='2'), "num_captions '2': a whole number"), (dict(num_captions=1.5), 'num_captions 1.5'),
             (dict(beam_size=2.5), 'beam_size 2.5'), (dict(max_words=3.5), 'max_words 3.5'),
             (dict(min_words=100), 'min_words 100: a caption has'),
@@ -283,12 +288,23 @@ def half(model):
     assert all(torch.equal(o, o.half().float()) for o in model.parameters())
     return model
 
+def both_ways(monkeypatch, *args, **kwargs):
+    "What `generate` gives by the quick path and by the library's own"
+    found = []
+    for fast in (True, False):
+        monkeypatch.setattr(capdec.decoding, 'FAST', fast)
+        found.append(generate(*args, **kwargs))
+    return found
+
+def same_captions(ours, theirs):
+    assert [[c.tokens for c in o] for o in ours] == [[c.tokens for c in o] for o in theirs]
+    assert np.allclose([c.score for o in ours for c in o], [c.score for o in theirs for c in o], atol=1e-4)
+
 @pytest.mark.parametrize('config', [{}, dict(scale_attn_by_inverse_layer_idx=True), dict(scale_attn_weights=False),
     dict(activation_function='relu'), dict(tie_word_embeddings=False)])
 @pytest.mark.parametrize('packed', [False, True])
 def test_gpt2_read_directly_equals_the_library(config, packed, monkeypatch):
     from transformers import GPT2Config,GPT2LMHeadModel
-    import capdec.decoding
     torch.manual_seed(1)
     net = GPT2LMHeadModel(GPT2Config(vocab_size=len(TOK), n_embd=16, n_layer=3, n_head=2, n_positions=64,
         bos_token_id=0, eos_token_id=0, **config))
@@ -298,12 +314,67 @@ def test_gpt2_read_directly_equals_the_library(config, packed, monkeypatch):
     if packed:
         model = half(model)
     x = torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
-    ours = {m: generate(model, x, m, prompt='a brown', max_length=15) for m in ('beam','greedy')}
-    monkeypatch.setattr(capdec.decoding, '_is_plain_gpt2', lambda lm: False)
-    for m,found in ours.items():
-        theirs = generate(model, x, m, prompt='a brown', max_length=15)
-        assert [[c.tokens for c in o] for o in found] == [[c.tokens for c in o] for o in theirs]
-        assert np.allclose([c.score for o in found for c in o], [c.score for o in theirs for c in o], atol=1e-4)
+    for m in ('beam','greedy'):
+        same_captions(*both_ways(monkeypatch, model, x, m, prompt='a brown', max_length=15))
+
+@pytest.mark.parametrize('lm', ['llama','gemma2','mistral'])
+def test_the_quick_cache_equals_the_library(lm, monkeypatch):
+    "Other language models are read through the library either way; their cache is not"
+    model,x = tiny(lm),torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
+    kw = dict(max_length=20, stop_ids=list(range(0, 300, 9)))
+    same_captions(*both_ways(monkeypatch, model, x, num_captions=4, **kw))
+    u = torch.rand(4, 3, 20, generator=torch.Generator().manual_seed(3))
+    same_captions(*both_ways(monkeypatch, model, x, 'sample', 3, uniform=u, **kw))
+
+@pytest.fixture(scope='module')
+def bundled():
+    "The bundled captioner and what is bundled for it: 500 photos as vectors, and the demo's photos, across its bridge"
+    from capdec.captioner import Captioner
+    from capdec.core import demo_photos,package_file
+    from safetensors.torch import load_file
+    c = Captioner.from_pretrained('mini', 'cpu')
+    with torch.inference_mode():
+        x = c.bridge(c.model.unit(load_file(package_file('data', 'flickr8k_dev_vectors.safetensors'))['image'].float()))
+        return c.model,torch.cat([x, c.embed(demo_photos())])
+
+@pytest.mark.parametrize('method,step,kw', [('beam', 1, {}), ('greedy', 1, {}), ('sample', 5, dict(num_captions=2)),
+    ('beam', 5, dict(num_captions=5, min_words=8, max_words=12, prompt='a photo of', no_repeat_ngram=0))])
+def test_quick_and_library_give_the_same_captions(bundled, method, step, kw, monkeypatch):
+    "The switch `FAST` changes how long a caption takes, and nothing else"
+    model,x = bundled[0],bundled[1][::step]
+    assert capdec.decoding.FAST and capdec.decoding._is_plain_gpt2(model.lm) and len(bundled[1]) > 500
+    if method == 'sample':
+        kw = dict(kw, uniform=torch.rand(len(x), 2, 67, generator=torch.Generator().manual_seed(0)))
+    same_captions(*both_ways(monkeypatch, model, x, method, normalize=False, **kw))
+
+@pytest.mark.parametrize('method', ['beam','greedy','sample'])
+def test_limits_as_a_record_or_loose(method):
+    model,x = tiny(),torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
+    draw = lambda **kw: generate(model, x, method, generator=torch.Generator().manual_seed(1), **kw)
+    assert draw(limits=Limits(max_length=7, prompt='a red')) == draw(max_length=7, prompt='a red')
+    # what is loose replaces what the record says
+    assert draw(limits=Limits(max_length=7, prompt='a red'), max_length=4) == draw(max_length=4, prompt='a red')
+    for f in (generate, {'beam': beam_search, 'greedy': greedy, 'sample': sample}[method]):
+        with pytest.raises(TypeError, match='max_lenght') as e:
+            f(model, x if f is generate else model.prefix(x), max_lenght=4)
+        assert '\n' not in str(e.value)
+    with pytest.raises(TypeError, match='top_p: not an option here' if method != 'sample' else 'beam_size: not an'):
+        draw(**{'beam_size': 3} if method == 'sample' else {'top_p': .5})
+
+def test_a_photo_draws_the_same_numbers_wherever_it_is():
+    from PIL import Image
+    red,blue = (Image.new('RGB', (4, 4), o) for o in ('red', 'blue'))
+    draw = drawn(3, 2, 'sample', max_length=5)
+    assert torch.equal(draw(red), drawn(3, 2, 'sample', Limits(max_length=5))(red)) and draw(red).shape == (2, 5)
+    other = drawn(4, 2, 'sample', max_length=5)
+    assert not torch.equal(draw(red), draw(blue)) and not torch.equal(draw(red), other(red))
+    # the same pixels in another shape are another photo
+    assert not torch.equal(draw(red), draw(red.resize((2, 8))))
+    for kw,says in [(dict(seed=-1), 'seed -1: at least 0'), (dict(method='greedy'), 'greedy finds the same captions'),
+            (dict(generator=torch.Generator()), 'give one of the two'), (dict(num_captions=0), 'num_captions 0'),
+            (dict(max_length=1.5), 'max_length 1.5')]:
+        with pytest.raises(ValueError, match=says):
+            drawn(**{'seed': 0, 'method': 'sample', **kw})
 
 def test_captions_follow_the_weights():
     "What decoding keeps of a language model is made again after a step of training and when a state is loaded"
