@@ -24,17 +24,20 @@ from .core import _FULL,_writing,pick_device,read_json,write_json
 _all_ = ['CapDecConfig','MAPPING_TYPES']
 
 # %% ../nbs/04_model.ipynb #25ac219a
-EOS = '<|endoftext|>'
+EOS = '<|endoftext|>' # GPT-2's token for the end of a text
 
 def _wrap_bpe(bpe):
+    "A `transformers` tokenizer around a BPE model"
     from tokenizers import Tokenizer,decoders,pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     tok = Tokenizer(bpe)
-    tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False),decoders.ByteLevel()
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tok.decoder = decoders.ByteLevel()
     tok.add_special_tokens([EOS])
     return PreTrainedTokenizerFast(tokenizer_object=tok, eos_token=EOS, bos_token=EOS, unk_token=EOS,
         clean_up_tokenization_spaces=False)
 
+# %% ../nbs/04_model.ipynb #tok00002
 def train_tokenizer(
     captions:list[str], # Sentences to learn from (any iterable)
     vocab_size:int=2048, # Tokens at most; 256 bytes and the end-of-text token are always in it
@@ -47,28 +50,7 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     return _wrap_bpe(tok.model)
 
-# %% ../nbs/04_model.ipynb #5fe9a9a2
-def weights_folder()->Path: # `$CAPDEC_WEIGHTS`, or `~/.cache/capdec`
-    "Where weights by others are kept: published checkpoints, and GPT-2's tokenizer in a folder `gpt2`"
-    return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')
-
-def gpt2_tokenizer(
-    # Folder with `vocab.json` and `merges.txt` (or OpenAI's names `encoder.json`, `vocab.bpe`); `None`: `gpt2` in
-    # `weights_folder`, else from the hub
-    folder:str|Path|None=None,
-): # A `PreTrainedTokenizerFast`
-    "GPT-2's own tokenizer"
-    if folder is None:
-        folder = weights_folder()/'gpt2'
-        if not folder.is_dir():
-            return _auto('AutoTokenizer', 'gpt2')
-    from tokenizers.models import BPE
-    for names in (('vocab.json','merges.txt'), ('encoder.json','vocab.bpe')):
-        files = [Path(folder)/o for o in names]
-        if all(o.exists() for o in files):
-            return _wrap_bpe(BPE.from_file(*map(str, files)))
-    raise FileNotFoundError(f'{folder}: holds neither vocab.json and merges.txt nor encoder.json and vocab.bpe')
-
+# %% ../nbs/04_model.ipynb #tok00004
 def _auto(kind, name):
     "Load tokenizer or language model `name` with `transformers`, or say in one line why not"
     import transformers
@@ -85,6 +67,29 @@ def _auto(kind, name):
             + (f'or give a folder with its files (--tokenizer; that of gpt2 is looked for in '
             f'{weights_folder()/"gpt2"})' if what == 'tokenizer' else 'or pass a folder or a (model, tokenizer) '
             'pair')) from None
+
+# %% ../nbs/04_model.ipynb #5fe9a9a2
+def weights_folder()->Path: # `$CAPDEC_WEIGHTS`, or `~/.cache/capdec`
+    "Where weights by others are kept: published checkpoints, and GPT-2's tokenizer in a folder `gpt2`"
+    return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')
+
+# %% ../nbs/04_model.ipynb #tok00007
+def gpt2_tokenizer(
+    # Folder with `vocab.json` and `merges.txt` (or OpenAI's names `encoder.json`, `vocab.bpe`); `None`: `gpt2` in
+    # `weights_folder`, else from the hub
+    folder:str|Path|None=None,
+): # A `PreTrainedTokenizerFast`
+    "GPT-2's own tokenizer"
+    if folder is None:
+        folder = weights_folder()/'gpt2'
+        if not folder.is_dir():
+            return _auto('AutoTokenizer', 'gpt2')
+    from tokenizers.models import BPE
+    for names in (('vocab.json','merges.txt'), ('encoder.json','vocab.bpe')):
+        files = [Path(folder)/o for o in names]
+        if all(o.exists() for o in files):
+            return _wrap_bpe(BPE.from_file(*map(str, files)))
+    raise FileNotFoundError(f'{folder}: holds neither vocab.json and merges.txt nor encoder.json and vocab.bpe')
 
 # %% ../nbs/04_model.ipynb #050c9aeb
 def find_stop_ids(
@@ -117,6 +122,7 @@ class MLPMapper(nn.Module):
 
 # %% ../nbs/04_model.ipynb #16ee4a97
 class _Attention(nn.Module):
+    "`x` `(b, n, dim)` looks at `ref` `(b, m, dim_ref)`"
     def __init__(self, dim, dim_ref, num_heads):
         super().__init__()
         self.num_heads = num_heads
@@ -124,13 +130,13 @@ class _Attention(nn.Module):
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x, ref):
-        # (b, heads, n, dim/heads)
-        q = self.to_queries(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q = self.to_queries(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)      # (b, heads, n, dim/heads)
         # (b, heads, m, dim/heads) each
         key,value = self.to_keys_values(ref).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # (b, n, dim)
-        return self.project(F.scaled_dot_product_attention(q, key, value).transpose(1, 2).flatten(2))
+        out = F.scaled_dot_product_attention(q, key, value)
+        return self.project(out.transpose(1, 2).flatten(2))                             # (b, n, dim)
 
+# %% ../nbs/04_model.ipynb #att00002
 class _MLP(nn.Module):
     def __init__(self, dim):
         super().__init__()
@@ -140,6 +146,7 @@ class _MLP(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 class _Layer(nn.Module):
+    "Attention and a small network, each normalised before and added to what came in"
     def __init__(self, dim, num_heads, dim_ref=None):
         super().__init__()
         self.norm1,self.attn = nn.LayerNorm(dim),_Attention(dim, dim_ref or dim, num_heads)
@@ -157,7 +164,7 @@ class _Stack(nn.Module):
 
 # %% ../nbs/04_model.ipynb #7a52afd4
 class TransformerMapper(nn.Module):
-    "Opens `(b, d)` into `clip_length` tokens, appends `k` learned constants, returns the constants' last states `(b, k, h)`"
+    "Opens `(b, d)` into tokens, appends `k` learned constants, returns the constants' last states `(b, k, h)`"
     def __init__(self,
         d:int, # Width of the CLIP vector
         h:int, # Width of the language model
@@ -181,7 +188,7 @@ class TransformerMapper(nn.Module):
 
 # %% ../nbs/04_model.ipynb #2bef5da6
 class TransformerDecoderMapper(nn.Module):
-    "Encodes the CLIP tokens on their own; `k` learned constants attend to them and to each other in turn: `(b, d)` to `(b, k, h)`"
+    "Encodes the CLIP tokens; `k` constants attend to them and to each other in turn: `(b, d)` to `(b, k, h)`"
     def __init__(self,
         d:int, # Width of the CLIP vector
         h:int, # Width of the language model
@@ -231,15 +238,15 @@ class CaptionModel(nn.Module):
         tokenizer, # Its tokenizer
     ):
         super().__init__()
-        h,room = lm.get_input_embeddings().embedding_dim,getattr(lm.config, 'max_position_embeddings', None)
+        words,room = lm.get_input_embeddings(),getattr(lm.config, 'max_position_embeddings', None)
         if room and room <= config.prefix_length:
             raise ValueError(f'prefix_length {config.prefix_length}: the language model reads {room} positions, which '
                 f'leaves none for the caption')
-        if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
-            raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model '
-                f'{lm.get_input_embeddings().num_embeddings}: they do not belong together')
+        if len(tokenizer) > words.num_embeddings:
+            raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model {words.num_embeddings}: '
+                f'they do not belong together')
         self.config,self.lm,self.tokenizer = config,lm,tokenizer
-        self.mapper = make_mapper(config, h)
+        self.mapper = make_mapper(config, words.embedding_dim)
         # positions left for a caption
         self.room = room - config.prefix_length if room else None
         self.stop_ids = find_stop_ids(tokenizer, config.stop)
@@ -274,6 +281,20 @@ def create(cls:CaptionModel,
     name = str(lm or config.lm)
     return cls(replace(config, lm=name), _auto('AutoModelForCausalLM', name).float(), _auto('AutoTokenizer', name))
 
+# %% ../nbs/04_model.ipynb #stop0001
+def _stopped(caption, stop):
+    "The caption with a full stop"
+    caption = caption.rstrip()
+    return caption if caption.endswith(tuple(stop)) else caption + stop[0]
+
+# %% ../nbs/04_model.ipynb #stop0003
+def official_max_tokens(
+    lengths:list[int]|Tensor, # Tokens of every caption of the data set
+)->int: # Where the official code cuts
+    "The smaller of the longest caption and mean + 10 standard deviations"
+    x = torch.as_tensor(lengths, dtype=torch.float32)
+    return int(min(x.max(), x.mean() + 10*x.std())) if len(x) > 1 else int(x.max())
+
 # %% ../nbs/04_model.ipynb #d9921cb8
 @patch
 def encode(self:CaptionModel,
@@ -291,16 +312,14 @@ def encode(self:CaptionModel,
     limit = official_max_tokens([len(o) for o in ids]) if official and ids else max_tokens or c.max_tokens
     return [o[:min(limit, self.room or limit)] for o in ids]
 
-def _stopped(caption, stop):
-    caption = caption.rstrip()
-    return caption if caption.endswith(tuple(stop)) else caption + stop[0]
-
-def official_max_tokens(
-    lengths:list[int]|Tensor, # Tokens of every caption of the data set
-)->int: # Where the official code cuts
-    "The smaller of the longest caption and mean + 10 standard deviations"
-    x = torch.as_tensor(lengths, dtype=torch.float32)
-    return int(min(x.max(), x.mean() + 10*x.std())) if len(x) > 1 else int(x.max())
+# %% ../nbs/04_model.ipynb #pad00002
+def pad_tokens(
+    ids:list[list[int]], # Token ids of each caption
+)->tuple[Tensor,Tensor]: # Token ids `(b, n)`, padded on the right with 0, and the mask `(b, n)`, true on real tokens
+    "Stack captions of different lengths"
+    n = max(map(len, ids), default=0)
+    tokens = torch.tensor([list(o) + [0]*(n - len(o)) for o in ids], dtype=torch.long).reshape(len(ids), n)
+    return tokens,torch.arange(n) < torch.tensor([len(o) for o in ids])[:,None]
 
 # %% ../nbs/04_model.ipynb #1f292b46
 @patch
@@ -311,14 +330,6 @@ def tokenize(self:CaptionModel,
     "A batch of captions as tensors, on the model's device"
     tokens,mask = pad_tokens(self.encode(captions, **kwargs))
     return tokens.to(self.device),mask.to(self.device)
-
-def pad_tokens(
-    ids:list[list[int]], # Token ids of each caption
-)->tuple[Tensor,Tensor]: # Token ids `(b, n)`, padded on the right with 0, and the mask `(b, n)`, true on real tokens
-    "Stack captions of different lengths"
-    n = max(map(len, ids), default=0)
-    tokens = torch.tensor([list(o) + [0]*(n - len(o)) for o in ids], dtype=torch.long).reshape(len(ids), n)
-    return tokens,torch.arange(n) < torch.tensor([len(o) for o in ids])[:,None]
 
 # %% ../nbs/04_model.ipynb #unit0001
 @patch
@@ -336,11 +347,27 @@ def prefix(self:CaptionModel,
     "What the language model reads instead of a photo"
     if vectors.ndim != 2 or vectors.shape[-1] != self.config.prefix_size:
         raise ValueError(f'vectors of shape {tuple(vectors.shape)}: this captioner takes (b, '
-            f'{self.config.prefix_size}), '
-            f'made by {self.config.encoder or "an encoder of that width"}')
+            f'{self.config.prefix_size}), made by {self.config.encoder or "an encoder of that width"}')
     weight = next(self.mapper.parameters())
     return self.mapper(vectors.to(weight.device, weight.dtype))
 
+# %% ../nbs/04_model.ipynb #pre00002
+@patch
+def hidden(self:CaptionModel,
+    vectors:Tensor, # CLIP vectors `(b, d)`
+    tokens:Tensor, # Caption tokens `(b, n)`
+)->Tensor: # The states `(b, n, h)` that predict them
+    "Last hidden states at the positions that predict the caption's tokens"
+    if self.room and tokens.shape[1] > self.room:
+        raise ValueError(f'captions of {tokens.shape[1]} tokens: the language model has room for {self.room} after the '
+            f'prefix; cut them with max_tokens')
+    # the last token predicts nothing
+    words = self.lm.get_input_embeddings()(tokens[:, :-1].to(self.device))
+    x = torch.cat([self.prefix(vectors).to(words.dtype), words], 1)                     # (b, k+n-1, h)
+    states = self.lm.base_model(inputs_embeds=x, use_cache=False).last_hidden_state
+    return states[:, self.config.prefix_length-1:]                                      # (b, n, h)
+
+# %% ../nbs/04_model.ipynb #pre00004
 @patch
 def head(self:CaptionModel,
     hidden:Tensor, # Last hidden states `(..., h)`
@@ -355,20 +382,6 @@ def head(self:CaptionModel,
     # Gemma
     cap = getattr(c, 'final_logit_softcapping', None)
     return torch.tanh(logits/cap)*cap if cap else logits
-
-@patch
-def hidden(self:CaptionModel,
-    vectors:Tensor, # CLIP vectors `(b, d)`
-    tokens:Tensor, # Caption tokens `(b, n)`
-)->Tensor: # The states `(b, n, h)` that predict them
-    "Last hidden states at the positions that predict the caption's tokens"
-    if self.room and tokens.shape[1] > self.room:
-        raise ValueError(f'captions of {tokens.shape[1]} tokens: the language model has room for {self.room} after the '
-            f'prefix; cut them with max_tokens')
-    # the last token predicts nothing
-    words = self.lm.get_input_embeddings()(tokens[:, :-1].to(self.device))
-    x = torch.cat([self.prefix(vectors).to(words.dtype), words], 1)                     # (b, k+n-1, h)
-    return self.lm.base_model(inputs_embeds=x, use_cache=False).last_hidden_state[:, self.config.prefix_length-1:]
 
 # %% ../nbs/04_model.ipynb #f3530851
 @patch
@@ -385,6 +398,7 @@ def forward(self:CaptionModel,
     hidden = self.hidden(vectors, tokens).flatten(0, 1)[rows]                           # (real tokens, h)
     return F.cross_entropy(self.head(hidden).float(), tokens.to(self.device).flatten()[rows])
 
+# %% ../nbs/04_model.ipynb #lgt00001
 @patch
 def logits(self:CaptionModel,
     vectors:Tensor, # CLIP vectors `(b, d)`
@@ -394,7 +408,7 @@ def logits(self:CaptionModel,
     return self.head(self.hidden(vectors, tokens)).float()
 
 # %% ../nbs/04_model.ipynb #24c06a14
-WEIGHTS = 'model.safetensors'
+WEIGHTS = 'model.safetensors' # The file with a captioner's weights
 
 def _float_dtype(dtype):
     out = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
@@ -402,6 +416,7 @@ def _float_dtype(dtype):
         raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
     return out
 
+# %% ../nbs/04_model.ipynb #sav00002
 @patch
 def state(self:CaptionModel,
     dtype:str|torch.dtype|None=None, # Convert floating-point weights, such as 'float16'
@@ -416,6 +431,21 @@ def state(self:CaptionModel,
         out[name] = w.detach().to('cpu', _float_dtype(dtype) if dtype and w.is_floating_point() else None).contiguous()
     return out
 
+# %% ../nbs/04_model.ipynb #sav00005
+def _move_folder(tmp, folder):
+    "Give the files the usual rights and move them to their place, weights last"
+    umask = os.umask(0)
+    os.umask(umask)
+    # mkdtemp and safetensors leave them to their owner alone
+    for f in (tmp, *tmp.iterdir()):
+        os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)
+    if not folder.exists():
+        os.rename(tmp, folder)
+        return
+    for f in sorted(tmp.iterdir(), key=lambda o: o.name == WEIGHTS):
+        os.replace(f, folder/f.name)
+
+# %% ../nbs/04_model.ipynb #sav00007
 @patch
 def save(self:CaptionModel,
     folder:str|Path, # Where to save; made when missing
@@ -439,16 +469,7 @@ def save(self:CaptionModel,
             write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config),
                 'lm_config':lm_config})
             save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
-        umask = os.umask(0)
-        os.umask(umask)
-        # mkdtemp and safetensors leave them to their owner alone
-        for f in (tmp, *tmp.iterdir()):
-            os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)
-        if not folder.exists():
-            os.rename(tmp, folder)
-        else:
-            for f in sorted(tmp.iterdir(), key=lambda o: o.name == WEIGHTS):
-                os.replace(f, folder/f.name)
+        _move_folder(tmp, folder)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
     return folder
@@ -472,6 +493,7 @@ def _load_state(model, state, source):
     model.load_state_dict(state, strict=False)
     return model
 
+# %% ../nbs/04_model.ipynb #lod00002
 def _build_lm(config):
     "The language model of a `transformers` configuration (a dict), its weights still undefined"
     from transformers import AutoConfig,AutoModelForCausalLM
@@ -488,30 +510,11 @@ def _saved_tokenizer(folder):
     from transformers import PreTrainedTokenizerFast
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
-def _hub_folder(name, revision=None):
-    "Download a captioner from the hub, or say in one line why not"
-    from huggingface_hub import snapshot_download
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=['*.json','*.safetensors','*.txt',
-            '*.model']))
-    except Exception as e:
-        # the hub's client raises many types (its own, httpx's, OSError, ValueError): each means there is nothing to load
-        raise FileNotFoundError(f'{name}: neither a folder here nor a captioner that the Hugging Face hub could '
-            f'deliver ({type(e).__name__}); check the name and the network') from None
-
-@patch(cls_method=True)
-def from_pretrained(cls:CaptionModel,
-    name:str|Path, # Folder of a saved captioner, or its id on the Hugging Face hub
-    device:str|torch.device|None='cpu', # Where to put it; `None` for the best there is
-    revision:str|None=None, # Branch, tag or commit on the hub
-)->CaptionModel: # In evaluation mode, float32
-    "Load a captioner that `save` or `push_to_hub` wrote"
+# %% ../nbs/04_model.ipynb #lod00004
+def _read_folder(folder):
+    "The config (a dict) and the weights of a saved captioner, or in one line what is wrong with the folder"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    if Path(name).is_file():
-        raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt or '
-            f'.safetensors)')
-    folder = Path(name) if Path(name).is_dir() else _hub_folder(str(name), revision)
     for f in ('config.json', WEIGHTS):
         if not (folder/f).exists():
             raise FileNotFoundError(f'{folder/f}: missing; a captioner is a folder with config.json, {WEIGHTS} and the '
@@ -522,14 +525,40 @@ def from_pretrained(cls:CaptionModel,
     if 'lm_config' not in config:
         raise ValueError(f"{folder/'config.json'}: lacks lm_config, the language model's configuration")
     try:
-        state = load_file(folder/WEIGHTS)
+        return config,load_file(folder/WEIGHTS)
     except SafetensorError as e:
         raise ValueError(f'{folder/WEIGHTS}: damaged or cut short ({e}); copy or download it again') from None
+
+# %% ../nbs/04_model.ipynb #lod00006
+def _hub_folder(name, revision=None):
+    "Download a captioner from the hub, or say in one line why not"
+    from huggingface_hub import snapshot_download
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=['*.json','*.safetensors','*.txt',
+            '*.model']))
+    except Exception as e:
+        # the hub's client raises its own types, httpx's, OSError, ValueError: each means there is nothing to load
+        raise FileNotFoundError(f'{name}: neither a folder here nor a captioner that the Hugging Face hub could '
+            f'deliver ({type(e).__name__}); check the name and the network') from None
+
+# %% ../nbs/04_model.ipynb #lod00008
+@patch(cls_method=True)
+def from_pretrained(cls:CaptionModel,
+    name:str|Path, # Folder of a saved captioner, or its id on the Hugging Face hub
+    device:str|torch.device|None='cpu', # Where to put it; `None` for the best there is
+    revision:str|None=None, # Branch, tag or commit on the hub
+)->CaptionModel: # In evaluation mode, float32
+    "Load a captioner that `save` or `push_to_hub` wrote"
+    if Path(name).is_file():
+        raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt or '
+            f'.safetensors)')
+    folder = Path(name) if Path(name).is_dir() else _hub_folder(str(name), revision)
+    config,state = _read_folder(folder)
     known = {o.name for o in fields(CapDecConfig)}
     model = cls(CapDecConfig(**{k:v for k,v in config.items() if k in known}), _build_lm(config['lm_config']),
         _saved_tokenizer(folder))
-    return _load_state(model, state, folder/WEIGHTS).to(pick_device(device) if not isinstance(device, torch.device)
-        else device).eval()
+    device = device if isinstance(device, torch.device) else pick_device(device)
+    return _load_state(model, state, folder/WEIGHTS).to(device).eval()
 
 # %% ../nbs/04_model.ipynb #8bb95488
 @patch
@@ -548,11 +577,13 @@ def push_to_hub(self:CaptionModel,
             commit_message='Upload a capdec captioner'))
 
 # %% ../nbs/04_model.ipynb #4effea5e
-ENCODER_OF_WIDTH = {640:'RN50x4', 512:'ViT-B/32', 768:'ViT-L/14', 1024:'RN50'} # The likeliest CLIP encoder of a width
+# The likeliest CLIP encoder of a width
+ENCODER_OF_WIDTH = {640:'RN50x4', 512:'ViT-B/32', 768:'ViT-L/14', 1024:'RN50'}
 
 def _depth(state, prefix):
     return len({k[len(prefix):].split('.')[0] for k in state if k.startswith(prefix)})
 
+# %% ../nbs/04_model.ipynb #off00002
 def official_mapper(
     state:dict[str,Tensor], # Weights of an official mapper, names without `clip_project.`
     h:int|None=None, # Width of the language model; needed for the mlp alone
@@ -563,22 +594,34 @@ def official_mapper(
         if 'model.0.weight' in state:
             if h is None:
                 raise ValueError('an mlp mapper: pass h, the width of the language model')
-            c = CapDecConfig('mlp', len(state['model.2.bias'])//h, len(state['model.2.bias'])//h,
-                state['model.0.weight'].shape[1])
+            k,d = len(state['model.2.bias'])//h,state['model.0.weight'].shape[1]
+            c = CapDecConfig('mlp', k, k, d)
         else:
-            kind,stack,width = (('transformer_decoder','ref_encoder',512)
-                if any(o.startswith('ref_encoder.') for o in state)
-                else ('transformer','transformer',state['prefix_const'].shape[1]))
             k,h = state['prefix_const'].shape
             out,d = state['linear.weight'].shape
-            c = CapDecConfig(kind, k, out//width, d, num_layers=_depth(state, f'{stack}.layers.'), num_heads=num_heads)
+            kind,stack,width = 'transformer','transformer',h
+            if any(o.startswith('ref_encoder.') for o in state):
+                kind,stack,width = 'transformer_decoder','ref_encoder',512
+            depth = _depth(state, f'{stack}.layers.')
+            c = CapDecConfig(kind, k, out//width, d, num_layers=depth, num_heads=num_heads)
     except KeyError as e:
         raise ValueError(f'official mapper: lacks the tensor {e}; neither mlp, transformer nor '
             f'transformer_decoder') from None
     return _load_state(make_mapper(c, h), {k:v.float() for k,v in state.items()}, 'official mapper'),c
 
+# %% ../nbs/04_model.ipynb #off00004
+def _read_safetensors(path):
+    "The tensors of a file, or in one line that it is damaged"
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    try:
+        return load_file(path)
+    except SafetensorError as e:
+        raise ValueError(f'{path}: damaged or cut short ({e}); copy or download it again') from None
+
 # %% ../nbs/04_model.ipynb #4038a586
 def _read_official(source):
+    "The tensors of an official checkpoint, a file or a dictionary"
     if not isinstance(source, (str,Path)):
         return dict(source)
     if not Path(source).exists():
@@ -597,14 +640,7 @@ def _read_official(source):
         raise ValueError(f'{source}: not a dictionary of tensors, as official checkpoints are')
     return state
 
-def _read_safetensors(path):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    try:
-        return load_file(path)
-    except SafetensorError as e:
-        raise ValueError(f'{path}: damaged or cut short ({e}); copy or download it again') from None
-
+# %% ../nbs/04_model.ipynb #off00007
 def _official_lm(state, lm_heads, source):
     "The GPT-2 whose weights these are"
     try:
@@ -624,6 +660,7 @@ def _official_lm(state, lm_heads, source):
         'n_inner':None if inner is None or len(inner) == 4*h else len(inner), 'tie_word_embeddings':tied,
         'bos_token_id':v-1, 'eos_token_id':v-1})
 
+# %% ../nbs/04_model.ipynb #off00009
 def load_official(
     # Official (or ClipCap) checkpoint `.pt`, the same tensors as `.safetensors`, or the state dict
     source:str|Path|dict,
@@ -638,8 +675,9 @@ def load_official(
 )->CaptionModel: # In evaluation mode, float32
     "Load a checkpoint of the official CapDec or of ClipCap"
     name = source if isinstance(source, (str,Path)) else 'state dict'
-    state = {k:v for k,v in _read_official(source).items() if not (k.startswith('gpt.transformer.h.')
-        and k.endswith(('.attn.bias','.attn.masked_bias')))}
+    # older `transformers` saved the causal mask too
+    state = {k:v for k,v in _read_official(source).items()
+        if not (k.startswith('gpt.transformer.h.') and k.endswith(('.attn.bias','.attn.masked_bias')))}
     strange = [k for k in state if not k.startswith(('gpt.','clip_project.'))]
     if strange:
         raise ValueError(f'{name}: holds a tensor {strange[0]!r}; names in an official checkpoint start with gpt. or '
@@ -651,7 +689,7 @@ def load_official(
     model = CaptionModel(replace(c, encoder=encoder or ENCODER_OF_WIDTH.get(c.prefix_size),
         normalize_prefix=normalize_prefix, noise_variance=noise_variance), lm, tok)
     model.mapper = mapper
-    return model.to(pick_device(device) if not isinstance(device, torch.device) else device).eval()
+    return model.to(device if isinstance(device, torch.device) else pick_device(device)).eval()
 
 # %% ../nbs/04_model.ipynb #bf919504
 def to_official(
@@ -661,5 +699,5 @@ def to_official(
     if model.lm.config.model_type != 'gpt2':
         raise ValueError(f'the official code knows GPT-2 alone, this captioner has a language model of type '
             f'{model.lm.config.model_type}')
-    return {f'{new}.{k}': v.detach().cpu() for new,part in (('gpt', model.lm), ('clip_project', model.mapper)) for k,
-        v in part.state_dict().items()}
+    parts = {'gpt': model.lm, 'clip_project': model.mapper}
+    return {f'{name}.{k}': v.detach().cpu() for name,part in parts.items() for k,v in part.state_dict().items()}
