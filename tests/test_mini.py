@@ -150,11 +150,11 @@ def test_it_knows_its_photos(encoder, shared):
     assert geometry(image, text, owner)['gap'] > 0.5
 
 def test_dev_photos_are_not_trained_on(shared):
-    from capdec.studies.recipe import read_pairs,read_texts
+    from capdec.studies.recipe import encoder_texts,read_pairs
     pairs = read_pairs(shared)
     held = {c for k in ('choose','report') for _,cs in pairs[k] for c in cs}
     own = {c for _,cs in pairs['train'] for c in cs}
-    texts = set(read_texts(shared))
+    texts = set(encoder_texts(shared))
     assert not {o for o,_ in pairs['train']} & {o for k in ('choose','report') for o,_ in pairs[k]}
     # a few sentences such as "A dog runs ." were written for other photos as well
     assert len(held & (texts - own)) < 20
