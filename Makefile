@@ -53,7 +53,7 @@ readme: $(READY) ## Write README.md from nbs/index.ipynb
 	$(BIN)/python tools/build_readme.py
 
 mini: $(READY) ## Train the bundled models again, from the research data in ../shared (an hour on two cores)
-	$(BIN)/python -m capdec.recipe --shared ../shared --out _out/mini
+	$(BIN)/python -m capdec.studies.recipe --shared ../shared --out _out/mini
 
 N ?= 5
 fuzz: $(READY) ## Run the property tests with new random examples, five times over (or N=times)
@@ -95,9 +95,9 @@ SHARED := $(wildcard ../shared/data)
 REAL := $(if $(SHARED),--captions $(SHARED)/karpathy/dataset_coco.json.gz --images $(SHARED)/coco_mini/images \
 	--gpt2 $(SHARED)/gpt2_bpe)
 bench: $(READY) ## Measure the speed against the plain official algorithms, and write the pages that show it
-	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.bench --out nbs/data/bench.json \
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.studies.bench --out nbs/data/bench.json \
 		$(REAL) $(BENCH)
-	$(if $(BENCH),,OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.bench --out nbs/data/bench.json $(REAL) --rows mini)
+	$(if $(BENCH),,OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m capdec.studies.bench --out nbs/data/bench.json $(REAL) --rows mini)
 	$(BIN)/python tools/run_notebooks.py nbs/14_benchmark.ipynb nbs/15_scale.ipynb nbs/16_results.ipynb
 
 # Voila and playwright come with the development packages; Chromium is the system's.

@@ -14,7 +14,8 @@ import torch
 from fastcore.script import call_parse
 from torch import Tensor
 
-from ..captioner import Bridge,Captioner
+from ..bridges import Bridge
+from ..captioner import Captioner
 from ..core import write_json
 from ..decoding import generate
 from ..evaluation import evaluate,text_stats

@@ -32,7 +32,8 @@ from ..model import CapDecConfig,CaptionModel,train_tokenizer
 from ..noise import modality_offset,normalize
 from ..training import TrainConfig
 from ..training import train as fit_captioner
-from ..captioner import Bridge,Captioner
+from ..bridges import Bridge
+from ..captioner import Captioner
 from .common import kept,text_store
 
 # %% ../../nbs/12_mini_pair.ipynb #7f1eb0fa

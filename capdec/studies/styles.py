@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from fastcore.script import call_parse
 from torch import Tensor
 
-from ..captioner import Bridge,Captioner
+from ..bridges import Bridge
+from ..captioner import Captioner
 from ..core import atomic_path,demo_photos,open_image,read_json,write_json
 from ..data import read_flickrstyle,read_karpathy
 from ..decoding import generate
