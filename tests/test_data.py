@@ -389,8 +389,8 @@ def test_modes_name_known_sources():
         for k, (name, part) in modes.items():
             assert dataset_mode(k, verb) == dataset_mode(float(k), verb) == (name, part)
             assert name in SOURCES and (part is None or part in SOURCES[name].counts or name == 'harry-potter')
-    assert set(data.DATASET_MODES['embed']) == set('0 0.5 1 1.5 2 3 4 6 7 8 9'.split()) and set(data.DATASET_MODES['predict']) == set(
-        '012345678')
+    assert set(data.DATASET_MODES['embed']) == set('0 0.5 1 1.5 2 3 4 6 7 8 9'.split())
+    assert set(data.DATASET_MODES['predict']) == set('012345678')
 
 
 def test_unknown_dataset_is_one_clear_line():
@@ -568,7 +568,8 @@ import sys
 from capdec.data import *
 n = 600_000
 p, q = r"{tmp_path}/big.json", r"{tmp_path}/metrics.json"
-write_captions((dict(image_id=i//5, caption=f"a man with hat number {{i}} rides an old bicycle down the street", id=i, filename=f"{{i//5:012d}}.jpg") for i in range(n)), p)
+caption = "a man with hat number %d rides an old bicycle down the street"
+write_captions((dict(image_id=i//5, caption=caption % i, id=i, filename=f"{{i//5:012d}}.jpg") for i in range(n)), p)
 assert write_metrics_layout(read_captions(p), q) == n
 assert sum(1 for _ in read_captions(q)) == n
 assert 'torch' not in sys.modules
@@ -615,7 +616,8 @@ def test_karpathys_parts_that_a_file_does_not_know(tmp_path):
     (tmp_path/'split.csv').write_text('filename,caption,split\n1.jpg,a,train\n2.jpg,b,test\n')
     for mode, verb, file, n, says in ((0, 'embed', 'captions_train2014.json', 3,
         "Karpathy's train.*all of them.*train2014 and 30,504 images of val2014.*dataset_coco.json"),
-        (0, 'embed', 'ann.zip', 3, 'train2014 and'), ('coco/train', 'embed', 'captions_val2014.json', 3, 'train2014 and'),
+        (0, 'embed', 'ann.zip', 3, 'train2014 and'),
+        ('coco/train', 'embed', 'captions_val2014.json', 3, 'train2014 and'),
                                      (0, 'predict', 'captions_val2014.json', 3,
                                      r"Karpathy's val.*\(--dataset_mode coco/val\) is 5,000 images of val2014"),
                                      (1, 'embed', 'results.csv', 2, '29,000 images.*dataset_flickr30k.json')):

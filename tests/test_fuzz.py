@@ -20,7 +20,8 @@ def encoded():
     exif.get_ifd(0x8769)[0x9286] = b'comment'
     deep = Image.fromarray((np.arange(2000).reshape(40, 50)*30).astype('uint16'))
     for name, image, fmt, kw in (('jpeg', im, 'jpeg', dict(exif=exif)),
-        ('progressive', im, 'jpeg', dict(progressive=True)), ('cmyk', im.convert('CMYK'), 'jpeg', {}), ('png', im, 'png', dict(exif=exif)),
+        ('progressive', im, 'jpeg', dict(progressive=True)), ('cmyk', im.convert('CMYK'), 'jpeg', {}),
+        ('png', im, 'png', dict(exif=exif)),
         ('palette', im.convert('P'), 'png', dict(transparency=3)), ('16 bit', deep, 'png', {}),
         ('gif', im, 'gif', dict(save_all=True, append_images=[im.rotate(9)])),
         ('tiff', im, 'tiff', dict(compression='tiff_lzw')),

@@ -67,7 +67,8 @@ def test_many_shards_stay_within_the_limit_of_open_files(tmp_path):
         from capdec.store import EmbeddingStore
         resource.setrlimit(resource.RLIMIT_NOFILE, (320, 320))
         with EmbeddingStore.create(sys.argv[1], 2) as s:
-            for i in range(400): s.append([dict(image_id=i, caption='a', id=i, filename=None)], torch.full((1, 2), float(i)))
+            for i in range(400):
+                s.append([dict(image_id=i, caption='a', id=i, filename=None)], torch.full((1, 2), float(i)))
         assert EmbeddingStore(sys.argv[1]).vectors()[:,0].tolist() == list(range(400))
         ''', tmp_path/'s')
     assert r.returncode == 0, r.stderr
@@ -240,7 +241,9 @@ from capdec.store import EmbeddingStore
 with EmbeddingStore.create(sys.argv[1], 8, dict(encoder='noise'), resume=True) as s:
     v = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     print('ready', flush=True)
-    for i in range(len(s), 200, 5): s.append([dict(image_id=j, caption=f'c{j}', id=j, filename=None) for j in range(i, i+5)], v[i:i+5])
+    for i in range(len(s), 200, 5):
+        rows = [dict(image_id=j, caption=f'c{j}', id=j, filename=None) for j in range(i, i+5)]
+        s.append(rows, v[i:i+5])
 '''
 
 def files(path):
