@@ -7,15 +7,16 @@ __all__ = ['lr_at', 'PackedCaptions', 'epoch_batches', 'save_state', 'load_state
            'TrainConfig']
 
 # %% ../nbs/05_training.ipynb #c74a939a
-import json,math,time,warnings
+import json,math,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from .config import TrainConfig
-from .core import atomic_path,pick_device,progress,read_json,write_json
+from .core import atomic_path,pick_device,progress,write_json
 from .model import official_max_tokens
 from .noise import add_noise,keyed_randn,normalize
 
@@ -39,8 +40,8 @@ class PackedCaptions:
         model, # Its `tokenize` makes the tokens
         captions, # Iterable of lists of captions (pieces of any size)
         max_tokens:int=0, # Longer captions are cut; 0: where the captioner's config says
-        device='cpu', # Where the tokens shall lie
-        # As the official code: no full stop is added, cut at `official_max_tokens`, token 0 does not count
+        device='cpu', # Where the tokens lie
+        # As the official code: no full stop is added, captions are cut at `official_max_tokens`, token 0 does not count
         official:bool=False,
     ):
         flat,lens = [],[]
@@ -52,7 +53,7 @@ class PackedCaptions:
             raise ValueError('no captions to train on')
         # on the CPU: the longest of a batch must be known without asking the device
         self.lens = torch.cat(lens)
-        flat,starts = torch.cat(flat), self.lens.long().cumsum(0) - self.lens
+        flat,starts = torch.cat(flat),self.lens.long().cumsum(0) - self.lens
         if official:
             self.lens = self.lens.clamp(max=official_max_tokens(self.lens))
         # tokens that the loss is taken over
@@ -60,28 +61,30 @@ class PackedCaptions:
         if official:
             seen = torch.cat([torch.zeros(1, dtype=torch.int64), (flat != 0).cumsum(0)])
             self.counts = seen[starts + self.lens] - seen[starts]
-        self.starts,self.flat,self.dev_lens,self.device = starts.to(device), flat.to(device), self.lens.to(
-            device), device
+        self.device,self.flat = device,flat.to(device)
+        self.starts,self.dev_lens = starts.to(device),self.lens.to(device)
 
     def __len__(self):
         return len(self.lens)
 
-    def batch(self,
-        rows:Tensor, # Row numbers `(b,)`, on the CPU
-    )->tuple: # Tokens `(b, n)` on the device and mask `(b, n)` on the CPU, n the longest caption among the rows
-        "The captions of `rows`, padded with 0 to the longest of them"
-        lens = self.lens[rows]
-        n = int(lens.max())
-        dev,pos = rows.to(self.device, non_blocking=True), torch.arange(n, device=self.device)
-        at = (self.starts[dev][:,None] + pos).clamp(max=len(self.flat)-1) # (b, n)
-        return self.flat[at].long()*(pos < self.dev_lens[dev][:,None]), torch.arange(n) < lens[:,None]
+# %% ../nbs/05_training.ipynb #pack0002
+@patch
+def batch(self:PackedCaptions,
+    rows:Tensor, # Row numbers `(b,)`, on the CPU
+)->tuple: # Tokens `(b, n)` on the device and mask `(b, n)` on the CPU, n the longest caption among the rows
+    "The captions of `rows`, padded with 0 to the longest of them"
+    lens = self.lens[rows]
+    n = int(lens.max())
+    dev,pos = rows.to(self.device, non_blocking=True),torch.arange(n, device=self.device)
+    at = (self.starts[dev][:,None] + pos).clamp(max=len(self.flat)-1)                   # (b, n)
+    return self.flat[at].long()*(pos < self.dev_lens[dev][:,None]),torch.arange(n) < lens[:,None]
 
 # %% ../nbs/05_training.ipynb #19072a92
 def epoch_batches(
     lens:Tensor, # Tokens of each caption `(rows,)`
     bs:int, # Captions per batch
     seed:int=0, # Seed of the run
-    epoch:int=0, # Epoch
+    epoch:int=0, # Number of the epoch
     window:int=50, # Batches among which captions are sorted by length
 )->list[Tensor]: # Row numbers of each batch; every row once
     "Batches of captions of similar length, in an order that is a function of seed and epoch"
@@ -118,9 +121,8 @@ def load_state(
     from safetensors import SafetensorError,safe_open
     try:
         with safe_open(path, 'pt') as f:
-            info,keys = json.loads((f.metadata() or {})['progress']), set(f.keys())
-            missing = [k for k in params if f'param/{k}' not in keys]
-            if missing:
+            info,keys = json.loads((f.metadata() or {})['progress']),set(f.keys())
+            if missing := [k for k in params if f'param/{k}' not in keys]:
                 raise ValueError(f'{path}: has no weights named {missing[0]}; it belongs to another model')
             for k,p in params.items():
                 saved = f.get_tensor(f'param/{k}')
@@ -128,22 +130,33 @@ def load_state(
                     raise ValueError(f'{path}: {k} has shape {tuple(saved.shape)}, the model {tuple(p.shape)}')
                 with torch.no_grad():
                     p.copy_(saved)
-                state = {o.split('/')[1]: f.get_tensor(o) for o in keys if o.startswith('opt/')
-                    and o.split('/',2)[2]==k}
-                if state:
-                    opt.state[p] = {n: v if n=='step' else v.to(p.device) for n,v in state.items()}
+                own = [o for o in keys if o.startswith('opt/') and o.split('/', 2)[2] == k]
+                if state := {o.split('/')[1]: f.get_tensor(o) for o in own}:
+                    # the count of steps stays on the CPU
+                    opt.state[p] = {n: v if n == 'step' else v.to(p.device) for n,v in state.items()}
     except (SafetensorError, KeyError) as e:
         raise ValueError(f'{path}: not a complete checkpoint of capdec ({e}); delete it to start again') from None
     return info
+
+# %% ../nbs/05_training.ipynb #allv0001
+def _all_vectors(store, device):
+    "All vectors of a store `(n, d)` on the device"
+    n,dtype = len(store),torch.float16 if store.dtype == 'float16' else torch.float32
+    out = torch.empty(n, store.dim, dtype=dtype, device=device)
+    # in pieces, so that float32 copies stay small
+    for i in range(0, n, 65_536):
+        out[i:i+65_536] = store.vectors(slice(i, min(i+65_536, n))).to(device)
+        store.release()
+    return out
 
 # %% ../nbs/05_training.ipynb #123037da
 class TrainData:
     "Vectors and packed captions of a data set, from a store or from memory"
     def __init__(self,
         data, # `EmbeddingStore`, or `(vectors (n, d), captions)`
-        model, # Tokenizer and expected width
+        model, # `CaptionModel`, for its tokenizer and its width
         max_tokens:int=0, # Captions are cut here; 0: where the captioner's config says
-        device='cpu', # Where batches shall lie
+        device='cpu', # Where batches lie
         official:bool=False, # Captions as the official code makes them, see `PackedCaptions`
         # Keep all vectors on the device; `None`: when they take less than half of its free memory (CPU: up to 4 GB)
         on_device:bool|None=None,
@@ -153,44 +166,40 @@ class TrainData:
             vectors,captions = data
             if len(vectors) != len(captions):
                 raise ValueError(f'{len(vectors)} vectors but {len(captions)} captions; one vector per caption')
-            self.store,n,d = None, len(vectors), vectors.shape[1] if len(vectors) else 0
+            self.store,n,d = None,len(vectors),vectors.shape[1] if len(vectors) else 0
             pieces = (captions[i:i+10_000] for i in range(0, n, 10_000))
         else:
-            self.store,n,d = data, len(data), data.dim
+            self.store,n,d = data,len(data),data.dim
             pieces = (data.captions(slice(i, min(i+10_000, n))) for i in range(0, n, 10_000))
         if not n:
             raise ValueError('the data set is empty: no captions to train on')
         if d != model.config.prefix_size:
             raise ValueError(f'the vectors have {d} numbers, the model expects prefix_size={model.config.prefix_size}; '
                 f'embed with the encoder the model was made for')
-        self.captions,self.dim = PackedCaptions(model, pieces, max_tokens, self.device, official), d
+        self.captions,self.dim = PackedCaptions(model, pieces, max_tokens, self.device, official),d
         if on_device is None:
             room = torch.cuda.mem_get_info(self.device)[0]//2 if self.device.type == 'cuda' else 4<<30
             on_device = n*d*(2 if self.store else 4) < room
-        self.vectors = None
-        if self.store is None:
+        if self.store:
+            self.vectors = _all_vectors(self.store, self.device) if on_device else None
+        else:
             self.vectors = vectors.to(self.device) if on_device else vectors
-        # in pieces, so that float32 copies stay small
-        elif on_device:
-            self.vectors = torch.empty(n, d, dtype=torch.float16 if self.store.dtype == 'float16' else torch.float32,
-                device=self.device)
-            for i in range(0, n, 65_536):
-                self.vectors[i:i+65_536] = self.store.vectors(slice(i, min(i+65_536, n))).to(self.device)
-                self.store.release()
 
     def __len__(self):
         return len(self.captions)
 
-    def batch(self,
-        rows:Tensor, # Row numbers `(b,)`, on the CPU
-    )->tuple: # Vectors `(b, d)`, tokens `(b, n)`, mask `(b, n)` (on the CPU), rows `(b,)`
-        "One batch"
-        if self.vectors is None:
-            x = self.store.vectors(rows)
-        else:
-            x = self.vectors[rows.to(self.vectors.device, non_blocking=True)]
-        return x.to(self.device, non_blocking=True).float(), *self.captions.batch(rows), rows.to(self.device,
-            non_blocking=True)
+# %% ../nbs/05_training.ipynb #tdat0002
+@patch
+def batch(self:TrainData,
+    rows:Tensor, # Row numbers `(b,)`, on the CPU
+)->tuple: # Vectors `(b, d)`, tokens `(b, n)`, mask `(b, n)` (on the CPU), rows `(b,)`
+    "One batch"
+    if self.vectors is None:
+        x = self.store.vectors(rows)
+    else:
+        x = self.vectors[rows.to(self.vectors.device, non_blocking=True)]
+    x = x.to(self.device, non_blocking=True).float()
+    return x,*self.captions.batch(rows),rows.to(self.device, non_blocking=True)
 
 # %% ../nbs/05_training.ipynb #ab3815d0
 def _noisy(x, rows, config, epoch, offset=None):
@@ -209,19 +218,22 @@ def _noisy(x, rows, config, epoch, offset=None):
 def validation_loss(
     model, # A `CaptionModel`
     data:TrainData, # What to measure it on
-    config:TrainConfig, # Noise and batch size
-    offset:Tensor|None=None, # Modality offset
-    accelerator=None, # Several processes share the work
+    config:TrainConfig, # Settings of the noise and the batch size
+    offset:Tensor|None=None, # Modality offset `(d,)`
+    accelerator=None, # `Accelerator` of a run whose processes share the work
 )->float: # Mean cross entropy per token, in nats
     "Loss over a data set, with noise that is the same at every call (`config.official`: without)"
-    was,total,counts = model.training, torch.zeros((), dtype=torch.float64), data.captions.counts
+    was,counts = model.training,data.captions.counts
     model.eval()
-    total = total.to(data.device if data.device.type != 'mps' else 'cpu')
+    # an Apple GPU has no float64
+    total = torch.zeros((), dtype=torch.float64, device=data.device if data.device.type != 'mps' else 'cpu')
+    quiet = replace(config, noise_variance=0.) if config.official else config
     # by length: little padding
     batches = torch.argsort(data.captions.lens, stable=True).split(config.bs*4)
     for rows in batches[accelerator.process_index::accelerator.num_processes] if accelerator else batches:
         x,tokens,mask,r = data.batch(rows)
-        x = _noisy(x, r, replace(config, noise_variance=0.) if config.official else config, 1<<20, offset)
+        # an epoch that no run reaches
+        x = _noisy(x, r, quiet, 1<<20, offset)
         total += model(x, tokens, mask, config.official).double().to(total.device)*int(counts[rows].sum())
     model.train(was)
     if accelerator and accelerator.num_processes > 1:
@@ -229,13 +241,25 @@ def validation_loss(
     return total.item()/int(counts.sum())
 
 # %% ../nbs/05_training.ipynb #69ce3c92
+def _accelerator(device):
+    "This process's share of the work, on the device that was asked for"
+    from accelerate import Accelerator
+    wanted = pick_device(device)
+    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no')
+    if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
+        raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with '
+            f'CUDA_VISIBLE_DEVICES')
+    return acc
+
 def _precision(config, device):
+    "'bf16' or 'no'"
     if config.mixed_precision != 'auto':
         return config.mixed_precision
     if device.type == 'cuda':
         return 'bf16' if torch.cuda.is_bf16_supported() else 'no'
     return 'bf16' if device.type == 'cpu' and torch.cpu._is_amx_tile_supported() else 'no'
 
+# %% ../nbs/05_training.ipynb #curv0001
 def _save_curve(history, folder):
     "The loss curve as data and as picture"
     write_json(folder/'loss.json', history)
@@ -252,92 +276,108 @@ def _save_curve(history, folder):
     with atomic_path(folder/'loss.png') as p:
         fig.savefig(p, format='png', bbox_inches='tight')
 
+# %% ../nbs/05_training.ipynb #b6eeb24c
+def _crc(x, start=0):
+    from zlib import crc32
+    return crc32(x.cpu().numpy().tobytes(), start)
+
+def _fingerprint(model, data, config, offset):
+    "What must be equal for a run to be continued"
+    m,c = model.config,data.captions
+    keep = {k:v for k,v in asdict(config).items() if k not in ('log_steps','checkpoint_steps')}
+    some = data.batch(torch.arange(min(64, len(data))))[0]
+    return dict(**keep, captions=len(data), data_crc=_crc(c.flat[:100_000], _crc(c.lens)), vectors_crc=_crc(some),
+        lm=m.lm, offset=None if offset is None else _crc(offset), mapping_type=m.mapping_type,
+        prefix_length=m.prefix_length, only_prefix=m.only_prefix,
+        parameters=sum(p.numel() for p in model.parameters()))
+
 # %% ../nbs/05_training.ipynb #f2f9bbe1
 class _Run:
     "State of one training run: what `train` keeps between steps"
-    def __init__(self, model, data, val, config, out_dir, offset, accelerator, fingerprint):
-        self.model,self.data,self.val,self.config,self.acc,self.offset = model,data,val,config,accelerator,offset
-        self.out,self.fingerprint = Path(out_dir), fingerprint
+    def __init__(self, model, data, val, config, offset, accelerator):
+        c,dev = config,accelerator.device
+        self.model,self.config,self.acc,self.out = model,config,accelerator,None
+        self.data = TrainData(data, model, c.max_tokens, dev, c.official)
+        self.val = None if val is None else TrainData(val, model, c.max_tokens, dev, c.official)
+        self.offset = None if offset is None else offset.to(dev).float().flatten()
+        if offset is not None and len(self.offset) != self.data.dim:
+            raise ValueError(f'the modality offset has {len(self.offset)} numbers, the vectors have {self.data.dim}; '
+                f'both must come from the same encoder')
         self.params = {k:p for k,p in model.named_parameters() if p.requires_grad}
-        self.opt = torch.optim.AdamW(self.params.values(), lr=config.lr, eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=accelerator.device.type in ('cpu','cuda'))
-        self.per_epoch = math.ceil(len(data)/config.bs)
-        self.total = max(1, self.per_epoch*config.epochs//config.accumulate)
-        if config.max_steps:
-            self.total = min(self.total, config.max_steps)
-        self.batch_no,self.history,self.best,self.bad = 0, dict(steps=[], epochs=[], val=[]), math.inf, 0
+        self.opt = torch.optim.AdamW(self.params.values(), lr=c.lr, eps=c.eps, weight_decay=c.weight_decay,
+            fused=dev.type in ('cpu','cuda'))
+        self.per_epoch = math.ceil(len(self.data)/c.bs)
+        self.total = max(1, self.per_epoch*c.epochs//c.accumulate)
+        if c.max_steps:
+            self.total = min(self.total, c.max_steps)
+        self.batch_no,self.history,self.best,self.bad = 0,dict(steps=[], epochs=[], val=[]),math.inf,0
         # since the last point of the curve
-        self.sum,self.count = torch.zeros((), device=accelerator.device), 0
+        self.sum,self.count = torch.zeros((), device=dev),0
         # since the epoch began
-        self.esum,self.ecount = torch.zeros((), device=accelerator.device), 0
+        self.esum,self.ecount = torch.zeros((), device=dev),0
+        self.fingerprint = _fingerprint(model, self.data, c, self.offset)
 
     @property
     def step(self):
         return self.batch_no//self.config.accumulate
 
-    def save(self):
-        "Write the state from which an interrupted run goes on"
-        if self.acc.is_main_process:
-            info = dict(batch_no=self.batch_no, history=self.history, best=self.best if self.best < math.inf else None,
-                bad=self.bad,
-                sum=self.sum.item(), count=self.count, esum=self.esum.item(), ecount=self.ecount,
-                fingerprint=self.fingerprint)
-            save_state(self.out/'state.safetensors', self.params, self.opt, info)
+# %% ../nbs/05_training.ipynb #run00005
+@patch
+def save(self:_Run):
+    "Write the state from which an interrupted run goes on"
+    if not self.acc.is_main_process:
+        return
+    info = {k: getattr(self, k) for k in ('batch_no','history','bad','count','ecount')}
+    info.update(best=self.best if self.best < math.inf else None, sum=self.sum.item(), esum=self.esum.item(),
+        fingerprint=self.fingerprint)
+    save_state(self.out/'state.safetensors', self.params, self.opt, info)
 
-    def load(self):
-        "Go on from a saved state, if there is one for these very settings"
-        info = load_state(self.out/'state.safetensors', self.params, self.opt)
-        if diff := [k for k,v in info['fingerprint'].items() if self.fingerprint.get(k) != v]:
-            k = diff[0]
-            raise ValueError(f'{self.out}: holds a run with {k}={info["fingerprint"][k]!r}, now '
-                f'{k}={self.fingerprint.get(k)!r}; choose another folder or delete this one')
-        for k in ('batch_no','history','bad','count','ecount'):
-            setattr(self, k, info[k])
-        self.best = math.inf if info['best'] is None else info['best']
-        self.sum.fill_(info['sum'])
-        self.esum.fill_(info['esum'])
-
-# %% ../nbs/05_training.ipynb #b6eeb24c
-def _fingerprint(model, data, config, offset):
-    "What must be equal for a run to be continued"
-    import zlib
-    keep = {k:v for k,v in asdict(config).items() if k not in ('log_steps','checkpoint_steps')}
-    lens = data.captions.lens
-    crc = zlib.crc32(data.captions.flat[:100_000].cpu().numpy().tobytes(), zlib.crc32(lens.numpy().tobytes()))
-    some = data.batch(torch.arange(min(64, len(data))))[0].cpu().numpy()
-    return dict(**keep, captions=len(data), data_crc=crc, vectors_crc=zlib.crc32(some.tobytes()), lm=model.config.lm,
-        offset=None if offset is None else zlib.crc32(offset.cpu().numpy().tobytes()),
-        mapping_type=model.config.mapping_type,
-        prefix_length=model.config.prefix_length, only_prefix=model.config.only_prefix,
-        parameters=sum(p.numel() for p in model.parameters()))
+@patch
+def load(self:_Run):
+    "Go on from a saved state, if there is one for these very settings"
+    info,now = load_state(self.out/'state.safetensors', self.params, self.opt),self.fingerprint
+    if diff := [k for k,v in info['fingerprint'].items() if now.get(k) != v]:
+        k = diff[0]
+        raise ValueError(f'{self.out}: holds a run with {k}={info["fingerprint"][k]!r}, now {k}={now.get(k)!r}; '
+            f'choose another folder or delete this one')
+    for k in ('batch_no','history','bad','count','ecount'):
+        setattr(self, k, info[k])
+    self.best = math.inf if info['best'] is None else info['best']
+    self.sum.fill_(info['sum'])
+    self.esum.fill_(info['esum'])
 
 # %% ../nbs/05_training.ipynb #0cc886db
+def _share(run, rows):
+    "This process's part of a batch: vectors, tokens, mask, rows, and its share of the batch's tokens"
+    mine,counts = rows[run.acc.process_index::run.acc.num_processes],run.data.captions.counts
+    if len(mine):
+        return *run.data.batch(mine),int(counts[mine].sum())/int(counts[rows].sum())
+    # a last batch smaller than the number of processes: take part with weight 0
+    return *run.data.batch(rows[:1]),0.
+
+def _update(run):
+    "An optimiser step with the learning rate of this step"
+    c = run.config
+    for g in run.opt.param_groups:
+        g['lr'] = c.lr*lr_at(run.step, run.total, c.warmup_steps)
+    if c.grad_clip:
+        run.acc.clip_grad_norm_(run.params.values(), c.grad_clip)
+    run.opt.step()
+    run.opt.zero_grad(set_to_none=True)
+
+# %% ../nbs/05_training.ipynb #step0002
 def _one_step(run, net, rows):
     "Forward, backward and, when enough gradients are summed up, an optimiser step"
-    c,acc = run.config, run.acc
-    mine = rows[acc.process_index::acc.num_processes]
+    c,acc = run.config,run.acc
     # dropout
     torch.manual_seed((c.seed*1_000_003 + run.batch_no)*64 + acc.process_index)
-    counts = run.data.captions.counts
-    if len(mine):
-        x,tokens,mask,r = run.data.batch(mine)
-        share = int(counts[mine].sum())/int(counts[rows].sum())
-    else:
-        # a last batch smaller than the number of processes: take part with weight 0
-        x,tokens,mask,r = run.data.batch(rows[:1])
-        share = 0.
+    x,tokens,mask,r,share = _share(run, rows)
     last = (run.batch_no+1) % c.accumulate == 0
     with acc.no_sync(net) if not last else torch.enable_grad():
         loss = net(_noisy(x, r, c, run.batch_no//run.per_epoch, run.offset), tokens, mask, c.official)*share
         acc.backward(loss*(acc.num_processes/c.accumulate))
     if last:
-        for g in run.opt.param_groups:
-            g['lr'] = c.lr*lr_at(run.step, run.total, c.warmup_steps)
-        if c.grad_clip:
-            acc.clip_grad_norm_(run.params.values(), c.grad_clip)
-        run.opt.step()
-        run.opt.zero_grad(set_to_none=True)
+        _update(run)
     loss = loss.detach().float()
     if acc.num_processes > 1:
         loss = acc.reduce(loss, 'sum')
@@ -349,6 +389,7 @@ def _one_step(run, net, rows):
 
 # %% ../nbs/05_training.ipynb #b88c6609
 def _finite(loss, run):
+    "A loss that is no number ends the run, before it spoils the checkpoint"
     if not math.isfinite(loss):
         raise ValueError(f'the loss is {loss} at step {run.step}: lower lr ({run.config.lr}) or set grad_clip')
 
@@ -361,100 +402,105 @@ def _note_loss(run):
     run.count = 0
     return loss
 
+# %% ../nbs/05_training.ipynb #epo00001
+def _save_epoch(run, name, kept, best):
+    "Write the models of an epoch (`kept` says whether under its number too), its losses and the curve"
+    model,history = run.model,run.history
+    if kept:
+        model.save(run.out/f'{name}-{history["epochs"][-1][0]:03d}')
+    model.save(run.out/f'{name}_latest')
+    if best:
+        model.save(run.out/f'{name}_best')
+    losses = {k: [o[1] for o in history[v]] for k,v in (('train','epochs'), ('val','val'))}
+    write_json(run.out/'loss_per_epoch.json', losses)
+    _save_curve(history, run.out)
+
+# %% ../nbs/05_training.ipynb #epo00003
 def _end_epoch(run, epoch, save_every, prefix, last):
     "Validate, save the model, draw the curve; says whether to stop early"
-    c,main = run.config, run.acc.is_main_process
-    mean = (run.esum/run.ecount).item()
+    mean,stop,better = (run.esum/run.ecount).item(),False,False
     _finite(mean, run)
     run.history['epochs'].append([epoch, mean])
     run.esum.zero_()
     run.ecount = 0
-    stop,better = False, run.val is None
     if run.val is not None:
-        val = validation_loss(run.model, run.val, c, run.offset, run.acc)
+        val = validation_loss(run.model, run.val, run.config, run.offset, run.acc)
         run.history['val'].append([run.step, val])
         better = val < run.best
-        run.best,run.bad = (val,0) if better else (run.best, run.bad+1)
-        stop = bool(c.patience) and run.bad >= c.patience
-    if main and run.out:
-        if epoch % save_every == 0 or last or stop:
-            run.model.save(run.out/f'{prefix}-{epoch:03d}')
-        run.model.save(run.out/f'{prefix}_latest')
-        if better and run.val is not None:
-            run.model.save(run.out/f'{prefix}_best')
-        write_json(run.out/'loss_per_epoch.json', dict(train=[o[1] for o in run.history['epochs']],
-            val=[o[1] for o in run.history['val']]))
-        _save_curve(run.history, run.out)
+        run.best,run.bad = (val,0) if better else (run.best,run.bad+1)
+        stop = bool(run.config.patience) and run.bad >= run.config.patience
+    if run.out and run.acc.is_main_process:
+        _save_epoch(run, prefix, epoch % save_every == 0 or last or stop, better)
     return stop
+
+# %% ../nbs/05_training.ipynb #epo00005
+def _rest_of_epoch(run, net, bar, callback):
+    "The steps that are left of this epoch, with checkpoints; returns the epoch's number"
+    c,dev = run.config,run.acc.device
+    epoch,at = divmod(run.batch_no, run.per_epoch)
+    bf16 = _precision(c, dev) == 'bf16'
+    for rows in epoch_batches(run.data.captions.lens, c.bs, c.seed, epoch)[at:]:
+        with torch.autocast(dev.type, torch.bfloat16, enabled=bf16):
+            _one_step(run, net, rows)
+        if run.batch_no % c.accumulate:
+            continue
+        # the only places where the device is waited for
+        if run.step % c.log_steps == 0 or run.step >= run.total:
+            loss = _note_loss(run)
+            bar.set_postfix(loss=f'{loss:.3f}', epoch=epoch, refresh=False)
+            if callback:
+                callback(run.step, loss)
+        bar.update()
+        if run.step >= run.total:
+            break
+        # the last of an epoch is saved with the epoch
+        if run.out and c.checkpoint_steps and run.step % c.checkpoint_steps == 0 and run.batch_no % run.per_epoch:
+            run.save()
+    return epoch
+
+# %% ../nbs/05_training.ipynb #trn00001
+def _begin(run, out_dir, resume):
+    "Go on from the checkpoint in `out_dir`, if there is one and it is wanted; note the settings there"
+    main = run.acc.is_main_process
+    if out_dir:
+        run.out = Path(out_dir)
+        state = run.out/'state.safetensors'
+        if not resume and main:
+            state.unlink(missing_ok=True)
+        if resume and state.exists():
+            run.load()
+        if main:
+            write_json(run.out/'train_config.json', asdict(run.config))
+    if run.step < run.total < run.config.warmup_steps and main:
+        warnings.warn(f'{run.total:,} steps in all, and {run.config.warmup_steps:,} of warm-up: the learning rate '
+            f'never reaches its peak; lower warmup_steps (--warmup_steps)')
 
 # %% ../nbs/05_training.ipynb #c88d1f6c
 def train(
-    model, # A `CaptionModel`; trained in place
+    model, # `CaptionModel`, which is trained in place
     data, # `EmbeddingStore`, or `(vectors (n, d), captions)`
-    config:TrainConfig=TrainConfig(), # How to train
+    config:TrainConfig=TrainConfig(), # Settings of the training
     out_dir:str|Path|None=None, # Folder for checkpoints, models and the loss curve; `None`: keep nothing
     val=None, # Validation data, like `data`
     offset:Tensor|None=None, # Modality offset `(d,)` added after the noise
     prefix:str='coco_prefix', # Name of saved models: `<prefix>-NNN`, `<prefix>_latest`, `<prefix>_best`
     save_every:int=1, # Epochs between kept models; the first and the last are always kept (official)
-    resume:bool=True, # Go on from the checkpoint in `out_dir`; False: start anew
-    device:str|None=None, # 'cpu' to leave a GPU alone; `None`: the best there is
-    show:bool=True, # Progress bar
-    callback=None, # Called with `(step, loss)` every `log_steps` steps
+    resume:bool=True, # Go on from the checkpoint in `out_dir`; False: begin again
+    device:str|None=None, # Device to train on: 'cpu' leaves a GPU alone; `None`: the best there is
+    show:bool=True, # Show a progress bar
+    callback=None, # Function that is called with `(step, loss)` every `log_steps` steps
 )->dict: # History: `steps` (step, loss), `epochs` (epoch, mean loss), `val` (step, loss)
     "Train a captioner from caption vectors (paper, section 3); a run that was interrupted continues bit for bit on CPU"
-    from accelerate import Accelerator
     if save_every < 1:
         raise ValueError(f'save_every must be >= 1, got {save_every}')
-    wanted = pick_device(device)
-    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no')
-    if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
-        raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with '
-            f'CUDA_VISIBLE_DEVICES')
-    amp = _precision(config, acc.device)
-    model.to(acc.device).train()
-    td = TrainData(data, model, config.max_tokens, acc.device, config.official)
-    vd = TrainData(val, model, config.max_tokens, acc.device, config.official) if val is not None else None
-    if offset is not None:
-        offset = offset.to(acc.device).float().flatten()
-        if len(offset) != td.dim:
-            raise ValueError(f'the modality offset has {len(offset)} numbers, the vectors have {td.dim}; both must '
-                f'come from the same encoder')
-    run = _Run(model, td, vd, config, out_dir or '', offset, acc, _fingerprint(model, td, config, offset))
-    if out_dir and not resume and acc.is_main_process:
-        (run.out/'state.safetensors').unlink(missing_ok=True)
-    if out_dir and resume and (run.out/'state.safetensors').exists():
-        run.load()
-    if not out_dir:
-        run.out = None
-    elif acc.is_main_process:
-        write_json(run.out/'train_config.json', asdict(config))
-    if run.step < run.total < config.warmup_steps and acc.is_main_process:
-        warnings.warn(f'{run.total:,} steps in all, and {config.warmup_steps:,} of warm-up: the learning rate never '
-            f'reaches its peak; lower warmup_steps (--warmup_steps)')
+    acc = _accelerator(device)
+    run = _Run(model.to(acc.device).train(), data, val, config, offset, acc)
+    _begin(run, out_dir, resume)
     net = acc.prepare_model(model) if acc.num_processes > 1 else model
     bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
     done = run.step >= run.total or bool(config.patience) and run.bad >= config.patience
     while not done:
-        epoch,at = divmod(run.batch_no, run.per_epoch)
-        batches = epoch_batches(td.captions.lens, config.bs, config.seed, epoch)
-        for rows in batches[at:]:
-            with torch.autocast(acc.device.type, torch.bfloat16, enabled=amp == 'bf16'):
-                _one_step(run, net, rows)
-            if run.batch_no % config.accumulate:
-                continue
-            # the only places where the device is waited for
-            if run.step % config.log_steps == 0 or run.step >= run.total:
-                bar.set_postfix(loss=f'{(loss := _note_loss(run)):.3f}', epoch=epoch, refresh=False)
-                if callback:
-                    callback(run.step, loss)
-            bar.update()
-            if run.step >= run.total:
-                break
-            # the last of an epoch is saved with the epoch
-            if (run.out and config.checkpoint_steps and run.step % config.checkpoint_steps == 0
-                    and run.batch_no % run.per_epoch):
-                run.save()
+        epoch = _rest_of_epoch(run, net, bar, callback)
         done = run.step >= run.total
         if run.batch_no % run.per_epoch == 0 or done:
             done |= _end_epoch(run, epoch, save_every, prefix, done)
