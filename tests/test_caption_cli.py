@@ -189,7 +189,7 @@ def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
         assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
 
 def test_two_runs_on_one_table(trip, tmp_path):
-    from capdec.captioner import Journal
+    from capdec.core import Journal
     with Journal(tmp_path/'c.csv.part', {}):
         r = capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=False)
     assert len(one_line(r)) == 1 and 'c.csv.part: another process is writing it' in r.stderr
@@ -248,11 +248,10 @@ def test_words_and_prompt(trip):
     assert len(r.stdout.splitlines()) == 3 and all(len(l.split('\t')[1].split()) >= 12 for l in r.stdout.splitlines())
 
 def test_style(trip, tmp_path, monkeypatch):
-    from capdec.captioner import Captioner
     made = []
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    monkeypatch.setattr(Captioner, 'train_on', lambda self, text, folder, steps,
-        mix: made.append((text.name, steps, mix)) or self.save(folder))
+    monkeypatch.setattr('capdec.restyle.restyle', lambda captioner, text, folder, steps, mix: made.append((text.name,
+        steps, mix)) or captioner.save(folder))
     poems = tmp_path/'my poems.txt'
     poems.write_text('Lo, the hound doth run.\n')
     r = capdec('caption', trip, '--style', poems, '--out', tmp_path/'a.csv', *FAST, ok=True)

@@ -10,7 +10,7 @@ from PIL import Image
 import capdec.captioner as module
 import capdec.folder as folder
 from capdec.embedding import open_small
-from capdec.captioner import Bridge, Captioner, Journal
+from capdec.captioner import Bridge, Captioner
 
 @pytest.fixture(scope='module')
 def mini():
@@ -115,14 +115,6 @@ def test_captions_are_one_line(mini, tmp_path, monkeypatch):
 def test_batch_size_zero(mini):
     with pytest.raises(ValueError, match='batch_size 0'):
         list(mini.caption_files(['a.jpg'], batch_size=0))
-
-def test_journal_of_names_that_are_not_utf8(tmp_path):
-    name = b'caf\xe9.jpg'.decode('utf-8', 'surrogateescape')
-    j = Journal(tmp_path/'j', dict(a=1))
-    j.add(name, captions=['Ein Bär.'])
-    j.close()
-    assert (tmp_path/'j').read_bytes().isascii()
-    assert Journal(tmp_path/'j', dict(a=1)).done[name]['captions'] == ['Ein Bär.']
 
 # ---- what goes in
 
