@@ -528,7 +528,7 @@ def load_encoder(
         return OpenAIClip(name, device, dtype, download_root)
     if str(name).count('/') == 1:
         return HFEncoder(str(name), device, dtype, download_root)
-    raise ValueError(f'encoder {str(name)!r} (--clip_model_type): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face '
+    raise ValueError(f'encoder {str(name)!r} (`clip_model_type`): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face '
         f'id such as google/siglip2-base-patch16-224, or the path of a file or folder')
 
 # %% ../nbs/02_embedding.ipynb #37261eb8

@@ -252,7 +252,7 @@ def match_ids(
             f'references for {_few(refs)}')
     if strange:
         raise ValueError(f'{len(strange):,} of {_n(len(pred),"prediction")} for images without references '
-            f'({_few(strange)}): wrong split (--split)?')
+            f'({_few(strange)}): wrong `split`?')
     return pred, {k: refs[k] for k in pred}, _remarks(pred, refs, double)
 
 def _remarks(pred, refs, double):
@@ -387,7 +387,7 @@ def evaluate(
         predictions,inside = read_predictions(predictions)
         references = inside if references is None else references
     if references is None:
-        raise ValueError('no references: pass a file of captions (--references), or {image_id: [captions]}')
+        raise ValueError('no references: pass a file of captions as `references`, or {image_id: [captions]}')
     pred,refs,notes = match_ids(predictions, _load_references(references, split))
     start = time.time()
     tokens = _tokenized(pred, refs)

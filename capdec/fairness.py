@@ -365,7 +365,7 @@ def _mode(mode, terms):
     if terms is GENDER:
         names.update(men=2, women=3)
     if str(mode) not in names:
-        raise ValueError(f'mode {mode!r} (--fix_gender_imbalance_mode): use 0 none, 1 both, 2 {terms.groups[0]} only '
+        raise ValueError(f'mode {mode!r} (`fix_gender_imbalance_mode`): use 0 none, 1 both, 2 {terms.groups[0]} only '
             f'or 3 {terms.groups[1]} only')
     n = names[str(mode)]
     return n > 0, None if n < 2 else terms.groups[n-2]

@@ -19,7 +19,7 @@ from .data import _is_archive,_members,open_binary
 def _check_language(language):
     "A name such as 'german' would be read as English without a word"
     if not re.fullmatch(r'[a-z]{2,3}([-_][A-Za-z0-9]+)*', language):
-        raise ValueError(f'language {language!r} (--language): use an ISO 639 code such as en, de or zh')
+        raise ValueError(f'language {language!r}: use an ISO 639 code such as en, de or zh')
 
 def split_sentences(
     text:str, # Running text: one paragraph or many
@@ -71,7 +71,7 @@ def _text_file(path, encoding):
             yield text
     except UnicodeDecodeError as e:
         raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its '
-            f'encoding, for example encoding="cp1252" (--encoding cp1252 of capdec open-text)') from None
+            f'`encoding`, for example cp1252 (capdec open-text)') from None
     except LookupError:
         raise ValueError(f'encoding {encoding!r}: unknown; use for example utf-8, utf-16 or cp1252') from None
 
@@ -177,11 +177,11 @@ def read_lines(
                 yield ((o, True) for o in text.splitlines()), path
             continue
         if column:
-            raise ValueError(f'{path}: is no table, so it has no column {column!r}; leave column (--column) out')
+            raise ValueError(f'{path}: is no table, so it has no column {column!r}; leave `column` out')
         head = [o for o,_ in islice(_lines(path, encoding), 500)]
         if any('\0' in o for o in head):
             raise ValueError(f'{path}: holds zero bytes, so it is no text in {encoding}; is it UTF-16 '
-                f'(encoding="utf-16", --encoding utf-16)?')
+                f'(`encoding` utf-16)?')
         quoted = _all_quoted(head)
         yield ((_unquote(o) if quoted else o, ended) for o,ended in _lines(path, encoding)), path
 
@@ -291,8 +291,7 @@ def _bounds(min_words, max_words, official, shakespeare):
     lo = min_words if min_words is not None else 0 if shakespeare else 4
     hi = max_words if max_words is not None else float('inf') if shakespeare else 18 if official else 20
     if not 0 <= lo <= hi:
-        raise ValueError(f'min_words {lo} and max_words {hi} (--min_words, --max_words): use 0 <= min_words <= '
-            f'max_words')
+        raise ValueError(f'`min_words` {lo} and `max_words` {hi}: use 0 <= `min_words` <= `max_words`')
     return lo,hi
 
 # %% ../nbs/07_open_text.ipynb #b48a2dfd
@@ -310,7 +309,7 @@ def read_open_text(
 ): # Iterator of `{image_id, caption, id, filename}`; both ids count the captions from 0
     "Sentences of any corpus as caption records, in the corpus's order"
     if official and shakespeare:
-        raise ValueError('official and shakespeare (--official, --shakespeare) are two ways to clean: choose one')
+        raise ValueError('`official` and `shakespeare` are two ways to clean: choose one')
     bounds = _bounds(min_words, max_words, official, shakespeare)
     _check_language(language)
     def sentences(path):
@@ -332,7 +331,7 @@ def _not_empty(records, source, bounds, report):
         raise ValueError(f'{name}: holds no text')
     if not report.kept:
         raise ValueError(f'{name}: none of its {report.seen:,} sentences has {bounds[0]} to {bounds[1]} words '
-            f'({report.why()}); change min_words or max_words (--min_words, --max_words of capdec open-text)')
+            f'({report.why()}); change `min_words` or `max_words` (capdec open-text)')
 
 # %% ../nbs/07_open_text.ipynb #cbc7819a
 def _take(records, n, rng):
@@ -357,7 +356,7 @@ def mix(
     "Captions and sentences in a fixed proportion"
     captions,sentences = list(captions),list(sentences)
     if not 0 <= share <= 1:
-        raise ValueError(f'share {share} (--share): the share of sentences lies in 0..1')
+        raise ValueError(f'share {share}: the share of sentences lies in 0..1')
     if share < 1 and not captions:
         raise ValueError('mix: no captions given')
     if share > 0 and not sentences:

@@ -905,8 +905,8 @@ def test_lengths_and_output_of_open_text(published, tmp_path):
         if n:
             assert len(json.loads((tmp_path/'o.json').read_text())) == n
         else:
-            assert '--min_words, --max_words' in one_line(r)[0]
-    assert '(--min_words, --max_words)' in one_line(run('--min_words', 30, ok=False))[0] and '--share' in one_line(
+            assert 'change --min_words or --max_words' in one_line(r)[0]
+    assert '--min_words 30 and --max_words 20' in one_line(run('--min_words', 30, ok=False))[0] and '--share' in one_line(
         run('--mix', published/'factual.json', '--share', 2, ok=False))[0]
     capdec('open-text', published/'books', '--out', tmp_path/'b.store', ok=True)
     assert EmbeddingStore(tmp_path/'b.store').captions() == ['It was a bright cold day in spring.',

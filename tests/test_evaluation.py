@@ -160,7 +160,7 @@ def test_perfect_captions():
     ({1: 'a'}, {}, 'no references'),
     ({1: 'a'}, {1: ['', ' ']}, 'no references'),
     ({1: 'a'}, {2: ['a']}, 'no prediction belongs'),
-    ({1: 'a', 7: 'b'}, {1: ['a']}, 'wrong split'),
+    ({1: 'a', 7: 'b'}, {1: ['a']}, 'wrong `split`'),
     ([dict(image_id=1, caption='a'), dict(image_id=1, caption='b')], {1: ['a']}, 'several different predictions'),
     ({1: ['a', 'b']}, {1: ['a']}, 'several different predictions'),
     ([dict(image_id=1)], {1: ['a']}, 'expected an object with image_id and caption'),
@@ -196,7 +196,7 @@ def test_files_of_every_layout(tmp_path):
     for p, r in (('pred.json', 'refs.json'), ('pred.json', 'refs_metrics.json'), ('pred.csv', 'refs.json'),
             ('pred.json', 'dataset_x.json'), ('both.json', None)):
         assert evaluate(tmp_path/p, r and tmp_path/r, WORDS).corpus == want, (p, r)
-    with pytest.raises(ValueError, match='wrong split'):
+    with pytest.raises(ValueError, match='wrong `split`'):
         evaluate(tmp_path/'pred.json', tmp_path/'dataset_x.json', WORDS, split='val')
     with pytest.raises(ValueError, match='no references: pass'):
         evaluate(tmp_path/'pred.json', metrics=WORDS)

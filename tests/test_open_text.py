@@ -187,7 +187,7 @@ def test_archives_as_they_are_downloaded(tmp_path):
     with zipfile.ZipFile(tmp_path/'latin.zip', 'w') as z:
         z.write(tmp_path/'latin.txt', 'latin.txt')
     assert captions(tmp_path/'latin.zip', encoding='cp1252') == ['Die Straße ist heute sehr schön.']
-    with pytest.raises(ValueError, match='not utf-8 text.*--encoding cp1252'):
+    with pytest.raises(ValueError, match='not utf-8 text.*`encoding`, for example cp1252'):
         captions(tmp_path/'latin.zip')
 
 @pytest.mark.parametrize('name,data,error', [
@@ -209,7 +209,7 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(FileNotFoundError, match='no such file'):
         captions(tmp_path/'nowhere.txt')
     (tmp_path/'a.txt').write_text('A dog ran home today.')
-    with pytest.raises(ValueError, match='min_words 9 and max_words 3'):
+    with pytest.raises(ValueError, match='`min_words` 9 and `max_words` 3'):
         read_open_text(tmp_path/'a.txt', 9, 3)
     with pytest.raises(ValueError, match='encoding'):
         captions(tmp_path/'a.txt', encoding='klingon')
