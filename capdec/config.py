@@ -138,7 +138,8 @@ class Selection:
     "Which captions of a data set"
     split:str='train' # Part of one of Karpathy's files: train (with restval), val, test or all
     dataset_mode:str='' # Name or official number of the data set, such as coco, flickr30k/val, humorous/test, 2
-    images_list:str='' # File that lists the images whose captions to keep, one a line (dataset_mode snowboard, 7)
+    # File that lists the images whose captions to keep, one a line (dataset_mode coco-balanced; of predict: snowboard)
+    images_list:str=''
     factual:str='' # File of Flickr8k's captions, which dataset_mode factual (4) needs
     # Seed of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
     split_seed:int=0

@@ -71,7 +71,7 @@ def _text_file(path, encoding):
             yield text
     except UnicodeDecodeError as e:
         raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its '
-            f'`encoding`, for example cp1252 (capdec open-text)') from None
+            f'encoding, for example cp1252 (--encoding cp1252 of capdec open-text)') from None
     except LookupError:
         raise ValueError(f'encoding {encoding!r}: unknown; use for example utf-8, utf-16 or cp1252') from None
 

@@ -187,7 +187,7 @@ def test_archives_as_they_are_downloaded(tmp_path):
     with zipfile.ZipFile(tmp_path/'latin.zip', 'w') as z:
         z.write(tmp_path/'latin.txt', 'latin.txt')
     assert captions(tmp_path/'latin.zip', encoding='cp1252') == ['Die Straße ist heute sehr schön.']
-    with pytest.raises(ValueError, match='not utf-8 text.*`encoding`, for example cp1252'):
+    with pytest.raises(ValueError, match='not utf-8 text.*encoding, for example cp1252'):
         captions(tmp_path/'latin.zip')
 
 @pytest.mark.parametrize('name,data,error', [
