@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'corpus', 'held_out_vectors', 'held_out_descriptions', 'cider', 'ranks', 'small_model', 'train_one',
-           'recovered', 'gain_interval', 'experiment', 'recorded', 'recorded_study', 'contact_sheet', 'write_page',
-           'run_demo']
+           'recovered', 'one_run', 'gain_interval', 'compared', 'experiment', 'recorded', 'recorded_study',
+           'contact_sheet', 'write_page', 'run_demo']
 
 # %% ../nbs/10a_demo.ipynb #3f518a26
-import base64,html,io,math,os,queue,textwrap,time
+import math,os,queue,textwrap,time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from .decoding import generate
 from .evaluation import caption_words,evaluate
 from .model import CapDecConfig,CaptionModel
 from .noise import normalize
+from .pages import picture_url,render
 from .training import TrainConfig,train
 
 # %% ../nbs/10a_demo.ipynb #a8d616ee
@@ -46,52 +47,48 @@ def cider(
     scores = evaluate(dict(enumerate(captions)), dict(enumerate(held_out_descriptions())), 'cider')
     return [100*o['CIDEr'] for o in scores.per_image.values()]
 
+# %% ../nbs/10a_demo.ipynb #e17337f8
 @torch.inference_mode()
 def ranks(
     captions:list[str], # One caption per photo
     images:Tensor, # Image vectors `(n, d)`, unit norm
-    encoder, # Whose text tower embeds the captions
+    encoder, # Encoder whose text tower embeds the captions
 )->Tensor: # Place of the right photo among all, 0 is best `(n,)`
     "How well each caption finds its own photo"
     sim = normalize(encoder.encode_text(captions, show=False)).cpu()@images.T # (captions, photos)
     return (sim > sim.diagonal()[:,None]).sum(1)
 
 # %% ../nbs/10a_demo.ipynb #903fea55
-# Of the experiment: optimiser steps, parts of the corpus, of which each seed reads one, and noise variance
-SIZES = dict(
-    short=dict(steps=640, parts=3, variance=.003),
-    full=dict(steps=1920, parts=1, variance=.003))
-
 def small_model(
-    seed:int, # Of the mapper
-    layers:int=1, # Lower layers of the bundled language model to keep
+    seed:int, # Seed of the mapper's first weights
+    layers:int=1, # Number of lower layers of the bundled language model to keep
     **kwargs, # For `CapDecConfig`
-)->CaptionModel: # To be trained
+)->CaptionModel: # Model to train
     "A fresh mapper on the lower layers of the bundled language model"
     base = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
     base.lm.transformer.h = base.lm.transformer.h[:layers]
     base.lm.config.n_layer = layers
     torch.manual_seed(seed)
     k = base.config.prefix_length
-    model = CaptionModel.create(CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **kwargs),
-        (base.lm, base.tokenizer))
+    config = CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **kwargs)
+    model = CaptionModel.create(config, (base.lm, base.tokenizer))
     model.lm.get_input_embeddings().requires_grad_(False)
     return model
 
 # %% ../nbs/10a_demo.ipynb #c3a02303
 def train_one(
     sentences:list[str], # Training text
-    vectors:Tensor, # Their text vectors `(n, d)`
+    vectors:Tensor, # Text vectors of the sentences `(n, d)`
     variance:float, # Noise variance
-    seed:int, # Of mapper, order and noise
-    steps:int, # Optimiser steps, of 16 sentences each
-    callback=None, # Called with `(step, loss)`
-)->CaptionModel: # Trained
+    seed:int, # Seed of mapper, order and noise
+    steps:int, # Number of optimiser steps, of 16 sentences each
+    callback=None, # Function called with `(step, loss)`, every ten steps
+)->CaptionModel: # Trained model
     "A captioner from text alone, on the bundled language model"
     model = small_model(seed, noise_variance=variance)
-    train(model, (vectors, sentences), TrainConfig(lr=1.2e-3, epochs=10_000, bs=16, warmup_steps=20,
-        noise_variance=variance, seed=seed, max_steps=steps, log_steps=10, grad_clip=1.),
-        device='cpu', show=False, callback=callback)
+    config = TrainConfig(lr=1.2e-3, epochs=10_000, bs=16, warmup_steps=20, noise_variance=variance, seed=seed,
+        max_steps=steps, log_steps=10, grad_clip=1.)
+    train(model, (vectors, sentences), config, device='cpu', show=False, callback=callback)
     return model
 
 # %% ../nbs/10a_demo.ipynb #58e39da7
@@ -104,85 +101,67 @@ def recovered(
     found = sum(len(w & set(caption_words(t))) for w,t in zip(words, texts))
     return found/sum(map(len, words)), sum(t.strip() == o.strip() for t,o in zip(texts, sentences))/len(texts)
 
-# %% ../nbs/10a_demo.ipynb #d2971b0e
-def _work(job):
-    "One run of the experiment, in a process of its own"
-    torch.set_num_threads(1)
-    variance,seed,steps,sentences,vectors,images = job
-    tell = lambda step, loss: _work.told.put(10) if _work.told else None
+# %% ../nbs/10a_demo.ipynb #0646e4d5
+def one_run(
+    variance:float, # Noise variance
+    seed:int, # Seed of mapper, order and noise
+    steps:int, # Number of optimiser steps
+    sentences:list[str], # Training text
+    vectors:Tensor, # Text vectors of the sentences `(n, d)`
+    images:Tensor, # Image vectors to caption `(m, d)`
+    callback=None, # Function called with `(step, loss)`, every ten steps
+)->dict: # `variance`, `seed`, `seconds`, `captions`, share of `words` and of sentences `inverted`
+    "Train from text alone, then caption photos"
     start = time.time()
-    model = train_one(sentences, vectors, variance, seed, steps, tell)
+    model = train_one(sentences, vectors, variance, seed, steps, callback)
     sample = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(0))[:200]
     back = generate(model, vectors[sample], method='greedy', texts=True, batch_size=100)
     captions = generate(model, images, method='greedy', texts=True, batch_size=100)
     words,exact = recovered(back, [sentences[i] for i in sample.tolist()])
     return dict(variance=variance, seed=seed, seconds=time.time()-start, captions=captions, words=words, inverted=exact)
-_work.told = None
 
-def _init(told):
+# %% ../nbs/10a_demo.ipynb #d2971b0e
+# In a worker: the queue to the parent
+_told = None
+
+def _begin(told):
+    "Set up a worker"
+    global _told
     import signal
     # Ctrl-C is for the parent, which ends the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _work.told = told
+    torch.set_num_threads(1)
+    _told = told
 
-# %% ../nbs/10a_demo.ipynb #00d175b2
-def gain_interval(
-    a:np.ndarray, # Outcomes with noise `(seeds, photos)`
-    b:np.ndarray, # Without noise `(seeds, photos)`
-    n:int=2000, # Bootstrap samples
-)->tuple: # Mean of `a - b`, and the bounds of its 95 % interval
-    "Mean gain with its interval: seeds and photos are both drawn anew (bootstrap)"
-    rng,diff = np.random.default_rng(0), a.astype(float)-b
-    s,p = diff.shape
-    means = [diff[rng.integers(0, s, s)][:, rng.integers(0, p, p)].mean() for _ in range(n)]
-    return diff.mean(), *np.percentile(means, [2.5,97.5])
+def _work(job):
+    "One run, in a worker"
+    return one_run(*job, lambda step, loss: _told.put(10))
 
-# %% ../nbs/10a_demo.ipynb #13e65c0e
-def experiment(
-    size:str='short', # 'short' or 'full'
-    steps:int|None=None, # Optimiser steps of each run, instead of the size's
-    seeds:int=3, # Runs with and without noise
-    # Noise variance, instead of the size's; short training favours less noise than the bundled captioner's 0.02
-    variance:float|None=None,
-    sentences:list|None=None, # Training text (default: the bundled corpus)
-    workers:int|None=None, # Processes (default: one per core, at most one per run)
-    show:bool=True, # Progress bar
-)->dict: # `runs`, one dictionary each; `gain` and its interval
-    "Train from text alone, with and without noise, and measure on photos that training never saw"
+def _cores():
+    "CPU cores that this process may use"
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+# %% ../nbs/10a_demo.ipynb #7e099de9
+def _at_once(jobs, workers=None, show=True):
+    "What `one_run` gives for each job (a tuple of its arguments, the steps third), in processes under one bar"
     import multiprocessing as mp
     from concurrent.futures import BrokenExecutor,ProcessPoolExecutor
-    if size not in SIZES:
-        raise ValueError(f'size {size!r}: use {" or ".join(SIZES)}')
-    usual = SIZES[size]
-    steps,parts,variance = steps or usual['steps'], usual['parts'], usual['variance'] if variance is None else variance
-    captioner,images = Captioner.from_pretrained('mini', device='cpu'), held_out_vectors()
-    # the corpus is embedded already
-    encoder,vectors = captioner.encoder, captioner.bridge.memory
-    if sentences is None:
-        sentences = corpus()
-    else:
-        with torch.inference_mode():
-            vectors = normalize(encoder.encode_text(sentences, show=show)).clone()
-    jobs = [(v, s, steps, sentences[s%parts::parts], vectors[s%parts::parts].clone(), images) for s in range(seeds)
-        for v in (0., variance)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     ctx = mp.get_context('spawn')
-    told = ctx.Queue()
-    pool = ProcessPoolExecutor(min(workers or cores, len(jobs)), ctx, _init, (told,))
+    told,total = ctx.Queue(),sum(job[2] for job in jobs)
+    pool = ProcessPoolExecutor(min(workers or _cores(), len(jobs)), ctx, _begin, (told,))
     try:
-        with progress(total=len(jobs)*steps, desc='training', unit='step', show=show) as bar:
-            futures = [pool.submit(_work, j) for j in jobs]
+        with progress(total=total, desc='training', unit='step', show=show) as bar:
+            futures = [pool.submit(_work, job) for job in jobs]
             while not all(f.done() for f in futures):
                 try:
                     bar.update(told.get(timeout=.5))
                 except queue.Empty:
                     # nobody has made ten steps yet
                     continue
-            bar.update(len(jobs)*steps - bar.n)
-        runs = [f.result() for f in futures]
+            bar.update(total - bar.n)
+        return [f.result() for f in futures]
     except BrokenExecutor:
-        raise ValueError('a training process was ended by the system (out of memory?); try capdec demo '
-            '--quick') from None
+        raise ValueError('a training process was ended by the system (out of memory?); try capdec demo --quick') from None
     except BaseException:
         # Ctrl-C: do not wait for minutes of training
         for p in list((pool._processes or {}).values()):
@@ -190,23 +169,77 @@ def experiment(
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    for r in runs:
-        r.update(cider=cider(r['captions']), found=(ranks(r['captions'], images, encoder) < 1).double().mean().item())
+
+# %% ../nbs/10a_demo.ipynb #00d175b2
+def gain_interval(
+    a:np.ndarray, # Outcomes with noise `(seeds, photos)`
+    b:np.ndarray, # Outcomes without noise `(seeds, photos)`
+    n:int=2000, # Number of bootstrap samples
+)->tuple: # Mean of `a - b`, and the bounds of its 95 % interval
+    "Mean gain with its interval: each sample draws both seeds and photos again (bootstrap)"
+    rng,diff = np.random.default_rng(0), a.astype(float)-b
+    s,p = diff.shape
+    means = [diff[rng.integers(0, s, s)][:, rng.integers(0, p, p)].mean() for _ in range(n)]
+    return diff.mean(), *np.percentile(means, [2.5,97.5])
+
+# %% ../nbs/10a_demo.ipynb #cf195544
+def compared(
+    runs:list[dict], # Runs with noise and without, each with the `cider` of every photo
+)->dict: # Mean CIDEr `noisy` and `clean`, the `gain`, and its 95 % interval from `low` to `high`
+    "What the noise is worth"
     score = lambda noisy: np.array([r['cider'] for r in runs if (r['variance'] > 0) == noisy])
     gain,low,high = gain_interval(score(True), score(False))
-    return dict(size=size, runs=runs, variance=variance, steps=steps, sentences=len(jobs[0][3]), corpus=len(sentences),
-        photos=len(images), clean=score(False).mean(), noisy=score(True).mean(), gain=gain, low=low, high=high)
+    return dict(clean=score(False).mean(), noisy=score(True).mean(), gain=gain, low=low, high=high)
+
+# %% ../nbs/10a_demo.ipynb #13e65c0e
+# Versions of the experiment: optimiser steps, parts of the corpus of which each seed reads one, and noise variance
+SIZES = dict(
+    short=dict(steps=640, parts=3, variance=.003),
+    full=dict(steps=1920, parts=1, variance=.003))
+
+def experiment(
+    size:str='short', # Version: 'short' or 'full'
+    steps:int|None=None, # Number of optimiser steps of each run (default: the version's)
+    seeds:int=3, # Number of runs with noise, and of runs without
+    # Noise variance (default: the version's; short training favours less noise than the bundled captioner's 0.02)
+    variance:float|None=None,
+    sentences:list|None=None, # Training text (default: the bundled corpus)
+    workers:int|None=None, # Number of processes (default: one per core, at most one per run)
+    show:bool=True, # Show a progress bar
+)->dict: # `runs`, one dictionary each; the settings; what `compared` returns
+    "Train from text alone, with and without noise, and measure on photos that training never saw"
+    if size not in SIZES:
+        raise ValueError(f'size {size!r}: use {" or ".join(SIZES)}')
+    usual = SIZES[size]
+    steps,parts = steps or usual['steps'],usual['parts']
+    variance = usual['variance'] if variance is None else variance
+    captioner,images = Captioner.from_pretrained('mini', device='cpu'),held_out_vectors()
+    # the corpus is embedded already
+    texts,vectors = sentences,captioner.bridge.memory
+    if sentences is None:
+        texts = corpus()
+    else:
+        with torch.inference_mode():
+            vectors = normalize(captioner.encoder.encode_text(texts, show=show)).clone()
+    jobs = [(v, seed, steps, texts[seed%parts::parts], vectors[seed%parts::parts].clone(), images)
+        for seed in range(seeds) for v in (0., variance)]
+    runs = _at_once(jobs, workers, show)
+    for r in runs:
+        first = ranks(r['captions'], images, captioner.encoder) < 1
+        r.update(cider=cider(r['captions']), found=first.double().mean().item())
+    return dict(size=size, runs=runs, variance=variance, steps=steps, sentences=len(jobs[0][3]), corpus=len(texts),
+        photos=len(images), **compared(runs))
 
 # %% ../nbs/10a_demo.ipynb #3ffa133b
 def recorded()->dict: # 'full' and 'short': machine, command, runs, gain and its interval
     "What the experiment gave when it was last run in each version"
     return read_json(package_file('data','demo_experiments.json'))
 
-# CIDEr without noise `clean` and with the best noise `noisy`, its `variance`, number of `captions` and of `epochs`
-def recorded_study()->dict:
-    "What the noise is worth once the training is long: from the sweep of lesson 22, means over seeds"
-    runs = [r for r in read_json(package_file('data','noise_study.json'))['runs'] if r['variance'] != 'clipcap'
-        and r['epochs'] == 3]
+# %% ../nbs/10a_demo.ipynb #14d9b001
+def recorded_study()->dict: # CIDEr `clean` and `noisy`, the `variance`, number of `captions` and of `epochs`
+    "What the best noise is worth once the training is long: from the sweep of lesson 22, means over seeds"
+    rows = read_json(package_file('data','noise_study.json'))['runs']
+    runs = [r for r in rows if r['variance'] != 'clipcap' and r['epochs'] == 3]
     cider = lambda v, half: float(np.mean([r[f'{half}, none']['CIDEr'] for r in runs if r['variance'] == v]))
     best = max({r['variance'] for r in runs}, key=lambda v: cider(v, 'choose'))
     return dict(clean=cider(0., 'report'), noisy=cider(best, 'report'), variance=best, captions=runs[0]['captions'],
@@ -221,94 +254,55 @@ def _study_line():
 # %% ../nbs/10a_demo.ipynb #0480570f
 def contact_sheet(
     items:list, # `(image, caption)` pairs
-    width:int=300, # Of one picture, in pixels
-    columns:int=3, # Pictures in a row
+    width:int=300, # Width of one picture, in pixels
+    columns:int=3, # Number of pictures in a row
 ): # PIL image
     "Pictures with their captions on one sheet"
     from PIL import Image,ImageDraw,ImageFont
     import matplotlib
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans.ttf'), 15)
-    h,rows = int(width*.75)+70, math.ceil(len(items)/columns)
-    sheet = Image.new('RGB', (columns*(width+16)+16, rows*(h+16)+16), 'white')
+    tall,gap = int(width*.75),16
+    h,rows = tall+70,math.ceil(len(items)/columns)
+    sheet = Image.new('RGB', (columns*(width+gap)+gap, rows*(h+gap)+gap), 'white')
     draw = ImageDraw.Draw(sheet)
     for i,(im,text) in enumerate(items):
-        x,y = 16+(i%columns)*(width+16), 16+(i//columns)*(h+16)
+        x,y = gap+(i%columns)*(width+gap), gap+(i//columns)*(h+gap)
         im = im.copy()
-        im.thumbnail((width, int(width*.75)))
-        sheet.paste(im, (x+(width-im.width)//2, y+(int(width*.75)-im.height)))
-        draw.multiline_text((x, y+int(width*.75)+8), '\n'.join(textwrap.wrap(text, width//8)[:3]), fill='#222',
-            font=font)
+        im.thumbnail((width, tall))
+        # in the middle, and down on its caption
+        sheet.paste(im, (x+(width-im.width)//2, y+tall-im.height))
+        draw.multiline_text((x, y+tall+8), '\n'.join(textwrap.wrap(text, width//8)[:3]), fill='#222', font=font)
     return sheet
 
-# %% ../nbs/10a_demo.ipynb #2aa36bd5
-_CSS = '''body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222;background:#fcfcfa}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(280px,1fr));gap:1rem}figure{margin:0}img{width:100%;border-radius:8px}
-table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}.small{color:#666;font-size:.9em}
-@media(prefers-color-scheme:dark){body{background:#1c1e21;color:#ddd}td,th{border-color:#444}.small{color:#999}}'''
+# %% ../nbs/10a_demo.ipynb #9744e08f
+def _named(r):
+    "How a run is called"
+    return f"noise {r['variance']:.3g}" if r['variance'] else 'no noise'
 
-def _img(im, size=560):
-    im = im.copy()
-    im.thumbnail((size,size))
-    buf = io.BytesIO()
-    im.save(buf, 'jpeg', quality=85)
-    return f'data:image/jpeg;base64,{base64.b64encode(buf.getvalue()).decode()}'
-
-# %% ../nbs/10a_demo.ipynb #3c08c250
-def _recorded_html():
-    rows = ''.join(
-        f"<tr><td>{k}</td><td>{e['sentences']:,}</td><td>{e['steps']}</td><td>{e['machine']}</td><td>{e['gain']:+.1f}</td><td>{e['low']:+.1f} to {e['high']:+.1f}</td></tr>" for k,e in recorded().items())
-    return f"""<p>What the noise is worth depends on how much is trained. What the two versions of this experiment gave when they were last recorded:</p>
-<table><tr><th>version</th><th>sentences</th><th>steps</th><th>machine</th><th>gain in CIDEr</th><th>95 % interval</th></tr>{rows}</table>
-<p>{_study_line()}</p>"""
-
-def _of_corpus(e):
-    return 'sentences' if e['sentences'] == e[
-        'corpus'] else f"of the corpus's {e['corpus']:,} sentences (every seed on a part of its own)"
-
-def _experiment_html(e):
-    rows = ''.join(
-        f"<tr><td>{'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise'}</td><td>{r['seed']}</td><td>{r['words']:.0%}</td><td>{r['inverted']:.0%}</td>"
-        f"<td>{np.mean(r['cider']):.1f}</td><td>{r['found']:.1%}</td><td>{r['seconds']:.0f} s</td></tr>"
-        for r in e['runs'])
-    return f'''<h2>What the noise is worth: {e['size']} version</h2>
-<p>{len(e['runs'])} captioners were trained here and now, each for {e['steps']} steps on {e['sentences']:,} {_of_corpus(e)} and no image, with a fresh mapper on one layer of the bundled language model (which learned its English from captions, by text-only training with noise; the sentences were sampled from it).
-Then each captioned {e['photos']} photos of Flickr8k's development set, known to it only as image vectors that nothing was trained on. The captions are compared with two descriptions of each photo, written for this project by looking at it (CIDEr).
-The last column but one is what the encoder would say: for how many photos it ranks the right one first of {e['photos']} when it reads the caption. It is no impartial judge, since the captioner reads its vectors.</p>
-<table><tr><th></th><th>seed</th><th>words of training sentences recovered from clean text vectors</th><th>sentences recovered exactly</th><th>CIDEr</th><th>photos found</th><th>time</th></tr>{rows}</table>
-<p><b>CIDEr with noise {e['noisy']:.1f}, without {e['clean']:.1f}: a gain of {e['gain']:+.1f}, 95 % interval {e['low']:+.1f} to {e['high']:+.1f}</b>
-<span class="small">(bootstrap over seeds and photos).</span></p>{_recorded_html()}'''
+def _shown(e):
+    "An experiment with what the page needs of each run"
+    return e | dict(runs=[r | dict(name=_named(r), score=np.mean(r['cider'])) for r in e['runs']])
 
 # %% ../nbs/10a_demo.ipynb #e9c120f9
 def write_page(
-    folder:str|Path, # Where to write
+    folder:str|Path, # Folder to write to
     items:list, # `(name, image, caption)` of each photo
     e:dict|None=None, # What `experiment` returned
 )->tuple: # Paths of the page and of the contact sheet
     "An HTML page that needs no other file, and a contact sheet"
     folder = Path(folder)
-    figures = ''.join(f'<figure><img alt="{html.escape(t)}" src="{_img(im)}"><figcaption>{html.escape(t)}<br><span '
-        f'class="small">{html.escape(n)}</span></figcaption></figure>' for n,im,t in items)
-    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>capdec demo</title><style>{_CSS}</style>
-<h1>capdec</h1><p>A captioner that learned from sentences alone describes these photos. Those that come with Python packages were not seen in training; captions are shown as they came, right or wrong.</p>
-<div class="grid">{figures}</div>{_experiment_html(e) if e else ''}</html>'''
+    photos = [dict(name=name, url=picture_url(im), caption=text) for name,im,text in items]
+    page = render('demo/page.html', photos=photos, e=e and _shown(e), recorded=recorded(), study=_study_line())
     with atomic_path(folder/'index.html') as p:
         p.write_text(page, encoding='utf-8')
     with atomic_path(folder/'contact_sheet.png') as p:
-        contact_sheet([(im,t) for _,im,t in items]).save(p, 'png')
+        contact_sheet([(im,text) for _,im,text in items]).save(p, 'png')
     return folder/'index.html', folder/'contact_sheet.png'
 
-# %% ../nbs/10a_demo.ipynb #baa0bd52
-def run_demo(
-    photos:list=(), # The user's own photos: files, folders, patterns
-    out:str|Path='_out/demo', # Folder for the page
-    quick:bool=False, # Leave the experiment out
-    full:bool=False, # The whole corpus for each seed, which takes three times as long
-)->int: # 1 if none of the user's photos could be read, else 0
-    "Caption photos, train with and without noise, write the page and say where it is"
-    captioner,items,failed = Captioner.from_pretrained('mini', device='cpu'), [], []
-    own = find_images(list(photos)) if photos else []
-    paths = demo_photos() + own
-    print('Captions by the bundled model, trained on text alone:\n', flush=True)
+# %% ../nbs/10a_demo.ipynb #68a8276b
+def _describe(captioner, paths):
+    "`(name, image, caption)` of each photo, and a line for each that cannot be read"
+    items,failed = [],[]
     for r in progress(captioner.caption_files(paths), 'captioning', len(paths), 'photo'):
         if r.error:
             failed.append(r.error)
@@ -321,20 +315,38 @@ def run_demo(
         print(f'  {name:22} {text}')
     for o in failed:
         print(f'  skipped: {o}')
+    return items,failed
+
+# %% ../nbs/10a_demo.ipynb #b9843bcf
+def _tell(e):
+    "What an experiment gave"
+    for r in e['runs']:
+        print(f"  {_named(r):12} seed {r['seed']}: recovers {r['words']:.0%} of its training sentences' words from text "
+            f"vectors ({r['inverted']:.0%} of the sentences exactly), "
+            f"CIDEr on unseen photos {np.mean(r['cider']):.1f}")
+    print(f"\nCaptions of {e['photos']} unseen photos against two descriptions of each: CIDEr {e['noisy']:.1f} "
+        f"with noise, {e['clean']:.1f} without: {e['gain']:+.1f} (95 % interval {e['low']:+.1f} to {e['high']:+.1f}).")
+    print(_study_line())
+
+# %% ../nbs/10a_demo.ipynb #baa0bd52
+def run_demo(
+    photos:list=(), # Your own photos: files, folders, patterns
+    out:str|Path='_out/demo', # Folder for the page
+    quick:bool=False, # Leave the experiment out
+    full:bool=False, # Use the whole corpus for each seed, which takes three times as long
+)->int: # 1 if none of your photos could be read, else 0
+    "Caption photos, train with and without noise, write the page and say where it is"
+    captioner = Captioner.from_pretrained('mini', device='cpu')
+    own = find_images(list(photos)) if photos else []
+    print('Captions by the bundled model, trained on text alone:\n', flush=True)
+    items,failed = _describe(captioner, demo_photos() + own)
     e = None
     if not quick:
+        size = 'full' if full else 'short'
         print('\nTraining captioners from text alone, with and without noise (three seeds each, '
-            f'{"full" if full else "short"} version):\n', flush=True)
-        e = experiment('full' if full else 'short')
-        for r in e['runs']:
-            print(f"  {'noise ' + format(r['variance'], '.3g') if r['variance'] else 'no noise':12} seed {r['seed']}: "
-                f"recovers {r['words']:.0%} of its training sentences' words from text vectors ({r['inverted']:.0%} of "
-                f"the sentences exactly), "
-                f"CIDEr on unseen photos {np.mean(r['cider']):.1f}")
-        print(f"\nCaptions of {e['photos']} unseen photos against two descriptions of each: CIDEr {e['noisy']:.1f} "
-            f"with noise, {e['clean']:.1f} without: {e['gain']:+.1f} (95 % interval {e['low']:+.1f} to "
-            f"{e['high']:+.1f}).")
-        print(_study_line())
+            f'{size} version):\n', flush=True)
+        e = experiment(size)
+        _tell(e)
         write_json(Path(out)/'experiment.json', e)
     page,sheet = write_page(out, items, e)
     print(f'\npage:          {page}\ncontact sheet: {sheet}')
