@@ -25,7 +25,7 @@ def render():
     text = NbdevLookup().linkify('\n\n'.join(parts))
     text = re.sub(r'\]\((images/[^)]+)\)', r'](nbs/\1)', text)
     text = re.sub(r'src="(images/[^"]+)"', r'src="nbs/\1"', text)
-    text = re.sub(r'\]\(([\w/]+)\.ipynb\)', lambda m: f'](nbs/{m[1]}.ipynb)', text)
+    text = re.sub(r'\]\(([\w/]+\.ipynb(?:#[\w-]+)?)\)', r'](nbs/\1)', text)
     # GitHub does not follow links to files
     real = lambda name: (cfg.config_path/'nbs'/name).resolve().relative_to(cfg.config_path.resolve()).as_posix()
     text = re.sub(r'\]\((\w+\.md)\)', lambda m: f']({real(m[1])})', text)
