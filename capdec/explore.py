@@ -49,7 +49,7 @@ class View:
     beam_size:int = 5         # Number of beams of the search
     seed:int = 0              # Seed of the directions in which the vector is moved
 
-# %% ../nbs/10_explore.ipynb #88fcdb5b
+# %% ../nbs/10_explore.ipynb #2c290123
 def _named(captioners):
     "Name -> captioner; of a list, what each is loaded by is its name"
     if isinstance(captioners, dict):
@@ -86,7 +86,7 @@ class Explorer:
         self.photos[name] = src
         return name
 
-# %% ../nbs/10_explore.ipynb #f2516332
+# %% ../nbs/10_explore.ipynb #172b9097
 @patch
 def once(self:Explorer,
     key:tuple, # What the result depends on
@@ -156,7 +156,7 @@ def handed(self:Explorer,
             return Bridge(view.bridge or b.kind, b.offset, b.memory, b.sentences, b.temperature)(c.model.unit(x))
     return self.once(('handed', view.photo, view.captioner, view.bridge), cross)
 
-# %% ../nbs/10_explore.ipynb #307ab2ea
+# %% ../nbs/10_explore.ipynb #61144006
 @patch
 def vectors(self:Explorer,
     view:View, # What you look at
@@ -253,7 +253,7 @@ def clouds(self:Explorer,
         return dict(axes=axes, text=text[::step]@axes, sentences=sentences[::step], image=image@axes)
     return self.once(('clouds', c.encoder.name, view.captioner), compute)
 
-# %% ../nbs/10_explore.ipynb #771d6474
+# %% ../nbs/10_explore.ipynb #0c433901
 @patch
 def places(self:Explorer,
     view:View, # What you look at
@@ -341,7 +341,7 @@ def draw_tolerance(
             top=round(y(r['same']), 1), height=round(y(0)-y(r['same']), 1),
             # where there is little room, every other level is named, and the known one is among them
             tick=(i-(known or 0))%2, trained=i == known))
-    axis = [(round(y(share), 1), round(y(share)+4, 1), f'{share:.0%}') for share in (0,.5,1)]
+    axis = [(round(y(share), 1), round(y(share)+4, 1), f'{share:.0%}') for share in (0.,.5,1.)]
     return render('explore/tolerance.svg', w=w, h=h, axis=axis, levels=levels, width=round(step*.7, 1),
         bold=trained is not None)
 
@@ -379,7 +379,7 @@ def uploads(
         return [(name, o['content']) for name,o in value.items()]
     return [(o['name'], bytes(o['content'])) for o in value]
 
-# %% ../nbs/10_explore.ipynb #77dc600d
+# %% ../nbs/10_explore.ipynb #10e95a00
 def _wide(kind, named=True, **kwargs):
     "A control as wide as its column, with room for its name"
     style = dict(style={'description_width': '84px'}) if named else {}
@@ -394,7 +394,7 @@ def _choosers(photos, captioners):
         _wide(widgets.Dropdown, options=['none'], description='bridge'),
         _wide(widgets.IntSlider, value=5, min=1, max=10, description='beam width', continuous_update=False))
 
-# %% ../nbs/10_explore.ipynb #8a74cbba
+# %% ../nbs/10_explore.ipynb #1ee3ffbd
 def _level(name):
     "A slider over the noise levels; it reports where it is let go, since a caption takes a moment"
     return _wide(widgets.SelectionSlider, options=[(f'{v:g}', v) for v in VARIANCES], description=name,
@@ -447,7 +447,7 @@ class ExplorerPage(widgets.VBox):
         return [widgets.HTML(render('explore/style.html')), self.error,
             widgets.HBox(columns, layout=widgets.Layout(flex_flow='row wrap', grid_gap='0 16px'))]
 
-# %% ../nbs/10_explore.ipynb #f56101ed
+# %% ../nbs/10_explore.ipynb #b05792a6
 @patch
 def say(self:ExplorerPage,
     line:str, # What cannot be done, and why
@@ -468,7 +468,7 @@ def attempt(self:ExplorerPage,
         return False
     return True
 
-# %% ../nbs/10_explore.ipynb #1dc454c5
+# %% ../nbs/10_explore.ipynb #d5df2297
 @patch
 def cleared(self:ExplorerPage):
     "Show nothing rather than what no longer holds"
@@ -507,7 +507,7 @@ def refresh(self:ExplorerPage, *_):
     if not self.attempt(show):
         self.cleared()
 
-# %% ../nbs/10_explore.ipynb #13c77e87
+# %% ../nbs/10_explore.ipynb #c45a4863
 @patch
 def chosen(self:ExplorerPage, *_):
     "Another captioner: load it, offer its bridges"
@@ -564,7 +564,7 @@ def uploaded(self:ExplorerPage, *_):
     # so that the same file can be chosen again
     self.upload.value = type(self.upload.value)()
 
-# %% ../nbs/10_explore.ipynb #f2488444
+# %% ../nbs/10_explore.ipynb #a9fc0cd3
 @patch
 def added(self:ExplorerPage, *_):
     "Load the captioner that was named and choose it"
@@ -591,7 +591,7 @@ def taught(self:ExplorerPage, *_):
     self.bar.clear_output()
     self.learn.disabled = False
 
-# %% ../nbs/10_explore.ipynb #11029206
+# %% ../nbs/10_explore.ipynb #970ef672
 class ExplorerApp(ExplorerPage):
     "An `Explorer` to be used with the mouse"
     def __init__(self,
