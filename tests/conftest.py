@@ -1,10 +1,16 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
+from PIL import Image
+from skimage import data as photos
+
+from shell import COCO_NAMES
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1') # tests never ask the network
 settings.register_profile('steady', derandomize=True) # the same examples everywhere; `make fuzz` draws new ones
@@ -36,3 +42,96 @@ def small_disk(tmp_path):
     yield d
     # no file is left open
     assert not subprocess.run(['umount', d]).returncode
+
+# ---- what the tests of several verbs read
+
+@pytest.fixture(scope='module')
+def album(tmp_path_factory):
+    "Photos of every kind, and files that only look like photos"
+    d = tmp_path_factory.mktemp('album')
+    coffee = Image.fromarray(photos.coffee())
+    coffee.save(d/'plain.jpg')
+    Image.fromarray(photos.chelsea()).convert('CMYK').save(d/'cmyk.jpg')
+    rgba = coffee.convert('RGBA')
+    rgba.putalpha(128)
+    rgba.save(d/'alpha.png')
+    Image.fromarray((photos.camera().astype(np.uint16)*257)).save(d/'sixteen.png')
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(photos.rocket()).save(d/'rotated.jpg', exif=exif)
+    (d/'sub').mkdir()
+    Image.fromarray(photos.camera()).save(d/'sub'/'grey.png')
+    (d/'text.jpg').write_text('I am a text file.')
+    (d/'cut.jpg').write_bytes((d/'plain.jpg').read_bytes()[:2000])
+    (d/'notes.txt').write_text('no photo')
+    return d
+
+@pytest.fixture(scope='module')
+def half_model(tmp_path_factory):
+    "A captioner whose weights were cut in half"
+    import shutil
+    from capdec.core import package_file
+    d = tmp_path_factory.mktemp('half')/'m'
+    shutil.copytree(package_file('models', 'mini', 'captioner'), d)
+    f = d/'model.safetensors'
+    f.write_bytes(f.read_bytes()[:f.stat().st_size//2])
+    return d
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    "A folder like COCO's: Karpathy's file, and photos in val2014/ and train2014/"
+    d = tmp_path_factory.mktemp('coco')
+    ims, n = [], 0
+    for split, ids in COCO_NAMES.items():
+        (d/f'{split}2014').mkdir()
+        for i in ids:
+            name = f'COCO_{split}2014_{i:012}.jpg'
+            Image.fromarray(photos.coffee()).resize((120, 80)).rotate(i % 40).save(d/f'{split}2014'/name)
+            ims.append(dict(filename=name, filepath=f'{split}2014', split=split, cocoid=i,
+                sentences=[dict(raw=f'A cup {k} of coffee {i}.', sentid=(n := n+1)) for k in 'abcde']))
+    (d/'dataset_coco.json').write_text(json.dumps(dict(images=ims, dataset='coco')))
+    (d/'ids.txt').write_text('391895\n')
+    return d
+
+@pytest.fixture(scope='module')
+def mini_config():
+    from capdec.core import package_file, read_json
+    return read_json(package_file('models', 'mini', 'captioner', 'config.json'))
+
+@pytest.fixture
+def spy(monkeypatch):
+    "What goes into the captioner, instead of captions"
+    # it keeps the true function
+    import capdec.captioner
+    seen = []
+    monkeypatch.setattr('capdec.predict.generate', lambda model, x, **k: seen.append(x.clone())
+        or ['A dog\n runs\tFAST.']*len(x))
+    return seen
+
+@pytest.fixture(scope='module')
+def published(tmp_path_factory):
+    "Tiny copies of what the sources publish, under their own names"
+    import pickle
+    import zipfile
+    d = tmp_path_factory.mktemp('published')
+    # Kaggle's
+    with zipfile.ZipFile(d/'archive.zip', 'w') as z:
+        for name in ('coco', 'flickr8k', 'flickr30k'):
+            z.writestr(f'dataset_{name}.json', json.dumps({'dataset': name,
+                'images': [dict(filename=f'{i+1:012d}.jpg', split=s, cocoid=i+1,
+                sentences=[dict(raw=f'A man of {name} {s}.', sentid=i)]) for i,
+                s in enumerate(('train', 'restval', 'val', 'test'))]}))
+    with zipfile.ZipFile(d/'FlickrStyle_v0.9.zip', 'w') as z:
+        names = [f'{10**6+i}_0123456789.jpg' for i in range(7)]
+        for folder, text in (('humor', 'funny_train.txt'), ('romantic', 'romantic_train.txt')):
+            z.writestr(f'FlickrStyle_v0.9/{folder}/{text}', '\n'.join(f'a {folder} dog {i} .' for i in range(7)))
+            z.writestr(f'FlickrStyle_v0.9/{folder}/train.p', pickle.dumps(names))
+    (d/'factual.json').write_text(json.dumps([dict(image_id=10**6+i, caption=f'a plain dog {i} .', id=i, filename=n)
+        for i, n in enumerate(names)]))
+    (d/'women.txt').write_text('2\n3\n')
+    (d/'books').mkdir()
+    (d/'books'/'one.txt').write_text('It was a bright cold day in spring. The clocks were striking again.')
+    (d/'alllines.txt').write_text('"So shaken as we are, so wan with care,"\n"Find we a time for frighted peace to '
+        'pant,"\n')
+    (d/'news.csv').write_text('title,text\nDog wins,"A dog has won the race in the park. Its owner was very happy."\n')
+    return d

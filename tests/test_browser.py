@@ -195,7 +195,7 @@ BEYOND = """() => {
 @pytest.fixture(scope='module')
 def preview(tmp_path_factory):
     "A small site made by tools/render_site.py"
-    from test_site import small_site
+    from pages import small_site
     return small_site(tmp_path_factory.mktemp('preview'))
 
 @pytest.mark.parametrize('width', [1280, 900, 420, 320])

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from test_cli import capdec, one_line
+from shell import capdec, one_line
 
 @pytest.fixture(scope='module')
 def edited(tmp_path_factory):

@@ -76,7 +76,7 @@ def test_no_place_to_write(tmp_path):
     with pytest.raises(OSError, match='f/a.json: cannot be written'):
         write_json(tmp_path/'f'/'a.json', 1)
     # not an error of writing
-    with pytest.raises(FileNotFoundError, match='gone'), atomic_path(tmp_path/'a') as p:
+    with pytest.raises(FileNotFoundError, match='gone'), atomic_path(tmp_path/'a'):
         open(tmp_path/'gone')
 
 @pytest.mark.parametrize('content,says', [(b'', 'line 1'), (b'[1,', 'line 1'), (b'\xff\xfe\x00', 'not UTF-8'),

@@ -17,9 +17,8 @@ from hypothesis import given, settings, strategies as st
 
 from capdec import data
 from capdec.data import (SOURCES, dataset_mode, image_id_of, json_items, read_captions, read_coco, read_dataset,
-    read_flickrstyle, read_flickr8k_tokens,
-                         read_karpathy, read_table, read_text, references, select_images, sniff, style_part,
-                         verify_source, write_captions, write_metrics_layout)
+    read_flickrstyle, read_karpathy, read_table, read_text, references, select_images, sniff, style_part,
+    verify_source, write_captions, write_metrics_layout)
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = [dict(image_id=5, caption='A dog 🐕 runs .', id=3, filename='a/5.jpg'),

@@ -5,7 +5,7 @@ from PIL import Image
 from skimage import data as photos
 
 from capdec.core import open_image
-from test_cli import capdec
+from shell import capdec
 
 def test_quick_demo_with_own_photos(tmp_path):
     Image.fromarray(photos.coffee()).save(tmp_path/'my photo.jpg')

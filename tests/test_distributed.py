@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from capdec.model import CaptionModel, train_tokenizer
-from test_cli import capdec
+from shell import capdec
 
 WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street quickly slowly'.split()
 CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]

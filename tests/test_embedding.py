@@ -9,7 +9,6 @@ from PIL import Image
 import capdec.embedding as E
 from capdec.embedding import (CLIP_MODELS,ClipTokenizer,Encoder,HFEncoder,OpenAIClip,chunks,embed_captions,embed_images,
     load_encoder,prefix_tree,read_ahead)
-from capdec.store import EmbeddingStore
 from towers import random_clip,save_hf
 
 LONG = ' '.join(['word']*500)

@@ -8,6 +8,7 @@ import torch
 from capdec.model import (CapDecConfig,CaptionModel,find_stop_ids,gpt2_tokenizer,load_official,make_mapper,
     official_mapper,official_max_tokens,
     pad_tokens,to_official,train_tokenizer)
+from towers import kernel_rounding
 
 CAPTIONS = ['a brown dog runs along the beach.', 'a red bus', 'two children play with a ball in the park.',
     'what a goal!', 'ein Hund läuft 🐕 你好']
@@ -47,13 +48,6 @@ def tiny(tok, lm='gpt2', mapping='mlp', seed=0, **kwargs):
 @pytest.fixture(scope='module')
 def gpt2_tok(shared):
     return gpt2_tokenizer(shared/'data/gpt2_bpe')
-
-def kernel_rounding(model, x, tokens):
-    "How far single precision cross entropy is off on this CPU: AVX2 and AVX-512 differ by several 1e-5"
-    real = tokens != 0
-    logits,target = model.logits(x, tokens)[real],tokens[real].long()
-    return abs(torch.nn.functional.cross_entropy(logits,
-        target).item() - torch.nn.functional.cross_entropy(logits.double(), target).item())
 
 @pytest.mark.parametrize('name', ['mlp','transformer'])
 def test_official_outputs(golden, gpt2_tok, name):

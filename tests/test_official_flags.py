@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from capdec.noise import ImageToTextBridge, modality_centres, normalize, save_bridge, save_offset
-from test_cli import capdec, coco, one_line  # noqa: F401 (coco is a fixture)
-from test_model import kernel_rounding
+from shell import capdec, one_line
+from towers import kernel_rounding
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = json.loads((ROOT/'nbs'/'data'/'official_tools.json').read_text())

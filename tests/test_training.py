@@ -1,6 +1,5 @@
 "Training: exact resumption, order, noise, and errors."
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from capdec.model import CapDecConfig, CaptionModel, train_tokenizer
-from capdec.training import (PackedCaptions, TrainConfig, TrainData, epoch_batches, load_state, lr_at, train,
+from capdec.training import (PackedCaptions, TrainConfig, TrainData, epoch_batches, lr_at, train,
     validation_loss)
 
 WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street quickly slowly'.split()

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from test_cli import capdec, one_line # the command in this process
+from shell import capdec, one_line # the command in this process
 
 @pytest.fixture
 def trip(tmp_path):

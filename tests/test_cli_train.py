@@ -1,0 +1,85 @@
+"capdec train: data, presets, what is noted"
+import pytest
+
+from shell import capdec, one_line, COCO_NAMES, official
+
+def test_official_flags_of_train_are_understood():
+    from capdec.cli import verb_parser
+    a = verb_parser('train').parse_args('--data x.pkl --val_pt y.pkl --pretrain_weights w.pt --out_dir o '
+        '--add_modality_offset c.npz --prefix p --noise_variance 0.016 --uniform_noise --dont_norm '
+        '--lr 1e-4 --epochs 3 --save_every 2 --prefix_length 10 --prefix_length_clip 12 --bs 7 --only_prefix '
+        '--mapping_type transformer_encoder --num_layers 3 --is_not_rn '
+        '--use_image_embedding_as_clipcap'.split())
+    assert (a.noise_variance, a.bs, a.uniform_noise, a.mapping_type, a.is_not_rn) == (.016, 7, True,
+        'transformer_encoder', True)
+    d = verb_parser('train').parse_args(['--data', 'x'])
+    assert (d.lr, d.epochs, d.bs, d.prefix_length, d.prefix_length_clip, d.num_layers, d.save_every, d.mapping_type,
+        d.prefix, d.out_dir, d.noise_variance) == (
+        2e-5, 10, 34, 40, 40, 8, 1, 'transformer', 'coco_prefix', './checkpoints', 0.)
+
+def test_pickles_of_one_name_do_not_collide(tmp_path):
+    from capdec.sources import training_data
+    a, b = official(tmp_path/'train'/'emb.pkl'), official(tmp_path/'val'/'emb.pkl', n=4, seed=1)
+    stores = [training_data(str(p), tmp_path/'out', 'RN50x4', 'cpu') for p in (a, b, a)]
+    assert [len(s) for s in stores] == [6, 4, 6] and stores[0].path == stores[2].path != stores[1].path
+    # 512 numbers cannot be RN50x4's
+    assert stores[0].meta['encoder'] == 'ViT-B/32'
+    assert training_data(str(a), tmp_path/'out2', 'ViT-B/16', 'cpu').meta['encoder'] == 'ViT-B/16'
+    capdec('embed', '--data', a, '--out', tmp_path/'s', ok=True)
+    from capdec.store import EmbeddingStore
+    assert EmbeddingStore(tmp_path/'s').meta['encoder'] == 'ViT-B/32'
+
+def test_caption_files_make_a_store_for_each_split(coco, tmp_path):
+    capdec('train', '--data', coco/'dataset_coco.json', '--val_pt', coco/'dataset_coco.json', '--out_dir', tmp_path,
+        '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp',
+        '--prefix_length', 2, '--epochs', 1, '--bs', 4, '--warmup_steps', 1, '--device', 'cpu', ok=True)
+    from capdec.store import EmbeddingStore
+    for split, ids in COCO_NAMES.items():
+        assert set(EmbeddingStore(tmp_path/f'dataset_coco.json.{split}.store').column('image_id')) == set(ids)
+
+def test_vectors_of_the_other_kind_are_refused(album, tmp_path):
+    from capdec.sources import training_data
+    from capdec.store import import_official
+    import_official(official(tmp_path/'i.pkl', image=True), tmp_path/'i')
+    import_official(official(tmp_path/'t.pkl'), tmp_path/'t')
+    with pytest.raises(ValueError, match='pass `use_image_embedding_as_clipcap`'):
+        training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu')
+    with pytest.raises(ValueError, match='leave `use_image_embedding_as_clipcap`'):
+        training_data(str(tmp_path/'t'), tmp_path, 'mini', 'cpu', image=True)
+    assert len(training_data(str(tmp_path/'i'), tmp_path, 'mini', 'cpu', image=True)) == 6
+
+def test_pretrained_captioner_notes_the_new_training():
+    from types import SimpleNamespace
+    from capdec.config import TrainConfig
+    from capdec.start import model_for_training
+    from capdec.core import package_file
+    from capdec.model import CaptionModel
+    store = SimpleNamespace(meta=dict(encoder='another'), dim=0)
+    m = model_for_training(CaptionModel.from_pretrained(package_file('models', 'mini', 'captioner')), 'mini', store,
+        training=TrainConfig(noise_variance=.25, dont_norm=True), only_prefix=True)
+    assert (m.config.encoder, m.config.noise_variance, m.config.normalize_prefix, m.config.only_prefix) == ('another',
+        .25, False, True)
+    assert not any(p.requires_grad for p in m.lm.parameters())
+
+@pytest.mark.parametrize('name,store,bs', [('COCO', 'coco.store', 30), ('FLICKR', 'flickr30k.store', 16)])
+def test_presets_of_train(tmp_path, monkeypatch, name, store, bs):
+    from capdec.store import import_official
+    r = capdec('train', '--data', name, cwd=tmp_path, ok=False)
+    assert store in one_line(r)[0] and 'capdec embed' in one_line(r)[0]
+    import_official(official(tmp_path/'x.pkl'), tmp_path/store)
+    seen = []
+    monkeypatch.setattr('capdec.training.train', lambda model, data, config, *a: seen.append(config.bs)
+        or dict(epochs=[]))
+    small = ['--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2]
+    capdec('train', '--data', name, *small, cwd=tmp_path, ok=True)
+    capdec('train', '--data', name, '--bs', 5, *small, cwd=tmp_path, ok=True)
+    assert seen == [bs, 5]
+
+def test_full_disk_in_training(small_disk, tmp_path):
+    (tmp_path/'some.txt').write_text('\n'.join(f'A dog {i}.' for i in range(20)))
+    capdec('embed', '--data', tmp_path/'some.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out',
+        tmp_path/'v.store', ok=True)
+    said = one_line(capdec('train', '--data', tmp_path/'v.store', '--lm', 'mini', '--mapping_type', 'mlp',
+        '--prefix_length', 2, '--epochs', 1, '--device', 'cpu', '--warmup_steps', 0, '--out_dir', small_disk/'run',
+        ok=False))
+    assert 'cannot be written (No space left on device)' in said[-1] and str(small_disk) in said[-1], said
