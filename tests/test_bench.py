@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from capdec.studies.bench import FLOORS,ROWS,best_batch,compare,main,padded_to,plain_beam_search,plain_captions,plain_logits,plain_loss,report
+from capdec.studies.bench import (FLOORS, ROWS, best_batch, compare, main, padded_to, plain_beam_search, plain_captions,
+    plain_logits, plain_loss, report)
 from capdec.decoding import generate
 from capdec.model import gpt2_tokenizer,load_official
 

@@ -30,8 +30,14 @@ def test_what_an_apple_gpu_lacks_is_one_line(monkeypatch):
 
 @pytest.mark.parametrize('args,says', [
     (['caption', '{empty}'], 'no images in this folder'), (['caption', '{album}', '--out', 'c.doc'], '.csv'),
-    (['embed', '--data', '{text}', '--clip_model_type', 'mini', '--device', 'mps'], 'no Apple GPU here; use cpu'), (['predict', '--images', '{album}', '--out', 'p.json', '--device', 'mps'], 'no Apple GPU here; use cpu'), (['train', '--data', '{text}', '--clip_model_type', 'mini', '--lm', 'mini', '--device', 'mps'], 'no Apple GPU here; use cpu'),
-    (['caption', '{album}', '--model', '{empty}'], 'config.json'), (['caption', '{album}', '--device', 'cuda'], 'CUDA'), (['caption', '{album}', '--bridge', 'rope'], 'none, offset, memory'), (['caption', '{album}', '--device', 'cpu', '--beam_size', '0'], 'beam_size 0: at least 1'),
+    (['embed', '--data', '{text}', '--clip_model_type', 'mini', '--device', 'mps'], 'no Apple GPU here; use cpu'),
+    (['predict', '--images', '{album}', '--out', 'p.json', '--device', 'mps'], 'no Apple GPU here; use cpu'),
+    (['train', '--data', '{text}', '--clip_model_type', 'mini', '--lm', 'mini', '--device', 'mps'],
+        'no Apple GPU here; use cpu'),
+    (['caption', '{album}', '--model', '{empty}'], 'config.json'),
+    (['caption', '{album}', '--device', 'cuda'], 'CUDA'),
+    (['caption', '{album}', '--bridge', 'rope'], 'none, offset, memory'),
+    (['caption', '{album}', '--device', 'cpu', '--beam_size', '0'], 'beam_size 0: at least 1'),
     (['train', '--data', '{empty_json}'], 'no captions'), (['train', '--data', '{shape_json}'], 'shape.json'),
     (['train', '--data', 'missing.json'], 'no such file'), (['train'], '--data'),
     (['parse', '{broken_json}'], 'line 1'), (['parse', '{latin}'], 'UTF-8'), (['embed'], '--data'),
@@ -70,7 +76,7 @@ ODD = ['🐕 läuft 🏖️ schnell.', '一只狗在沙滩上奔跑。', ' '.joi
     'Two girls play chess in the park.']
 
 def test_text_in_captions_out(tmp_path, album):
-    "The whole road: sentences (odd ones among them) -> captioner -> captions, scores; a second run of train has nothing left to do"
+    "The whole road: sentences, odd ones too -> captioner -> captions, scores; a second run of train has nothing to do"
     (tmp_path/'s.txt').write_text('\n'.join(ODD + [f'A {c} dog number {i} runs.' for i in range(20)
         for c in ('red', 'blue')]) + '\n')
     args = ['train', '--data', 's.txt', '--out_dir', 'out', '--clip_model_type', 'mini', '--lm', 'mini',
@@ -152,7 +158,8 @@ def test_warnings_are_one_line(tmp_path):
     assert r.stderr.splitlines() == [f'capdec: {tmp_path}/c.json: 1 empty caption skipped, 1 kept']
 
 def test_image_start_then_text(tmp_path):
-    "The README's road: first with images, then on open text; what a captioner was trained on decides whether it keeps its bridge"
+    """The README's road: first with images, then on open text; what a captioner was trained on decides whether it keeps
+    its bridge"""
     from capdec.captioner import Captioner
     Image.fromarray(photos.coffee()).resize((90, 60)).save(tmp_path/'a.jpg')
     Image.fromarray(photos.chelsea()).resize((90, 60)).save(tmp_path/'b.jpg')
@@ -186,7 +193,10 @@ def test_wrong_files_and_numbers_name_the_flag(published, tmp_path):
     (tmp_path/'two.csv').write_text('one,two\nx,y\n')
     (tmp_path/'lines.txt').write_text('A man walks his dog.\n')
     (tmp_path/'p.json').write_text('[{"image_id": 1, "caption": "a"}]')
-    for args, says in ((('parse', 'lines.txt', '--dataset_mode', 0), '--dataset_mode'), (('parse', 'lines.txt', '--dataset_mode', 5), '--dataset_mode'), (('parse', published/'archive.zip'/'dataset_coco.json', '--dataset_mode', 1), '--dataset_mode'),
+    for args, says in (
+            (('parse', 'lines.txt', '--dataset_mode', 0), '--dataset_mode'),
+            (('parse', 'lines.txt', '--dataset_mode', 5), '--dataset_mode'),
+            (('parse', published/'archive.zip'/'dataset_coco.json', '--dataset_mode', 1), '--dataset_mode'),
                        (('parse', 'two.csv', '--dataset_mode', 7), '--column'), (('open-text', 'two.csv'), '--column'),
                        (('open-text', 'lines.txt', '--official', '--shakespeare'), '--shakespeare'),
                        (('train', '--data', 'lines.txt', '--val_pt', 'gone.pkl', '--clip_model_type', 'mini',

@@ -5,9 +5,13 @@ import pytest
 
 from shell import capdec, one_line
 
-@pytest.mark.parametrize('mode,file,more,want', [('0', 'archive.zip', (), ['A man of coco train.', 'A man of coco restval.']), ('0.5', 'archive.zip', (), ['A man of coco val.']),
+@pytest.mark.parametrize('mode,file,more,want', [
+    ('0', 'archive.zip', (), ['A man of coco train.', 'A man of coco restval.']),
+    ('0.5', 'archive.zip', (), ['A man of coco val.']),
     ('1', 'archive.zip', (), ['A man of flickr30k train.', 'A man of flickr30k restval.']),
-    ('1.5', 'archive.zip', (), ['A man of flickr30k val.']), ('2', 'FlickrStyle_v0.9.zip', (), 6), ('3', 'FlickrStyle_v0.9.zip', (), 6),
+    ('1.5', 'archive.zip', (), ['A man of flickr30k val.']),
+    ('2', 'FlickrStyle_v0.9.zip', (), 6),
+    ('3', 'FlickrStyle_v0.9.zip', (), 6),
     ('4', 'FlickrStyle_v0.9.zip', ('--factual', 'factual.json'), 6),
     ('6', 'books', (), ['It was a bright cold day in spring.', 'The clocks were striking again.']),
     ('7', 'news.csv', (), 2),

@@ -85,7 +85,7 @@ def test_memory_of_ones_own(coco, album, tmp_path, spy, mini_config):
         assert 'two ways across the gap' in one_line(capdec(*args, *other, '--memory', tmp_path/'m.txt', ok=False))[0]
 
 def test_caption_files_without_file_names(coco, tmp_path, spy):
-    "The official parsers write `[{image_id, caption, id}]`; their photos are found by id, wherever they lie below the folder"
+    "The official parsers write `[{image_id, caption, id}]`; their photos are found by id, wherever below the folder"
     from capdec.store import EmbeddingStore
     capdec('parse', coco/'dataset_coco.json', '--split', 'val', '--out', tmp_path/'named.json', ok=True)
     plain = [{k: o[k] for k in ('image_id','caption','id')} for o in json.loads((tmp_path/'named.json').read_text())]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_find_images_reports_empty_folders(tmp_path):
     (tmp_path/'a[1].jpg').write_bytes(b'')
     assert [p.name for p in find_images(str(tmp_path/'a[1].jpg'))] == ['a[1].jpg']
 
-@settings(max_examples=100, deadline=10_000)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(['jpeg', 'png', 'gif', 'webp', 'tiff', 'bmp', 'ppm', 'ico', 'mpo']), st.data())
 def test_fuzzed_images_open_or_are_refused_in_one_line(tmp_path_factory, kind, draw):
     "Bytes changed, cut and put in: never another error than ValueError, never a hang"
@@ -169,6 +170,7 @@ def test_fuzzed_images_open_or_are_refused_in_one_line(tmp_path_factory, kind, d
             del b[i:]
     f = tmp_path_factory.mktemp('fuzz')/f'photo.{kind}'
     f.write_bytes(bytes(b))
+    begin = time.process_time()
     for src in (f, bytes(b)):
         try:
             im = open_image(src)
@@ -176,6 +178,7 @@ def test_fuzzed_images_open_or_are_refused_in_one_line(tmp_path_factory, kind, d
             assert '\n' not in str(e)
         else:
             assert im.mode == 'RGB' and im.width*im.height > 0
+    assert time.process_time() - begin < 20
 
 
 def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):

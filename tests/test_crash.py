@@ -1,4 +1,4 @@
-"kill -9 at a random moment, then the same command again: as if nothing had happened (`make crash-test` does it 30 times each)."
+"kill -9 at a random moment, then the same command again, as if nothing had happened (30 times in `make crash-test`)"
 import json
 import os
 import subprocess

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -144,7 +145,7 @@ def sniffs_otherwise(first):
     return first.lstrip()[:1] in '[{\ufeff' or '\t' in first or '#' in first or any(d in first for d in ',;|')
 
 
-@settings(max_examples=120, deadline=20_000)
+@settings(max_examples=120, deadline=None)
 @given(st.sampled_from(sorted(LAYOUTS)), st.data())
 def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, name, draw):
     "A file of each layout with bytes changed, cut out or put in: no traceback, no hang"
@@ -165,6 +166,7 @@ def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, name, d
     p.write_bytes(bytes(b))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
+        begin = time.process_time()
         for split in ('train', None):
             try:
                 got = list(read_captions(p, split))
@@ -172,6 +174,7 @@ def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, name, d
                 assert str(p) in str(e) and '\n' not in str(e)
             else:
                 assert got and write_captions(got, p.with_suffix('.out')) == len(got)
+        assert time.process_time() - begin < 20
 
 
 def test_a_key_with_a_line_break_is_told_in_one_line(tmp_path):
@@ -240,7 +243,7 @@ for name in ('a.parquet', 'b.arrow'):
 print(clear)
 """
     r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'box')], cwd=ROOT, capture_output=True, text=True,
-        timeout=300)
+        timeout=600)
     assert r.returncode == 0, r.stderr[-2000:]
     assert int(r.stdout) > 100
 

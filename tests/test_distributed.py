@@ -1,4 +1,4 @@
-"Two processes train and embed as one, through the command line: the same curve and vectors, every row once, one writer."
+"Two processes train and embed as one on the command line: the same curve and vectors, every row once, one writer"
 import json
 import os
 import subprocess
@@ -14,23 +14,25 @@ WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street qu
 CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]
 
 WATCHED = '''
-"The capdec command, with a note of every row that is read for training, of what is encoded, and of every file that gets its name"
+"The capdec command, with a note of every row read for training, of what is encoded, and of every file made"
 import os, sys
 from capdec import training
 from capdec.cli import main
 from capdec.mini import MiniEncoder
-rank, batch, replace, text, image = os.environ['RANK'], training.TrainData.batch, os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared
+rank, batch, replace = os.environ['RANK'], training.TrainData.batch, os.replace
+text, image = MiniEncoder.encode_text, MiniEncoder.encode_prepared
 def note(what): print(rank, what, file=open({log!r} + rank, 'a'))
 def noted_batch(self, rows): note(f'rows {{len(self)}} ' + ' '.join(map(str, rows.tolist()))); return batch(self, rows)
 def noted_replace(a, b): note(f'wrote {{b}}'); return replace(a, b)
 def noted_text(self, texts, *args, **kw): note(f'texts {{len(texts)}}'); return text(self, texts, *args, **kw)
 def noted_image(self, prepared): note(f'images {{len(prepared)}}'); return image(self, prepared)
-training.TrainData.batch, os.replace, MiniEncoder.encode_text, MiniEncoder.encode_prepared = noted_batch, noted_replace, noted_text, noted_image
+training.TrainData.batch, os.replace = noted_batch, noted_replace
+MiniEncoder.encode_text, MiniEncoder.encode_prepared = noted_text, noted_image
 sys.exit(main(sys.argv[1:]))
 '''
 
 def launch(*args):
-    "Two processes on this machine; --multi_gpu is how accelerate is told to start several, without a GPU they talk over gloo"
+    "Two processes on this machine; --multi_gpu tells accelerate to start several, without a GPU they talk over gloo"
     return subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2',
         '--num_machines', '1', '--main_process_port', '0', *map(str, args)],
         env=dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''), capture_output=True, text=True, timeout=600)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import assume,given,settings,strategies as st
 
-from capdec.fairness import GENDER,SwapReport,TermTable,debias,draw,gender_of,gender_report,her_is,his_is,load_terms,neutralise,read_image_lists,swap_terms
+from capdec.fairness import (GENDER, SwapReport, TermTable, debias, draw, gender_of, gender_report, her_is, his_is,
+    load_terms, neutralise, read_image_lists, swap_terms)
 
 answers = json.loads((Path(__file__).parent/'pronouns.json').read_text(encoding='utf-8'))
 # terms that have one partner, which has one partner
@@ -74,11 +75,28 @@ def test_counts_change_sides(words):
     assert count(swap_terms(caption)) == count(caption)[::-1]
 
 @pytest.mark.parametrize('caption,swapped', [
-    ('A man -> a dog', 'A woman -> a dog'), ('MAN', 'WOMAN'), ('A MAN AND HIS DOG', 'A WOMAN AND HER DOG'), ('Men.', 'Women.'), ("The men's room", "The women's room"), ("The boys' dog", "The girls' dog"),
-    ('The actress’ dress', 'The actor’s dress'), ("She's here, he'll come.", "He's here, she'll come."), ('himself and herself', 'herself and himself'),
-    ('a 10-year-old boy', 'a 10-year-old girl'), ('a man-made lake', 'a man-made lake'), ('Mr. Lee and Mrs. Ray', 'Ms. Lee and Mr. Ray'), ('dudes', 'gals'), ('two\ngirls\tplay', 'two\nboys\tplay'),
-    ('his or her bike', 'his or her bike'), ('a king size bed', 'a king size bed'), ('Her hat. Look at her!', 'His hat. Look at him!'), ('The hat is hers.', 'The hat is his.'), ('The hat is his.', 'The hat is hers.'),
-    ("The groomsmen's shoes", "The bridesmaids' shoes"), ("The bridesmaids' shoes", "The groomsmen's shoes"), ('He sits beside her next to a car; her next shot', 'She sits beside him next to a car; his next shot'),
+    ('A man -> a dog', 'A woman -> a dog'),
+    ('MAN', 'WOMAN'),
+    ('A MAN AND HIS DOG', 'A WOMAN AND HER DOG'),
+    ('Men.', 'Women.'),
+    ("The men's room", "The women's room"),
+    ("The boys' dog", "The girls' dog"),
+    ('The actress’ dress', 'The actor’s dress'),
+    ("She's here, he'll come.", "He's here, she'll come."),
+    ('himself and herself', 'herself and himself'),
+    ('a 10-year-old boy', 'a 10-year-old girl'),
+    ('a man-made lake', 'a man-made lake'),
+    ('Mr. Lee and Mrs. Ray', 'Ms. Lee and Mr. Ray'),
+    ('dudes', 'gals'),
+    ('two\ngirls\tplay', 'two\nboys\tplay'),
+    ('his or her bike', 'his or her bike'),
+    ('a king size bed', 'a king size bed'),
+    ('Her hat. Look at her!', 'His hat. Look at him!'),
+    ('The hat is hers.', 'The hat is his.'),
+    ('The hat is his.', 'The hat is hers.'),
+    ("The groomsmen's shoes", "The bridesmaids' shoes"),
+    ("The bridesmaids' shoes", "The groomsmen's shoes"),
+    ('He sits beside her next to a car; her next shot', 'She sits beside him next to a car; his next shot'),
     ('A housewife', 'A househusband'), ("The housewives' dog", "The househusbands' dog"),
     ("HOUSEHUSBAND'S", "HOUSEWIFE'S"), ('a man and his daughter-in-law', 'a woman and her son-in-law'),
     ("My sister-in-law's dress", "My brother-in-law's dress"),

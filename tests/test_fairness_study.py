@@ -8,7 +8,8 @@ import torch
 from capdec.core import package_file
 from capdec.embedding import load_encoder
 from capdec.fairness import GENDER, gender_of, neutralise, swap_terms
-from capdec.studies.fairness import RUNS, TextVectors, first_of, log_prob, neutral_start, pairs_of, score_run, summary, train_run
+from capdec.studies.fairness import (RUNS, TextVectors, first_of, log_prob, neutral_start, pairs_of, score_run,
+    summary, train_run)
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):

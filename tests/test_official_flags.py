@@ -394,9 +394,12 @@ def test_predictions_are_not_held_in_memory(tmp_path):
         import torch
         import capdec.predict as predict
         from capdec.store import EmbeddingStore
-        n, peak = 200_000, lambda: next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
+        n = 200_000
+        peak = lambda: next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
         with EmbeddingStore.create('v.store', 16, {'kind': 'image'}) as s:
-            for i in range(0, n, 8000): s.append([dict(image_id=f'photo_{j:08}.jpg', caption='a', id=j, filename=None) for j in range(i, i+8000)], torch.zeros(8000, 16))
+            for i in range(0, n, 8000):
+                rows = [dict(image_id=f'photo_{j:08}.jpg', caption='a', id=j, filename=None) for j in range(i, i+8000)]
+                s.append(rows, torch.zeros(8000, 16))
         predict.generate = lambda model, x, **k: ['a dog runs over the green hill.']*len(x)
         c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(unit=lambda x: x))
         store, before = EmbeddingStore('v.store'), peak()

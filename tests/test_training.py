@@ -99,7 +99,7 @@ def test_killed_run_continues_bit_for_bit(tmp_path, one_thread, where, at):
     whole = tiny()
     run(whole, config(epochs=4), tmp_path/'a')
     child = lambda where: subprocess.run([sys.executable, '-c', CHILD.format(tests=str(Path(__file__).parent),
-        out=str(tmp_path/'b'), where=where, at=at)], timeout=600).returncode
+        out=str(tmp_path/'b'), where=where, at=at)], timeout=1200).returncode
     assert child(where) == -signal.SIGKILL
     kept = load_state_info(tmp_path/'b'/'state.safetensors')
     assert kept['batch_no'] == {('step', 11): 10, ('write', 4): 3, ('write', 7): 5}[where, at]

@@ -1,4 +1,4 @@
-"The lesson on real CLIP and GPT-2 needs a network and a GPU. Here its cells run as they are, with tiny random models in the place of the real ones."
+"The lesson on real CLIP and GPT-2 wants a network and a GPU: here its cells run as they are, with tiny random models"
 import json
 import os
 import re

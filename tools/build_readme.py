@@ -1,4 +1,7 @@
-"""Write README.md from nbs/index.ipynb, with links to the documented symbols. --check: only say whether it is current."""
+"""Write README.md from nbs/index.ipynb, with links to the documented symbols.
+
+--check: only say whether it is current.
+"""
 import re, sys
 from pathlib import Path
 

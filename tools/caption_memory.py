@@ -1,7 +1,11 @@
-"""Does captioning 10,000 photos take constant memory? Runs `capdec caption` over links to packaged photos and samples its memory.
+"""Does captioning 10,000 photos take constant memory?
+
+Runs `capdec caption` over links to packaged photos and samples its memory.
 
 Prints the resident memory while the second and the last tenth of the photos are captioned (medians), its peak, and
-photos per second; exit code 1 if the medians differ by more than 150 MB. Usage: python tools/caption_memory.py [--photos 10000] [--beam_size 5]
+photos per second; exit code 1 if the medians differ by more than 150 MB.
+
+Usage: python tools/caption_memory.py [--photos 10000] [--beam_size 5]
 """
 import argparse, json, os, statistics, sys, tempfile, threading, time
 from pathlib import Path

@@ -1,20 +1,36 @@
 """Check that notebooks, modules and README agree: exit code 1 and one line for each disagreement.
 
-Notebooks are clean (ids, no widget state, no error outputs, known flags, a title), every module is what its
-notebook exports, and README.md is what nbs/index.ipynb says.
+Notebooks are clean (ids, no widget state, no error outputs, known flags, a title), no line of code in notebooks,
+tests and tools is wider than 120 columns, every module is what its notebook exports, and README.md is what
+nbs/index.ipynb says.
 """
-import filecmp, re, shutil, subprocess, sys, tempfile
+import filecmp
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'eval', 'echo', 'output', 'code-fold', 'code-summary',
-    'slow',
-         'cuda', 'net', 'notest', 'fig-cap', 'fig-alt', 'label', 'layout-ncol', 'warning'}
+    'slow', 'cuda', 'net', 'notest', 'fig-cap', 'fig-alt', 'label', 'layout-ncol', 'warning'}
+WIDTH = 120
 
 def notebooks():
     return sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+
+def wide_lines(text):
+    "The numbers of lines that are wider than WIDTH"
+    return [n for n, line in enumerate(text.splitlines(), 1) if len(line) > WIDTH]
+
+def check_files(root=ROOT):
+    "Lines of tests and tools that are too wide"
+    for p in sorted([*(root/'tests').glob('*.py'), *(root/'tools').glob('*.py')]):
+        for n in wide_lines(p.read_text(encoding='utf-8')):
+            yield f'{p.relative_to(root)}:{n}: wider than {WIDTH} columns'
 
 def check_notebook(path):
     "What is wrong with one notebook"
@@ -38,6 +54,8 @@ def check_notebook(path):
         if c.metadata:
             yield f'{name}: cell {c.id} has metadata'
     for c in code:
+        for n in wide_lines(c.source):
+            yield f'{name}: cell {c.id}, line {n}: wider than {WIDTH} columns'
         if c.execution_count:
             yield f'{name}: cell {c.id} has an execution count'
         for o in c.outputs:
@@ -85,6 +103,7 @@ def check_readme():
 def problems():
     for p in notebooks():
         yield from check_notebook(p)
+    yield from check_files()
     yield from check_export()
     yield from check_readme()
 

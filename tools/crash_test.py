@@ -42,7 +42,7 @@ def material(folder, n_text, n_photos, shared=True):
     return text, photos, what
 
 def jobs(text, photos):
-    "What each verb does in an empty folder: a command line; embedding is called with small shards, so that there is something to continue"
+    "What each verb does in an empty folder: a command line; embedding takes small shards, so that it can be continued"
     n = sum(1 for _ in open(text, encoding='utf-8'))
     def embed():
         from capdec.data import read_captions

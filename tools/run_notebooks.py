@@ -13,7 +13,7 @@ from nbclient.exceptions import CellExecutionError
 SKIP = ('notest', 'slow', 'cuda', 'net')
 
 def skipped(source, run):
-    "Does a flag of this cell say that it is not to be run? The export cell writes modules, which is not what a test does."
+    "Does a flag of this cell say not to run it? The export cell writes modules, which no test does."
     flags = {f.strip() for f in re.findall(r'^#\|\s*(\S[^\n]*)', source, re.M)}
     if 'nbdev_export()' in source:
         return True

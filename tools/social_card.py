@@ -1,4 +1,7 @@
-"""Draw nbs/images/card.png, the picture that social networks show beside a link: photos of scikit-image and scikit-learn, captioned by the bundled model."""
+"""Draw nbs/images/card.png, the picture that social networks show beside a link.
+
+Photos of scikit-image and scikit-learn, captioned by the bundled model.
+"""
 import textwrap
 from pathlib import Path
 
