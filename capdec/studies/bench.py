@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'VISION', 'GPT2', 'SMALL', 'KINDS', 'FLOORS', 'ROWS', 'random_clip', 'plain_text_vectors',
-           'plain_image_vectors', 'padded_to', 'plain_logits', 'plain_loss', 'plain_train', 'random_captioner',
+           'plain_image_vectors', 'random_captioner', 'padded_to', 'plain_logits', 'plain_loss', 'plain_train',
            'plain_beam_search', 'plain_captions', 'measured', 'compare', 'kind_of', 'profile', 'text_row', 'image_row',
-           'train_row', 'best_batch', 'caption_row', 'mini_row', 'start_row', 'growth_row', 'report', 'main']
+           'best_batch', 'train_row', 'caption_row', 'mini_row', 'start_row', 'growth_row', 'report', 'main']
 
 # %% ../../nbs/14_benchmark.ipynb #757847ea
 import json,math,os,resource,subprocess,sys,tempfile,time,warnings
@@ -21,16 +21,16 @@ import torch.nn.functional as F
 from fastcore.script import call_parse
 from torch import nn,Tensor
 
-from ..core import find_images,open_image,package_file,pick_device,read_json,write_json
+from ..core import find_images,package_file,pick_device
 from ..data import read_captions
-from ..store import EmbeddingStore
 from ..embedding import OpenAIClip,embed_captions,load_encoder
 from ..model import CapDecConfig,CaptionModel,gpt2_tokenizer,official_max_tokens
 from ..decoding import generate
-from ..training import TrainConfig,train
+from ..training import TrainConfig,TrainData,epoch_batches,train
 from ..captioner import Captioner
+from .common import Rows,machine
 
-# %% ../../nbs/14_benchmark.ipynb #456979bb
+# %% ../../nbs/14_benchmark.ipynb #v14sizes
 # Text towers of OpenAI's CLIPs
 TOWERS = {'RN50x4': dict(embed_dim=640, transformer_width=640, transformer_heads=10, transformer_layers=12),
     'ViT-B/32': dict(embed_dim=512, transformer_width=512, transformer_heads=8, transformer_layers=12),
@@ -40,10 +40,11 @@ VISION = {'ViT-B/32': dict(image_resolution=224, vision_layers=12, vision_width=
     'rn': dict(image_resolution=64, vision_layers=(1,1,1,1), vision_width=8, vision_patch_size=None),
     'vit': dict(image_resolution=64, vision_layers=2, vision_width=64, vision_patch_size=16)}
 
+# %% ../../nbs/14_benchmark.ipynb #456979bb
 def random_clip(
     text:str='tiny', # Text tower, a key of `TOWERS`
     image:str='rn', # Image tower, a key of `VISION`
-    seed:int=0, # Of the weights
+    seed:int=0, # Seed of the weights
 )->nn.Module: # A `clip.model.CLIP` in evaluation mode
     "A CLIP with random weights: what a tower costs does not depend on what it has learned"
     with warnings.catch_warnings():
@@ -66,8 +67,10 @@ def plain_text_vectors(
 )->Tensor: # `(n, d)`, on the CPU
     "One caption at a time through all 77 positions, each vector fetched from the device"
     import clip
-    return torch.cat([model.encode_text(clip.tokenize([o], truncate=True).to(device)).float().cpu() for o in captions])
+    tokens = (clip.tokenize([o], truncate=True).to(device) for o in captions)
+    return torch.cat([model.encode_text(o).float().cpu() for o in tokens])
 
+# %% ../../nbs/14_benchmark.ipynb #v14imagx
 @torch.no_grad()
 def plain_image_vectors(
     model:nn.Module, # A `clip.model.CLIP`
@@ -78,17 +81,43 @@ def plain_image_vectors(
     from PIL import Image
     from clip.clip import _transform
     prepare = _transform(model.visual.input_resolution)
-    return torch.cat([model.encode_image(prepare(Image.open(o)).unsqueeze(0).to(device)).float().cpu() for o in files])
+    pixels = (prepare(Image.open(o)).unsqueeze(0).to(device) for o in files)
+    return torch.cat([model.encode_image(o).float().cpu() for o in pixels])
+
+# %% ../../nbs/14_benchmark.ipynb #c2b76f94
+# GPT-2 base
+GPT2 = dict(n_embd=768, n_layer=12, n_head=12, n_positions=1024, vocab_size=50257)
+# For tests and for reading
+SMALL = dict(n_embd=64, n_layer=2, n_head=2, n_positions=128, vocab_size=8000)
+
+# %% ../../nbs/14_benchmark.ipynb #v14rcap0
+def random_captioner(
+    tokenizer, # A `transformers` tokenizer
+    lm:dict|None=None, # Sizes of the language model (default: GPT-2 base)
+    length:int=0, # Tokens after which captions tend to end; 0: as random weights have it, never
+    seed:int=0, # Seed of the weights
+    **kwargs, # For `CapDecConfig`
+)->CaptionModel: # In evaluation mode, on the CPU
+    "A captioner with random weights, for measuring"
+    from transformers import GPT2Config,GPT2LMHeadModel
+    torch.manual_seed(seed)
+    lm = {**GPT2, **(lm or {}), 'tie_word_embeddings':not length}
+    lm['vocab_size'] = max(len(tokenizer), lm['vocab_size'])
+    gpt2 = GPT2LMHeadModel(GPT2Config(**lm, bos_token_id=None, eos_token_id=None))
+    model = CaptionModel.create(CapDecConfig(**kwargs), (gpt2, tokenizer)).eval()
+    return _end_sentences(model, length) if length else model
 
 # %% ../../nbs/14_benchmark.ipynb #17c6df72
 def padded_to(
     ids:list[list[int]], # Token ids of each caption
     n:int, # Length of all
 )->tuple[Tensor,Tensor]: # Tokens `(b, n)`, 0 where there is none, and the mask `(b, n)`
-    "Cut or padded to one length"
+    "Captions cut or padded to one length"
     tokens = torch.tensor([o[:n] + [0]*(n-len(o)) for o in ids])
-    return tokens,torch.arange(n) < torch.tensor([min(n, len(o)) for o in ids])[:,None]
+    lengths = torch.tensor([min(n, len(o)) for o in ids])
+    return tokens,torch.arange(n) < lengths[:,None]
 
+# %% ../../nbs/14_benchmark.ipynb #v14logi1
 def plain_logits(
     model:CaptionModel, # The captioner
     vectors:Tensor, # CLIP vectors `(b, d)`
@@ -102,6 +131,7 @@ def plain_logits(
     mask = torch.cat([torch.ones(len(tokens), k, device=mask.device), mask.float()], 1)
     return model.lm(inputs_embeds=x, attention_mask=mask).logits[:, k-1:-1]
 
+# %% ../../nbs/14_benchmark.ipynb #v14loss1
 def plain_loss(
     model:CaptionModel, # The captioner
     vectors:Tensor, # CLIP vectors `(b, d)`
@@ -112,41 +142,41 @@ def plain_loss(
     logits = plain_logits(model, vectors, tokens, mask)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens.flatten(), ignore_index=0)
 
+# %% ../../nbs/14_benchmark.ipynb #v14trai1
+def _plain_step(model, opt, x, tokens, mask, variance):
+    "One official step: noise, loss, gradient, and the loss fetched from the device"
+    x = F.normalize(x, dim=-1)
+    opt.zero_grad()
+    loss = plain_loss(model, F.normalize(x + variance**.5*torch.randn_like(x), dim=-1), tokens, mask)
+    loss.backward()
+    opt.step()
+    return loss.item()
+
 # %% ../../nbs/14_benchmark.ipynb #d6d57d6d
 def plain_train(
     model:CaptionModel, # Trained in place
     vectors:Tensor, # CLIP vectors `(n, d)`, on the CPU
     captions:list[str], # Their captions
     bs:int=34, # Captions per step
-    variance:float=0.016, # Of the noise
+    variance:float=0.016, # Variance of the noise
     pad_to:int|None=None, # Pad captions to this length (default: the longest of these, as the official code counts it)
     lr:float=2e-5, # Learning rate
 )->list[float]: # Loss of each step
     "One epoch: batches in random order, everything padded, the loss asked for at every step"
     dev,ids = model.device,model.encode(captions)
     tokens,mask = padded_to(ids, pad_to or official_max_tokens([len(o) for o in ids]))
-    opt = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=lr, eps=1e-6, weight_decay=0.,
-        foreach=False, fused=False)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tokens, mask, vectors.float()), bs,
-        shuffle=True)
-    losses = []
+    weights = (p for p in model.parameters() if p.requires_grad)
+    opt = torch.optim.AdamW(weights, lr=lr, eps=1e-6, weight_decay=0., foreach=False, fused=False)
+    data = torch.utils.data.TensorDataset(tokens, mask, vectors.float())
     model.train()
-    for t,m,x in loader:
-        t,m,x = t.to(dev),m.to(dev),F.normalize(x.to(dev), dim=-1)
-        opt.zero_grad()
-        loss = plain_loss(model, F.normalize(x + variance**.5*torch.randn_like(x), dim=-1), t, m)
-        loss.backward()
-        opt.step()
-        losses.append(loss.item())
+    losses = [_plain_step(model, opt, x.to(dev), t.to(dev), m.to(dev), variance)
+        for t,m,x in torch.utils.data.DataLoader(data, bs, shuffle=True)]
     opt.zero_grad()
     return losses
 
-# %% ../../nbs/14_benchmark.ipynb #c2b76f94
-GPT2 = dict(n_embd=768, n_layer=12, n_head=12, n_positions=1024, vocab_size=50257) # GPT-2 base
-SMALL = dict(n_embd=64, n_layer=2, n_head=2, n_positions=128, vocab_size=8000) # For tests and for reading
-
+# %% ../../nbs/14_benchmark.ipynb #v14ends0
 @torch.no_grad()
-def _end_sentences(model, length, seed=0):
+def _end_sentences(model, length):
     "Make a random captioner say different things of different vectors, and stop after about `length` tokens"
     head,k,table = model.lm.lm_head.weight,model.config.prefix_length,model.lm.transformer.wpe.weight
     head.normal_(0, 5/head.shape[1]**.5)
@@ -156,52 +186,50 @@ def _end_sentences(model, length, seed=0):
     table += F.relu(torch.arange(len(table)) - k - length/2)[:,None]*0.007*head.shape[1]**.5*stop/stop.norm()
     return model
 
-def random_captioner(
-    tokenizer, # A `transformers` tokenizer
-    lm:dict|None=None, # Sizes of the language model (default: GPT-2 base)
-    length:int=0, # Tokens after which captions tend to end; 0: as random weights have it, never
-    seed:int=0, # Of the weights
-    **kwargs, # For `CapDecConfig`
-)->CaptionModel: # In evaluation mode, on the CPU
-    "A captioner with random weights, for measuring"
-    from transformers import GPT2Config,GPT2LMHeadModel
-    torch.manual_seed(seed)
-    lm = {**GPT2, **(lm or {}), 'tie_word_embeddings':not length}
-    lm['vocab_size'] = max(len(tokenizer), lm['vocab_size'])
-    model = CaptionModel.create(CapDecConfig(**kwargs),
-        (GPT2LMHeadModel(GPT2Config(**lm, bos_token_id=None, eos_token_id=None)), tokenizer)).eval()
-    return _end_sentences(model, length) if length else model
+# %% ../../nbs/14_benchmark.ipynb #v14beam0
+def _last_scores(model, prefix, tokens, temperature):
+    "Log-probabilities of every next token for each beam: prefix and words are read from the start"
+    x = prefix[None]
+    if tokens is not None:
+        words = model.lm.get_input_embeddings()(tokens)
+        x = torch.cat([prefix.expand(len(tokens), -1, -1), words], 1)                   # (beams, k+n, h)
+    logits = model.lm(inputs_embeds=x, use_cache=False).logits[:, -1]
+    return (logits.to(prefix.dtype)/temperature).log_softmax(-1)                        # (beams, v)
+
+# %% ../../nbs/14_benchmark.ipynb #v14cont0
+def _continued(lp, total, length, stopped):
+    "The best continuations of all beams: sums, lengths, which have stopped, the beam each comes from, its new token"
+    # a beam that has stopped goes on with token 0, which costs nothing
+    lp[stopped] = -torch.inf
+    lp[stopped, 0] = 0
+    length[~stopped] += 1
+    average,best = ((total[:, None] + lp)/length[:, None]).flatten().topk(len(length))
+    source,new = best//lp.shape[1],best%lp.shape[1]
+    return average*length[source],length[source],stopped[source],source,new
 
 # %% ../../nbs/14_benchmark.ipynb #b60dac8c
 @torch.no_grad()
 def plain_beam_search(
     model:CaptionModel, # The captioner
-    prefix:Tensor, # Of one image `(k, h)`
+    prefix:Tensor, # Prefix of one image `(k, h)`
     beam_size:int=5, # Beams
     max_length:int=67, # Tokens at most
     stop_ids:list|None=None, # Tokens that end a caption (default: the model's; official: `[13]`)
     temperature:float=1., # Divides the logits
 )->list[tuple]: # `(tokens, average log-probability)` of the beams, best first
-    "CapDec's rule by the letter: full scores of all continuations, everything computed anew at each step"
-    words,dev,kind = model.lm.get_input_embeddings(),prefix.device,prefix.dtype
+    "CapDec's rule by the letter: full scores of all continuations, everything computed again at each step"
+    dev,tokens = prefix.device,None
     stops = torch.tensor(model.stop_ids if stop_ids is None else stop_ids, device=dev)
-    tokens,length,stopped = None,torch.ones(beam_size, dtype=kind, device=dev),torch.zeros(beam_size, dtype=torch.bool,
-        device=dev)
-    for t in range(max_length):
-        x = prefix[None] if tokens is None else torch.cat([prefix.expand(beam_size, -1, -1), words(tokens)], 1)
-        # (beams, v)
-        lp = (model.lm(inputs_embeds=x, use_cache=False).logits[:, -1].to(kind)/temperature).log_softmax(-1)
+    length = torch.ones(beam_size, dtype=prefix.dtype, device=dev)
+    stopped = torch.zeros(beam_size, dtype=torch.bool, device=dev)
+    for _ in range(max_length):
+        lp = _last_scores(model, prefix, tokens, temperature)
         if tokens is None:
             total,new = lp[0].topk(beam_size)
             tokens = new[:, None]
         else:
-            lp[stopped] = -torch.inf
-            lp[stopped, 0] = 0
-            length[~stopped] += 1
-            average,best = ((total[:, None] + lp)/length[:, None]).flatten().topk(beam_size)
-            source,new = best//lp.shape[1],best%lp.shape[1]
-            tokens,length,stopped = torch.cat([tokens[source], new[:, None]], 1),length[source],stopped[source]
-            total = average*length
+            total,length,stopped,source,new = _continued(lp, total, length, stopped)
+            tokens = torch.cat([tokens[source], new[:, None]], 1)
         stopped = stopped | torch.isin(new, stops)
         if stopped.all():
             break
@@ -218,7 +246,8 @@ def plain_captions(
     "One image after the other"
     out = []
     for x in vectors:
-        best = plain_beam_search(model, model.prefix(F.normalize(x[None].to(model.device), dim=-1))[0], **kwargs)[0][0]
+        prefix = model.prefix(F.normalize(x[None].to(model.device), dim=-1))[0]
+        best = plain_beam_search(model, prefix, **kwargs)[0][0]
         out.append(model.tokenizer.decode(best, skip_special_tokens=True).strip())
     return out
 
@@ -229,11 +258,13 @@ def _status(name):
         return next(int(o.split()[1])*1024 for o in f if o.startswith(name + ':'))
 
 def _rss_peak():
+    "The most memory that this process has held"
     try:
         return _status('VmHWM')
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
 
+# %% ../../nbs/14_benchmark.ipynb #v14give0
 def _give_back():
     "Return memory that was freed but is kept by the C library, so that it does not hide what is used next"
     import ctypes,gc
@@ -244,24 +275,29 @@ def _give_back():
         # not glibc
         pass
 
-@contextmanager
-def measured(
-    device='cpu', # Where the work is done
-): # Context manager; what it yields has `seconds`, `cpu` (seconds of all threads) and `memory` (bytes, beyond what was held before) when the block is over
-    "Time and peak memory of a block"
-    out,cuda = SimpleNamespace(),str(device).startswith('cuda')
+# %% ../../nbs/14_benchmark.ipynb #v14meas0
+def _memory_before(cuda):
+    "Memory that is held now; the mark of the most is set back to it"
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        _give_back()
-        try:
-            Path('/proc/self/clear_refs').write_text('5')
-            before = _status('VmRSS')
-        except OSError:
-            # elsewhere the mark cannot be set back: only growth beyond it is seen
-            before = _rss_peak()
+        return torch.cuda.memory_allocated()
+    _give_back()
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+        return _status('VmRSS')
+    except OSError:
+        # elsewhere the mark cannot be set back: only growth beyond it is seen
+        return _rss_peak()
+
+# %% ../../nbs/14_benchmark.ipynb #v14meas2
+@contextmanager
+def measured(
+    device='cpu', # Where the work is done
+): # Context manager with `seconds`, `cpu` (seconds of all threads) and `memory` (bytes on top) once the block is over
+    "Time and peak memory of a block"
+    out,cuda = SimpleNamespace(),str(device).startswith('cuda')
+    before = _memory_before(cuda)
     start,busy = time.perf_counter(),time.process_time()
     yield out
     if cuda:
@@ -269,41 +305,52 @@ def measured(
     out.seconds,out.cpu = time.perf_counter()-start,time.process_time()-busy
     out.memory = max(0, (torch.cuda.max_memory_allocated() if cuda else _rss_peak()) - before)
 
+# %% ../../nbs/14_benchmark.ipynb #v14comp1
+def _timed(f, device):
+    "One run: items per second, memory, items per second of CPU time; and what it returned"
+    with measured(device) as m:
+        n,outputs = f()
+    # a side may keep its own clock
+    seconds,busy = getattr(outputs, 'clock', (m.seconds,m.cpu))
+    return (n/seconds, m.memory, n/max(busy, 1e-6)),outputs
+
+# %% ../../nbs/14_benchmark.ipynb #v14side0
+def _side(runs):
+    "Medians of the speeds of one side, and its most memory"
+    speeds,memory,cpu = zip(*runs)
+    return dict(per_second=median(speeds), per_cpu_second=median(cpu), memory=max(memory))
+
 # %% ../../nbs/14_benchmark.ipynb #8e8d5c8c
 def compare(
     plain, # Function without arguments: the plain way; returns how many items it did, and their outputs
     fast, # The same for capdec's way, on at least as many items
-    repeats:int=3, # Both are run so often, in turn
+    repeats:int=3, # How often both are run, in turn
     device='cpu', # Where the work is done
-)->dict: # `plain` and `fast`: items per second and per second of CPU time (medians), memory; `ratio` of the first (median) and all `ratios`, `cpu_ratio` of the second; the first outputs of both
+)->tuple[dict,dict]: # Speed and memory of `plain` and `fast` and their ratios; the first outputs of both
     "Time two ways of doing the same in turn"
     runs,first = dict(plain=[], fast=[]),{}
     for _ in range(repeats):
         for name,f in dict(plain=plain, fast=fast).items():
-            with measured(device) as m:
-                n,outputs = f()
-            # a side may keep its own clock
-            seconds,busy = getattr(outputs, 'clock', (m.seconds,m.cpu))
-            runs[name].append((n/seconds, m.memory, n/max(busy, 1e-6)))
+            run,outputs = _timed(f, device)
+            runs[name].append(run)
             first.setdefault(name, outputs)
     ratios,cpu = ([b[i]/a[i] for a,b in zip(runs['plain'], runs['fast'])] for i in (0,2))
-    side = lambda name: dict(per_second=median(o for o,_,_ in runs[name]),
-        per_cpu_second=median(o for *_,o in runs[name]), memory=max(o for _,o,_ in runs[name]))
-    return dict(plain=side('plain'), fast=side('fast'), ratio=median(ratios), ratios=ratios,
+    return dict(plain=_side(runs['plain']), fast=_side(runs['fast']), ratio=median(ratios), ratios=ratios,
         cpu_ratio=median(cpu)), first
 
 # %% ../../nbs/14_benchmark.ipynb #803614cf
+# First matching name decides
 KINDS = {'matrix products': ('addmm','mm','bmm','baddbmm','mkldnn_linear','convolution','mkldnn_convolution',
-    '_convolution','addbmm'),
+        '_convolution','addbmm'),
     'attention': ('_scaled_dot_product','_flash_attention','_efficient_attention','scaled_dot_product'),
     'softmax, loss, best tokens': ('_log_softmax','nll_loss','topk','sort','logsumexp','argmax','_softmax','softmax',
-    'log_softmax'),
+        'log_softmax'),
     'optimiser': ('_fused_adamw','addcdiv','addcmul','lerp','_foreach','Optimizer'),
     'dropout': ('bernoulli','dropout','native_dropout'),
-    # First matching name decides
     'moving data': ('copy_','cat','index','gather','clone','embedding','select','slice','constant_pad','fill_','zero_',
-    'empty','contiguous','_to_copy','split','stack','repeat')}
+        'empty','contiguous','_to_copy','split','stack','repeat')}
 
+# %% ../../nbs/14_benchmark.ipynb #v14kind0
 def kind_of(
     op:str, # Name of an operator, such as 'aten::addmm'
 )->str: # A key of `KINDS`, or 'element by element'
@@ -315,6 +362,7 @@ def kind_of(
                 return kind
     return 'element by element'
 
+# %% ../../nbs/14_benchmark.ipynb #v14quiet
 @contextmanager
 def _quiet():
     "The profiler's library announces itself on the process' standard error, past Python's"
@@ -328,6 +376,17 @@ def _quiet():
         os.close(kept)
         os.close(null)
 
+# %% ../../nbs/14_benchmark.ipynb #v14bykin
+def _by_kind(events, cuda):
+    "Milliseconds of the operators' own time, summed up by kind"
+    out = {}
+    for e in events:
+        if e.key.startswith('aten::') or e.key.startswith('Optimizer'):
+            ms = (e.self_device_time_total if cuda else e.self_cpu_time_total)/1e3
+            out[kind_of(e.key)] = out.get(kind_of(e.key), 0) + ms
+    return out
+
+# %% ../../nbs/14_benchmark.ipynb #v14prof0
 def profile(
     f, # Function without arguments; returns how many items it did, and more
     device='cpu', # Where the work is done
@@ -341,12 +400,7 @@ def profile(
         if cuda:
             torch.cuda.synchronize()
         total = (time.perf_counter()-start)*1e3
-    out = {}
-    for e in p.key_averages():
-        if not e.key.startswith('aten::') and not e.key.startswith('Optimizer'):
-            continue
-        ms = (e.self_device_time_total if cuda else e.self_cpu_time_total)/1e3
-        out[kind_of(e.key)] = out.get(kind_of(e.key), 0) + ms
+    out = _by_kind(p.key_averages(), cuda)
     out['Python, files, tokens'] = max(0, total - sum(out.values()))
     return {k: v/n for k,v in sorted(out.items(), key=lambda o: -o[1])}
 
@@ -355,12 +409,26 @@ def profile(
 FLOORS = {'text': dict(cpu=8, cuda=60), 'image': dict(cpu=1.3, cuda=15), 'train': dict(cpu=1.5, cuda=4),
     'caption': dict(cpu=6, cuda=40)}
 
+# %% ../../nbs/14_benchmark.ipynb #v14amou0
+def _amounts(device, size, cpu, cuda, quick):
+    "How much work, by device and size"
+    if size != 'full':
+        return quick
+    return cpu if str(device) == 'cpu' else cuda
+
+def _gap(first, few):
+    "How far the vectors of the two sides are apart"
+    gap = (first['plain'] - first['fast'][:few].cpu()).abs().max().item()
+    return f'largest difference {gap:.0e}'
+
+# %% ../../nbs/14_benchmark.ipynb #v14rowf0
 def _row(key, what, unit, result, same, size, profiles):
     return dict(key=key, what=what, unit=unit, **result, outputs=same, size=size, profile=profiles)
 
 def _profiles(plain, fast, device):
     return dict(plain=profile(plain, device), fast=profile(fast, device))
 
+# %% ../../nbs/14_benchmark.ipynb #v14text1
 def text_row(
     captions:list[str], # Real captions
     device='cpu', # Where to compute
@@ -368,19 +436,18 @@ def text_row(
     repeats:int=3, # Runs of each side
 )->dict: # The row
     "Caption embedding: a text tower of RN50x4's size"
-    few,many = ((24,2048) if str(device) == 'cpu' else (500,65_536)) if size == 'full' else (4,64)
+    few,many = _amounts(device, size, cpu=(24,2048), cuda=(500,65_536), quick=(4,64))
     model = random_clip('RN50x4' if size == 'full' else 'tiny').to(device)
     encoder = OpenAIClip(model, device=str(device), dtype='float32')
     plain = lambda n=few: (n, plain_text_vectors(model, captions[:n], device))
-    fast = lambda: (min(many, len(captions)), encoder.encode_text(captions[:many], show=False))
+    fast = lambda n=many: (min(n, len(captions)), encoder.encode_text(captions[:n], show=False))
     plain(2)
-    encoder.encode_text(captions[:64], show=False)
+    fast(64)
     result,first = compare(plain, fast, repeats, device)
-    gap = (first['plain'] - first['fast'][:few].cpu()).abs().max().item()
-    return _row('text', 'caption embedding, RN50x4 text tower', 'captions', result, f'largest difference {gap:.0e}',
-        f'{few} and {many:,} captions',
-        _profiles(plain, lambda: (512, encoder.encode_text(captions[:512], show=False)), device))
+    return _row('text', 'caption embedding, RN50x4 text tower', 'captions', result, _gap(first, few),
+        f'{few} and {many:,} captions', _profiles(plain, lambda: fast(512), device))
 
+# %% ../../nbs/14_benchmark.ipynb #v14imag1
 def image_row(
     files:list, # JPEG files
     device='cpu', # Where to compute
@@ -388,17 +455,17 @@ def image_row(
     repeats:int=3, # Runs of each side
 )->dict: # The row
     "Image embedding from files: ViT-B/32"
-    few,many = ((24,64) if str(device) == 'cpu' else (500,8192)) if size == 'full' else (4,8)
+    few,many = _amounts(device, size, cpu=(24,64), cuda=(500,8192), quick=(4,8))
     files = list(islice(cycle(files), many))
     model = random_clip('tiny', 'ViT-B/32' if size == 'full' else 'vit').to(device)
     encoder = OpenAIClip(model, device=str(device), dtype='float32')
-    plain,fast = lambda: (few, plain_image_vectors(model, files[:few], device)),lambda: (many,
-        encoder.encode_image(files, 32 if str(device) == 'cpu' else 256, show=False))
-    plain_image_vectors(model, files[:2], device)
-    encoder.encode_image(files[:4], show=False)
+    batch = 32 if str(device) == 'cpu' else 256
+    plain = lambda n=few: (n, plain_image_vectors(model, files[:n], device))
+    fast = lambda n=many: (n, encoder.encode_image(files[:n], batch, show=False))
+    plain(2)
+    fast(4)
     result,first = compare(plain, fast, repeats, device)
-    gap = (first['plain'] - first['fast'][:few].cpu()).abs().max().item()
-    return _row('image', 'image embedding from JPEG files, ViT-B/32', 'images', result, f'largest difference {gap:.0e}',
+    return _row('image', 'image embedding from JPEG files, ViT-B/32', 'images', result, _gap(first, few),
         f'{few} and {many:,} files', _profiles(plain, fast, device))
 
 # %% ../../nbs/14_benchmark.ipynb #592a8f70
@@ -407,6 +474,7 @@ def _batches(captions, n, bs):
     order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))[:n*bs].tolist()
     return [captions[i] for i in order]
 
+# %% ../../nbs/14_benchmark.ipynb #v14epoc0
 def _one_epoch(model, x, captions, bs, variance=0.016):
     "Seconds and seconds of CPU time of capdec's `train` for one epoch; the clock starts at the first step"
     start = []
@@ -414,45 +482,13 @@ def _one_epoch(model, x, captions, bs, variance=0.016):
         if not start:
             start.append((time.perf_counter(),time.process_time()))
     hook = model.register_forward_pre_hook(begin)
-    steps = math.ceil(len(captions)/bs)
-    train(model, (x, captions), TrainConfig(bs=bs, epochs=1, warmup_steps=1, noise_variance=variance, log_steps=steps),
-        device=model.device.type, show=False)
+    config = TrainConfig(bs=bs, epochs=1, warmup_steps=1, noise_variance=variance,
+        log_steps=math.ceil(len(captions)/bs))
+    train(model, (x, captions), config, device=model.device.type, show=False)
     hook.remove()
     return time.perf_counter()-start[0][0],time.process_time()-start[0][1]
 
-def train_row(
-    captions:list[str], # Real captions
-    tokenizer, # Of the language model
-    device='cpu', # Where to compute
-    size:str='full', # 'full' or 'quick'
-    repeats:int=2, # Runs of each side
-    bs:int=34, # Captions per step (the official default)
-)->dict: # The row
-    "Training of mapper and language model: GPT-2's size, prefix 40, RN50x4's width"
-    steps = (2 if str(device) == 'cpu' else 40) if size == 'full' else 2
-    config = {} if size == 'full' else dict(prefix_length=6, prefix_length_clip=6, num_layers=2, num_heads=2)
-    model = random_captioner(tokenizer, GPT2 if size == 'full' else SMALL, **config).to(device)
-    batch = _batches(captions, steps, bs)
-    pad_to = official_max_tokens([len(o) for o in model.encode(captions)])
-    x = F.normalize(torch.randn(len(batch), model.config.prefix_size, generator=torch.Generator().manual_seed(0)),
-        dim=-1)
-    with torch.no_grad():
-        model.eval()
-        few = [t.to(device) for t in (x[:bs], *padded_to(model.encode(batch[:bs]), pad_to))]
-        gap = abs(plain_loss(model, *few).item() - model(few[0], *model.tokenize(batch[:bs])).item())
-    def plain(n=len(batch)):
-        return n,plain_train(model, x[:n], batch[:n], bs, pad_to=pad_to)
-    def fast(n=len(batch)):
-        return n,SimpleNamespace(clock=_one_epoch(model, x[:n], batch[:n], bs))
-    result,_ = compare(plain, fast, repeats, device)
-    row = _row('train', f'training, language model of GPT-2 size, prefix {model.config.prefix_length}, batch {bs}',
-        'captions', result, f'losses differ by {gap:.0e}', f'{len(batch)} captions, padded to {pad_to} by the plain '
-        f'side', _profiles(lambda: plain(bs), lambda: fast(bs), device))
-    if str(device) != 'cpu':
-        row['best_batch'] = best_batch(lambda n: _one_epoch(model, x.repeat(16, 1), batch*16, n)[0]/len(batch)/16, bs,
-            row['plain']['per_second'])
-    return row
-
+# %% ../../nbs/14_benchmark.ipynb #v14best1
 def best_batch(
     seconds, # Function of the batch size: seconds per item
     start:int, # First batch size; doubled as long as it pays and fits
@@ -471,19 +507,67 @@ def best_batch(
         best,n = dict(batch_size=n, per_second=speed, ratio=speed/plain),2*n
     return best
 
+# %% ../../nbs/14_benchmark.ipynb #v14trow0
+def _sized(tokenizer, size, length=0):
+    "A random captioner of GPT-2's size, or a small one"
+    quick = {} if size == 'full' else dict(prefix_length=6, prefix_length_clip=6, num_layers=2, num_heads=2)
+    return random_captioner(tokenizer, GPT2 if size == 'full' else SMALL, length, **quick)
+
+# %% ../../nbs/14_benchmark.ipynb #v14lgap0
+@torch.no_grad()
+def _loss_gap(model, x, captions, pad_to):
+    "Difference of the two losses of one batch"
+    x = x.to(model.device)
+    padded = [o.to(model.device) for o in padded_to(model.encode(captions), pad_to)]
+    return abs(plain_loss(model.eval(), x, *padded).item() - model(x, *model.tokenize(captions)).item())
+
+# %% ../../nbs/14_benchmark.ipynb #v14trow1
+def train_row(
+    captions:list[str], # Real captions
+    tokenizer, # Tokenizer of the language model
+    device='cpu', # Where to compute
+    size:str='full', # 'full' or 'quick'
+    repeats:int=2, # Runs of each side
+    bs:int=34, # Captions per step (the official default)
+)->dict: # The row
+    "Training of mapper and language model: GPT-2's size, prefix 40, RN50x4's width"
+    model = _sized(tokenizer, size).to(device)
+    batch = _batches(captions, _amounts(device, size, cpu=2, cuda=40, quick=2), bs)
+    pad_to = official_max_tokens([len(o) for o in model.encode(captions)])
+    drawn = torch.randn(len(batch), model.config.prefix_size, generator=torch.Generator().manual_seed(0))
+    x = F.normalize(drawn, dim=-1)
+    gap = _loss_gap(model, x[:bs], batch[:bs], pad_to)
+    plain = lambda n=len(batch): (n, plain_train(model, x[:n], batch[:n], bs, pad_to=pad_to))
+    fast = lambda n=len(batch): (n, SimpleNamespace(clock=_one_epoch(model, x[:n], batch[:n], bs)))
+    result,_ = compare(plain, fast, repeats, device)
+    row = _row('train', f'training, language model of GPT-2 size, prefix {model.config.prefix_length}, batch {bs}',
+        'captions', result, f'losses differ by {gap:.0e}', f'{len(batch)} captions, padded to {pad_to} by the plain '
+        'side', _profiles(lambda: plain(bs), lambda: fast(bs), device))
+    if str(device) != 'cpu':
+        each = lambda n: _one_epoch(model, x.repeat(16, 1), batch*16, n)[0]/len(batch)/16
+        row['best_batch'] = best_batch(each, bs, row['plain']['per_second'])
+    return row
+
 # %% ../../nbs/14_benchmark.ipynb #45d7b8e3
+def _seconds_each(model, x, batch_size):
+    "Seconds per caption on a GPU"
+    start = time.perf_counter()
+    generate(model, x, batch_size=batch_size)
+    torch.cuda.synchronize()
+    return (time.perf_counter()-start)/len(x)
+
+# %% ../../nbs/14_benchmark.ipynb #v14crow1
 def caption_row(
-    tokenizer, # Of the language model
+    tokenizer, # Tokenizer of the language model
     device='cpu', # Where to compute
     size:str='full', # 'full' or 'quick'
     repeats:int=2, # Runs of each side
 )->dict: # The row
     "Captioning from image vectors: GPT-2's size, five beams"
-    few,many = ((3,16) if str(device) == 'cpu' else (32,2048)) if size == 'full' else (3,12)
-    config = {} if size == 'full' else dict(prefix_length=6, prefix_length_clip=6, num_layers=2, num_heads=2)
-    model = random_captioner(tokenizer, GPT2 if size == 'full' else SMALL, 8, **config).to(device)
+    few,many = _amounts(device, size, cpu=(3,16), cuda=(32,2048), quick=(3,12))
+    model = _sized(tokenizer, size, 8).to(device)
     x = torch.randn(many, model.config.prefix_size, generator=torch.Generator().manual_seed(1))
-    plain,fast = lambda: (few, plain_captions(model, x[:few])),lambda: (many, generate(model, x))
+    plain,fast = lambda: (few, plain_captions(model, x[:few])), lambda: (many, generate(model, x))
     generate(model, x[:2])
     result,first = compare(plain, fast, repeats, device)
     equal = sum(a == b[0].text for a,b in zip(first['plain'], first['fast']))
@@ -492,92 +576,116 @@ def caption_row(
         f'{equal} of {few} texts equal, {length:.0f} tokens on average', f'{few} and {many:,} images',
         _profiles(plain, fast, device))
     if str(device) != 'cpu':
-        def seconds(n):
-            start = time.perf_counter()
-            generate(model, x, batch_size=n)
-            torch.cuda.synchronize()
-            return (time.perf_counter()-start)/many
-        row['best_batch'] = best_batch(seconds, 64, row['plain']['per_second'])
+        row['best_batch'] = best_batch(lambda n: _seconds_each(model, x, n), 64, row['plain']['per_second'])
     return row
 
 # %% ../../nbs/14_benchmark.ipynb #7ad897aa
+def _milliseconds(f, *args):
+    "How long one call takes"
+    start = time.perf_counter()
+    f(*args)
+    return (time.perf_counter()-start)*1e3
+
+# %% ../../nbs/14_benchmark.ipynb #v14mini0
 def mini_row(
     files:list, # Image files
     device='cpu', # Where to compute
     n:int=96, # Photos
     repeats:int=3, # Runs
-)->dict: # `photos_per_second` batched, `ms_per_photo` one at a time (median) and the least of these, `cpu_ms_per_photo` of all threads (batched)
+)->dict: # Photos per second in batches, milliseconds of one photo at a time, CPU time of all threads, memory
     "Speed of the bundled captioner, from the files to the texts"
     captioner = Captioner.from_pretrained('mini', device=str(device))
-    files = list(islice(cycle(files), n))
+    files,runs,single = list(islice(cycle(files), n)),[],[]
     captioner(files[:2])
-    batched,busy,single = [],[],[]
     for _ in range(repeats):
         with measured(device) as m:
             captioner(files, show=False)
-        batched.append(n/m.seconds)
-        busy.append(m.cpu/n*1e3)
-        for o in files[:max(1, n//4)]:
-            start = time.perf_counter()
-            captioner(o)
-            single.append((time.perf_counter()-start)*1e3)
-    return dict(photos_per_second=median(batched), ms_per_photo=median(single), least_ms_per_photo=min(single),
-        cpu_ms_per_photo=median(busy), memory=m.memory, photos=n)
+        runs.append(m)
+        single += [_milliseconds(captioner, o) for o in files[:max(1, n//4)]]
+    return dict(photos_per_second=median(n/o.seconds for o in runs), ms_per_photo=median(single),
+        least_ms_per_photo=min(single), cpu_ms_per_photo=median(o.cpu/n*1e3 for o in runs), memory=m.memory, photos=n)
 
+# %% ../../nbs/14_benchmark.ipynb #v14star1
+def _fresh_process(code, own_clock=False):
+    "Seconds that a fresh process takes for a piece of code, or the seconds that the code prints"
+    start = time.perf_counter()
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    return float(r.stdout) if own_clock else time.perf_counter()-start
+
+# %% ../../nbs/14_benchmark.ipynb #v14star4
 def start_row(
     repeats:int=5, # Runs; the best counts
 )->dict: # Seconds
     "How long `import capdec` and `capdec --help` take, each in a fresh process"
-    def best(*command, inside=False):
-        out = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            r = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
-            out.append(float(r.stdout) if inside else time.perf_counter()-start)
-        return min(out)
-    return dict(import_capdec=best('-c', 'import time; t=time.perf_counter(); import capdec; '
-        'print(time.perf_counter()-t)', inside=True),
-        help=best('-c', "from capdec.cli import main; main(['--help'])"))
+    load = 'import time; t=time.perf_counter(); import capdec; print(time.perf_counter()-t)'
+    ask = "from capdec.cli import main; main(['--help'])"
+    return dict(import_capdec=min(_fresh_process(load, own_clock=True) for _ in range(repeats)),
+        help=min(_fresh_process(ask) for _ in range(repeats)))
 
 # %% ../../nbs/14_benchmark.ipynb #d1f83787
+def _tokenizer(gpt2=None):
+    "GPT-2's tokenizer from a folder, or the bundled captioner's"
+    if gpt2:
+        return gpt2_tokenizer(gpt2)
+    return CaptionModel.from_pretrained(package_file('models','mini','captioner')).tokenizer
+
+# %% ../../nbs/14_benchmark.ipynb #v14stor0
+def _stored(captions, n, encoder, out):
+    "A store of `n` captions, repeated as needed"
+    some = enumerate(islice(cycle(captions), n))
+    records = (dict(image_id=i, caption=o, id=i, filename=None) for i,o in some)
+    return embed_captions(records, encoder, out, show=False)
+
+def _read_epoch(store, model):
+    "Read all batches of an epoch from a store"
+    data = TrainData(store, model, on_device=False)
+    for rows in epoch_batches(data.captions.lens, 34):
+        data.batch(rows)
+
+# %% ../../nbs/14_benchmark.ipynb #v14grow0
 def growth_row(
-    captions:list[str], # Repeated when there are fewer than `10 n`
+    captions:list[str], # Captions, repeated when there are fewer than `10 n`
     n:int=10_000, # Captions of the smaller run
 )->dict: # `embed` and `read`: for each size the seconds and the memory
     "Time and memory at `n` and at `10 n` captions"
-    from capdec.training import TrainData,epoch_batches
     out,encoder = dict(embed=[], read=[]),load_encoder('mini', 'cpu')
-    small = random_captioner(CaptionModel.from_pretrained(package_file('models','mini','captioner')).tokenizer, SMALL,
-        prefix_size=encoder.dim, prefix_length=4, prefix_length_clip=4, num_layers=1, num_heads=2)
+    small = random_captioner(_tokenizer(), SMALL, prefix_size=encoder.dim, prefix_length=4, prefix_length_clip=4,
+        num_layers=1, num_heads=2)
     encoder.encode_text(captions[:512], show=False)
     with tempfile.TemporaryDirectory() as tmp:
         for size in (n, 10*n):
-            records = (dict(image_id=i, caption=o, id=i, filename=None) for i,
-                o in enumerate(islice(cycle(captions), size)))
             with measured() as m:
-                store = embed_captions(records, encoder, Path(tmp)/f'{size}.store', show=False)
+                store = _stored(captions, size, encoder, Path(tmp)/f'{size}.store')
             out['embed'].append(dict(captions=size, seconds=m.seconds, memory=m.memory))
             with measured() as m:
-                data = TrainData(store, small, on_device=False)
-                for rows in epoch_batches(data.captions.lens, 34):
-                    data.batch(rows)
+                _read_epoch(store, small)
             out['read'].append(dict(captions=size, seconds=m.seconds, memory=m.memory))
     return out
 
-# %% ../../nbs/14_benchmark.ipynb #2fe3bdd7
-def _machine(device, threads):
-    import platform,transformers
-    cpu = platform.processor() or platform.machine()
-    try:
-        with open('/proc/cpuinfo') as f:
-            cpu = next(o.split(':')[1].strip() for o in f if o.startswith('model name'))
-    except (OSError,StopIteration):
-        pass
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=threads, gpu=torch.cuda.get_device_name()
-        if str(device).startswith('cuda') else None, torch=torch.__version__,
-        transformers=transformers.__version__, python=platform.python_version(), date=time.strftime('%Y-%m-%d'))
+# %% ../../nbs/14_benchmark.ipynb #v14repo0
+def _line(r, kind):
+    "One row of the table; two, if a larger batch was tried"
+    mb = lambda o: f'{o/1e6:,.0f} MB'
+    yield (f"| {r['what']} | {r['plain']['per_second']:.3g} | {r['fast']['per_second']:.3g} | "
+        f"**{r['ratio']:.1f}** | {r['cpu_ratio']:.1f} | {FLOORS[r['key']][kind]} | {mb(r['plain']['memory'])} | "
+        f"{mb(r['fast']['memory'])} | {r['outputs']} |")
+    if b := r.get('best_batch'):
+        yield (f"| the same, batch {b['batch_size']} | | {b['per_second']:.3g} | **{b['ratio']:.1f}** | | | "
+            "| | |")
 
+# %% ../../nbs/14_benchmark.ipynb #v14repo3
+def report(
+    results:dict, # What `main` writes
+)->str: # Markdown
+    "The table"
+    kind = 'cuda' if results['machine']['gpu'] else 'cpu'
+    heads = ['| what | plain, per s | capdec, per s | speed-up | by CPU time | asked for | memory, plain | memory, '
+        'capdec | outputs |','|---|---:|---:|---:|---:|---:|---:|---:|---|']
+    return '\n'.join(heads + [o for r in results['rows'].values() for o in _line(r, kind)])
+
+# %% ../../nbs/14_benchmark.ipynb #2fe3bdd7
 def _load():
+    "Load of the machine, where it is told"
     return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
 
 def _sample_photos(folder):
@@ -588,71 +696,71 @@ def _sample_photos(folder):
         Image.fromarray(getattr(skimage.data, name)()).save(Path(folder)/f'{name}.jpg', quality=90)
     return find_images(folder)
 
-def report(
-    results:dict, # What `main` writes
-)->str: # Markdown
-    "The table"
-    kind = 'cuda' if results['machine']['gpu'] else 'cpu'
-    mb = lambda o: f'{o/1e6:,.0f} MB'
-    lines = ['| what | plain, per s | capdec, per s | speed-up | by CPU time | asked for | memory, plain | memory, '
-        'capdec | outputs |','|---|---:|---:|---:|---:|---:|---:|---:|---|']
-    for r in results['rows'].values():
-        lines.append(f"| {r['what']} | {r['plain']['per_second']:.3g} | {r['fast']['per_second']:.3g} | "
-            f"**{r['ratio']:.1f}** | {r['cpu_ratio']:.1f} | {FLOORS[r['key']][kind]} | {mb(r['plain']['memory'])} | "
-            f"{mb(r['fast']['memory'])} | {r['outputs']} |")
-        if b := r.get('best_batch'):
-            lines.append(f"| the same, batch {b['batch_size']} | | {b['per_second']:.3g} | **{b['ratio']:.1f}** | | | "
-                f"| | |")
-    return '\n'.join(lines)
+# %% ../../nbs/14_benchmark.ipynb #v14capo0
+def _captions_of(file):
+    "Captions of a file, or the bundled sentences"
+    if file:
+        return [o['caption'] for o in read_captions(file, None)]
+    return package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()
+
+# %% ../../nbs/14_benchmark.ipynb #v14main0
+# What is measured, in this order
+ROWS = ('text','image','train','caption','mini','start','growth')
+
+def _check(rows, files):
+    "End with a line that names what cannot be measured or is not there"
+    if unknown := [o for o in rows if o not in ROWS]:
+        raise SystemExit(f'capdec.studies.bench: --rows {unknown[0]}: use {", ".join(ROWS)}')
+    if missing := [o for o in files if o and not Path(o).exists()]:
+        raise SystemExit(f'capdec.studies.bench: {missing[0]}: no such file or folder')
+
+# %% ../../nbs/14_benchmark.ipynb #v14keep0
+def _keep(results, name, make):
+    "Measure one row, keep it with the load of the machine, and say what came out"
+    before = _load()
+    row = dict(make(), load=[before,_load()])
+    if name in FLOORS:
+        results.add(name, lambda: row, again=True, show=False)
+        said = f"{row['ratio']:.2f} times as fast ({row['outputs']})"
+    else:
+        results.note(**{name: row})
+        said = json.dumps(row)
+    print(f'{name}: {said}', flush=True)
 
 # %% ../../nbs/14_benchmark.ipynb #54c207b3
-ROWS = ('text','image','train','caption','mini','start','growth') # What is measured, in this order
-
 @call_parse
 def main(
     captions:str=None, # File of captions, any that `capdec parse` reads (default: the bundled sentences)
     images:str=None, # Folder of JPEG files (default: photos that scikit-image ships)
     gpt2:str=None, # Folder with GPT-2's tokenizer files (default: the bundled captioner's tokenizer)
-    out:str='_out/bench.json', # File to write; rows that are not asked for are kept as they are there
+    out:str='_out/bench.json', # File to write; rows that you do not ask for are kept as they are there
     rows:str=','.join(ROWS), # Which rows, separated by commas
-    device:str=None, # cpu, cuda (default: the best there is)
+    device:str=None, # Device: cpu or cuda (default: the best there is)
     threads:int=0, # CPU threads (default: one for each core)
     repeats:int=3, # Runs of each side (training: one less)
-    size:str='full', # full, or quick for a trial with small models
+    size:str='full', # Amount of work: full, or quick for a trial with small models
 ):
     "Measure capdec against the plain official algorithms, in one run"
-    if unknown := [o for o in rows.split(',') if o not in ROWS]:
-        raise SystemExit(f'capdec.studies.bench: --rows {unknown[0]}: use {", ".join(ROWS)}')
+    names = rows.split(',')
+    _check(names, (captions, images, gpt2))
     torch.set_num_threads(threads or os.cpu_count())
-    device = pick_device(device)
-    if missing := [o for o in (captions, images, gpt2) if o and not Path(o).exists()]:
-        raise SystemExit(f'capdec.studies.bench: {missing[0]}: no such file or folder')
-    texts = [o['caption'] for o in read_captions(captions, None)] if captions else package_file('models','mini',
-        'captioner','memory.txt').read_text(encoding='utf-8').splitlines()
-    tok = gpt2_tokenizer(gpt2) if gpt2 else CaptionModel.from_pretrained(package_file('models','mini',
-        'captioner')).tokenizer
-    path,quick = Path(out),size == 'quick'
-    results = read_json(path) if path.exists() else dict(rows={})
+    device,quick = pick_device(device),size == 'quick'
+    texts,tok,results = _captions_of(captions),_tokenizer(gpt2),Rows(out)
+    data = dict(captions=Path(captions).name if captions else 'bundled sentences',
+        images=Path(images).name if images else 'scikit-image', tokenizer='GPT-2' if gpt2 else 'bundled')
     # in random order: a file's first captions may be alike
     sample = _batches(texts, len(texts), 1)
     with tempfile.TemporaryDirectory() as tmp:
         files = find_images(images) if images else _sample_photos(tmp)
-        work = dict(text=lambda: text_row(sample, device, size, repeats), image=lambda: image_row(files, device, size,
-            repeats), train=lambda: train_row(texts, tok, device, size, max(1, repeats-1)),
-            caption=lambda: caption_row(tok, device, size, repeats), mini=lambda: mini_row(files, device,
-            6 if quick else 96, repeats), start=start_row, growth=lambda: growth_row(sample, 200 if quick else 10_000))
-        for name in rows.split(','):
-            before = _load()
-            row = dict(work[name](), load=[before,_load()])
-            if name in FLOORS:
-                results['rows'][name] = row
-            else:
-                results[name] = row
-            results.update(machine=_machine(device, torch.get_num_threads()),
-                data=dict(captions=Path(captions).name if captions else 'bundled sentences', images=Path(images).name
-                if images else 'scikit-image', tokenizer='GPT-2' if gpt2 else 'bundled'))
-            write_json(path, results)
-            print(f'{name}: ' + (f"{row['ratio']:.2f} times as fast ({row['outputs']})" if name in FLOORS
-                else json.dumps(row)), flush=True)
-    if results['rows']:
-        print(report(results))
+        work = dict(text=lambda: text_row(sample, device, size, repeats),
+            image=lambda: image_row(files, device, size, repeats),
+            train=lambda: train_row(texts, tok, device, size, max(1, repeats-1)),
+            caption=lambda: caption_row(tok, device, size, repeats),
+            mini=lambda: mini_row(files, device, 6 if quick else 96, repeats),
+            start=start_row,
+            growth=lambda: growth_row(sample, 200 if quick else 10_000))
+        for name in names:
+            _keep(results, name, work[name])
+            results.note(machine=machine(device), data=data)
+    if results.data.get('rows'):
+        print(report(results.data))
