@@ -562,8 +562,9 @@ def _run(verb, flags):
             warnings.showwarning = show_warning
             return VERBS[verb](**arguments_of(VERBS[verb], flags)) or 0
     except KeyboardInterrupt:
-        resumes = verb in ('embed','train','predict') or verb == 'caption' and any(map(flags.get, ('out','sidecar','exif')))
-        print('\ncapdec: stopped' + '; run the same command again to continue'*bool(resumes), file=sys.stderr)
+        kept = verb == 'caption' and any(map(flags.get, ('out','sidecar','exif')))
+        again = '; run the same command again to continue'*(kept or verb in ('embed','train','predict'))
+        print(f'\ncapdec: stopped{again}', file=sys.stderr)
         return 130
 
 # %% ../nbs/11_cli.ipynb #58bf3c01
@@ -573,8 +574,7 @@ def main(
     "The `capdec` command"
     argv,flags = sys.argv[1:] if argv is None else list(argv), {}
     try:
-        code = _without_verb(argv)
-        if code is None:
+        if (code := _without_verb(argv)) is None:
             verb = argv[0].replace('_','-')
             flags = vars(verb_parser(verb).parse_args(argv[1:]))
             # file names need not be UTF-8
