@@ -13,6 +13,9 @@ from pathlib import Path
 from .core import atomic_path
 
 # %% ../nbs/09b_exif.ipynb #689bcb84
+BYTE,ASCII,LONG,UNDEFINED = 1,2,4,7 # Types of EXIF values
+DESCRIPTION,USER_COMMENT,XP_COMMENT,EXIF_IFD = 0x010E,0x9286,0x9C9C,0x8769
+
 def _directory(tiff, order, at):
     "Entries `{tag: 12 bytes}` of the directory at `at`, and the offset of the next"
     n, = struct.unpack_from(order+'H', tiff, at)
@@ -20,6 +23,7 @@ def _directory(tiff, order, at):
     following, = struct.unpack_from(order+'I', tiff, at+2+12*n)
     return {struct.unpack_from(order+'H', o)[0]: o for o in raw}, following
 
+# %% ../nbs/09b_exif.ipynb #8c6d00c9
 def _append(tiff, order, entries, following, tags):
     "`tiff` with one more directory at its end: `entries`, and `tags` `{tag: (type, count, bytes)}`; and where it is"
     tiff,entries = tiff + b'\0'*(len(tiff)%2), dict(entries)
@@ -29,14 +33,23 @@ def _append(tiff, order, entries, following, tags):
         else:
             place = value.ljust(4, b'\0')
         entries[tag] = struct.pack(order+'HHI', tag, kind, count) + place
-    ifd = struct.pack(order+'H', len(entries)) + b''.join(o for _,o in sorted(entries.items())) + struct.pack(order+'I',
-        following)
-    return tiff+ifd, len(tiff)
+    ifd = struct.pack(order+'H', len(entries)) + b''.join(o for _,o in sorted(entries.items()))
+    return tiff + ifd + struct.pack(order+'I', following), len(tiff)
 
-# %% ../nbs/09b_exif.ipynb #8c6d00c9
-BYTE,ASCII,LONG,UNDEFINED = 1,2,4,7 # Types of EXIF values
-DESCRIPTION,USER_COMMENT,XP_COMMENT,EXIF_IFD = 0x010E,0x9286,0x9C9C,0x8769
+# %% ../nbs/09b_exif.ipynb #w9texts1
+def _comment(caption, order):
+    "A caption as a value of `UserComment`"
+    if caption.isascii():
+        return b'ASCII\0\0\0' + caption.encode()
+    return b'UNICODE\0' + caption.encode('utf-16-le' if order == '<' else 'utf-16-be')
 
+def _inner(tiff, order, main):
+    "The second directory, which holds `UserComment`: the photo's, or a new one that says the version of EXIF"
+    if EXIF_IFD in main:
+        return _directory(tiff, order, struct.unpack_from(order+'I', main[EXIF_IFD], 8)[0])
+    return {0x9000: struct.pack(order+'HHI', 0x9000, UNDEFINED, 4) + b'0232'}, 0
+
+# %% ../nbs/09b_exif.ipynb #w9with00
 def exif_with_caption(
     tiff:bytes, # EXIF data without its `Exif\\0\\0` head; empty for a photo without
     caption:str, # Any text
@@ -48,54 +61,51 @@ def exif_with_caption(
         raise ValueError('EXIF data of an unknown kind')
     try:
         main,following = _directory(tiff, order, struct.unpack_from(order+'I', tiff, 4)[0])
-        inner,after = _directory(tiff, order, struct.unpack_from(order+'I', main[EXIF_IFD],
-            8)[0]) if EXIF_IFD in main else ({0x9000: struct.pack(order+'HHI', 0x9000, UNDEFINED, 4) + b'0232'}, 0)
+        inner,after = _inner(tiff, order, main)
     except struct.error:
         raise ValueError('EXIF data is damaged') from None
-    comment = b'ASCII\0\0\0' + caption.encode() if caption.isascii() else b'UNICODE\0' + caption.encode('utf-16-le'
-        if order == '<' else 'utf-16-be')
-    text,wide = caption.encode() + b'\0', caption.encode('utf-16-le') + b'\0\0'
+    comment,text,wide = _comment(caption, order), caption.encode() + b'\0', caption.encode('utf-16-le') + b'\0\0'
     tiff,at = _append(tiff, order, inner, after, {USER_COMMENT: (UNDEFINED, len(comment), comment)})
     tiff,at = _append(tiff, order, main, following, {DESCRIPTION: (ASCII, len(text), text),
         XP_COMMENT: (BYTE, len(wide), wide), EXIF_IFD: (LONG, 1, struct.pack(order+'I', at))})
     return tiff[:4] + struct.pack(order+'I', at) + tiff[8:]
 
 # %% ../nbs/09b_exif.ipynb #08ec1de5
-def _jpeg(raw, caption):
+def _exif_segment(raw):
+    "Where a JPEG's EXIF begins and ends, or the place for one"
     at,exif,place = 2, None, 2
-    # the segments before the picture
     while True:
         if at+4 > len(raw) or raw[at] != 0xFF:
             raise ValueError('damaged JPEG')
-        # fill
+        # a byte that fills a gap
         if raw[at+1] == 0xFF:
             at += 1
             continue
         # the picture begins
         if raw[at+1] in (0xDA, 0xD9):
-            break
+            return exif or (place, place)
         end = at + 2 + struct.unpack_from('>H', raw, at+2)[0]
         if raw[at+1] == 0xE1 and raw[at+4:at+10] == b'Exif\0\0' and exif is None:
             exif = (at, end)
-        # after JFIF's own
+        # JFIF's own segment
         if raw[at+1] == 0xE0 and at == 2:
             place = end
         at = end
-    start,end = exif or (place, place)
-    body = b'Exif\0\0' + exif_with_caption(raw[start+10:end] if exif else b'', caption)
+
+def _jpeg(raw, caption):
+    start,end = _exif_segment(raw)
+    body = b'Exif\0\0' + exif_with_caption(raw[start+10:end], caption)
     if len(body) > 65_533:
         raise ValueError('its EXIF data has no room left for a caption (64 KB at most)')
     return raw[:start] + b'\xff\xe1' + struct.pack('>H', len(body)+2) + body + raw[end:]
 
-def _riff(kind, body):
-    return kind + struct.pack('<I', len(body)) + body + b'\0'*(len(body)%2)
-
+# %% ../nbs/09b_exif.ipynb #w9webp01
 def _overview(kind, body):
     "The chunk that a WebP file begins with when it holds more than a picture: what there is, and the picture's size"
-    # 8: EXIF
+    # 8 is the flag of EXIF
     if kind == b'VP8X' and len(body) == 10:
         return bytes([body[0] | 8]) + body[1:]
-    # less 1
+    # the sizes are one less than the picture's
     if kind == b'VP8L' and body[:1] == b'\x2f':
         n, = struct.unpack_from('<I', body, 1)
         w,h,alpha = n & 0x3fff, n>>14 & 0x3fff, n>>28 & 1
@@ -107,7 +117,9 @@ def _overview(kind, body):
         raise ValueError('damaged WebP')
     return bytes([8 | alpha<<4, 0, 0, 0]) + w.to_bytes(3, 'little') + h.to_bytes(3, 'little')
 
-def _webp(raw, caption):
+# %% ../nbs/09b_exif.ipynb #w9webp04
+def _chunks(raw):
+    "The chunks `[(kind, body)]` of a WebP file, and where they end"
     end,at,parts = 8 + struct.unpack_from('<I', raw, 4)[0], 12, []
     while at+8 <= min(end, len(raw)):
         kind,n = struct.unpack_from('<4sI', raw, at)
@@ -115,6 +127,13 @@ def _webp(raw, caption):
         at += 8+n+n%2
     if not parts or max(end, at-1) > len(raw):
         raise ValueError('damaged WebP')
+    return parts,end
+
+def _riff(kind, body):
+    return kind + struct.pack('<I', len(body)) + body + b'\0'*(len(body)%2)
+
+def _webp(raw, caption):
+    parts,end = _chunks(raw)
     parts[:parts[0][0] == b'VP8X'] = [(b'VP8X', _overview(*parts[0]))]
     old = next((body for kind,body in parts if kind == b'EXIF'), b'')
     # some programs write it, as in a JPEG
@@ -125,6 +144,7 @@ def _webp(raw, caption):
     body = b'WEBP' + b''.join(_riff(*o) for o in (*parts[:put], new, *parts[put:]))
     return _riff(b'RIFF', body) + raw[end:]
 
+# %% ../nbs/09b_exif.ipynb #w9png001
 def _chunk(kind, body):
     return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind+body))
 
@@ -174,6 +194,7 @@ def write_caption(
         p.write_bytes(raw)
     return Path(out)
 
+# %% ../nbs/09b_exif.ipynb #w9read01
 def read_caption(
     photo:str|Path, # Any image file
 )->str: # Empty when there is none
@@ -181,7 +202,7 @@ def read_caption(
     from PIL import Image
     with Image.open(photo) as im:
         text = im.getexif().get(DESCRIPTION, '')
-    # Pillow reads it as Latin-1
+    # other programs may have written Latin-1
     try:
         return text.encode('latin-1').decode('utf-8')
     except UnicodeError:
