@@ -161,7 +161,8 @@ def _at_once(jobs, workers=None, show=True):
             bar.update(total - bar.n)
         return [f.result() for f in futures]
     except BrokenExecutor:
-        raise ValueError('a training process was ended by the system (out of memory?); try capdec demo --quick') from None
+        raise ValueError('a training process was ended by the system (out of memory?); '
+            'try capdec demo --quick') from None
     except BaseException:
         # Ctrl-C: do not wait for minutes of training
         for p in list((pool._processes or {}).values()):
@@ -321,8 +322,8 @@ def _describe(captioner, paths):
 def _tell(e):
     "What an experiment gave"
     for r in e['runs']:
-        print(f"  {_named(r):12} seed {r['seed']}: recovers {r['words']:.0%} of its training sentences' words from text "
-            f"vectors ({r['inverted']:.0%} of the sentences exactly), "
+        print(f"  {_named(r):12} seed {r['seed']}: recovers {r['words']:.0%} of its training sentences' words "
+            f"from text vectors ({r['inverted']:.0%} of the sentences exactly), "
             f"CIDEr on unseen photos {np.mean(r['cider']):.1f}")
     print(f"\nCaptions of {e['photos']} unseen photos against two descriptions of each: CIDEr {e['noisy']:.1f} "
         f"with noise, {e['clean']:.1f} without: {e['gain']:+.1f} (95 % interval {e['low']:+.1f} to {e['high']:+.1f}).")

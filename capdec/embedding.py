@@ -449,7 +449,7 @@ def _from_hub(name, **kw):
 
 # %% ../nbs/02_embedding.ipynb #5ba230f6
 class HFEncoder(TwoTowers):
-    "Two towers of Hugging Face transformers: CLIP, SigLIP, SigLIP 2, others with `get_text_features` and `get_image_features`"
+    "Two towers as Hugging Face's CLIP, SigLIP or SigLIP 2: with `get_text_features` and `get_image_features`"
     def __init__(self,
         name:str, # Hub id such as 'openai/clip-vit-large-patch14', or a local folder
         device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is

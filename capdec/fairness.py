@@ -145,9 +145,10 @@ _WORDS = '''
 
 # %% ../nbs/08_fairness.ipynb #36c910a6
 _KEEP = ['king size','king sized','queen size','queen sized','king bed','queen bed','king crab','burger king',
-    'dairy queen','cowboy hat','cowboy hats','cowboy boots','man made',"no man's land",'man hole','lady bug','lady bugs',
-    'ladies and gentlemen','boy scout','boy scouts','girl scout','girl scouts','daddy long legs','iron man','spider man',
-    'super man','bat man','baby chick','baby chicks','female to male','male to female','men in black']
+    'dairy queen','cowboy hat','cowboy hats','cowboy boots','man made',"no man's land",'man hole','lady bug',
+    'lady bugs','ladies and gentlemen','boy scout','boy scouts','girl scout','girl scouts','daddy long legs',
+    'iron man','spider man','super man','bat man','baby chick','baby chicks','female to male','male to female',
+    'men in black']
 # he or she, her/his
 _EITHER = [f'{a}{sep}{b}' for sep in (' or ',' and ','/')
     for a,b in _pairs('he/she she/he him/her her/him his/her her/his his/hers')]
@@ -447,7 +448,8 @@ def _ids_in(path):
         raise ValueError(f'{path}: one image id a line is expected') from None
 
 def read_image_lists(
-    folder:str|Path, # Folder with `balanced_split/{val,test}_{man,woman}.txt` and `bias_splits/{train,dev,test}.ids.txt`
+    # Folder with `balanced_split/{val,test}_{man,woman}.txt` and `bias_splits/{train,dev,test}.ids.txt`
+    folder:str|Path,
 )->dict: # `{'balanced': {split: {'man': [id, ...], 'woman': [id, ...]}}, 'bias': {split: [id, ...]}}`
     "The COCO image ids of the Women-also-Snowboard splits: COCO-Balanced by gender, and COCO-Bias"
     folder = Path(folder)

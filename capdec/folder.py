@@ -248,7 +248,8 @@ CARD = """---
 library_name: capdec
 pipeline_tag: image-to-text
 ---
-An image captioner trained from text alone with [capdec](https://pypi.org/project/capdec): encoder {encoder}, language model {lm}, bridge {bridge}.
+An image captioner trained from text alone with [capdec](https://pypi.org/project/capdec): encoder {encoder}, \
+language model {lm}, bridge {bridge}.
 
 ```python
 from capdec import Captioner

@@ -19,7 +19,7 @@ from .store import EmbeddingStore
 # %% ../nbs/08f_start.ipynb #42f6cb3a
 def starting_model(
     name:str, # Captioner to go on from: 'mini', a folder, a hub id, an official checkpoint; empty for none
-    mapper:MapperConfig=MapperConfig(), # What was typed; a value that is not the default must not contradict the checkpoint
+    mapper:MapperConfig=MapperConfig(), # What was typed; what is not the default must not contradict the checkpoint
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
 )->CaptionModel|None: # Its model, or None
     "The model that is trained on, if any"
