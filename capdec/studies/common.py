@@ -116,8 +116,8 @@ def _processor():
         return platform.processor() or platform.machine()
 
 def machine(
-    device='cpu', # Where the work is done
-    threads:int|None=None, # CPU threads (default: torch's)
+    device='cpu', # Device that does the work
+    threads:int|None=None, # Number of CPU threads (default: torch's)
 )->dict: # `cpu`, `cores`, `threads`, `gpu`, `torch`, `transformers`, `python`, `date`
     "The machine and the versions that a figure was measured with"
     import transformers

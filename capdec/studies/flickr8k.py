@@ -180,7 +180,7 @@ def main(
     model:str='mini', # Captioner to score
     results:str='nbs/data/flickr8k_results.json', # File of results; a row that it has is not made again
     out:str='_out/flickr8k', # Folder to keep vectors, captions and a trained captioner in
-    threads:int=0, # CPU threads (default: torch's)
+    threads:int=0, # Number of CPU threads (default: torch's)
     shared:str='../shared', # Folder of the shared material
 ):
     "Score the bundled captioner, with each bridge, on photos of Flickr8k that nothing was chosen on"

@@ -66,7 +66,7 @@ class NoiseSweep:
 
     def score(self,
         part:str, # Part of the photos: choose or report
-        captions:list[str], # A caption for each
+        captions:list[str], # A caption for each photo
     )->dict: # Scores in percent; `distinct`, a count
         "Scores of one system"
         scores = flickr8k_scores([' '.join(c.split()) for c in captions], self.data.pairs[part])
@@ -158,7 +158,7 @@ def _asked(only):
 @call_parse
 def main(
     epochs:int=3, # Passes over the captions
-    threads:int=2, # CPU threads
+    threads:int=2, # Number of CPU threads
     captions:int=3, # Captions of each photo to train on, the first ones
     only:Param('Runs VARIANCE:SEED or clipcap:SEED instead of all', str, nargs='+')=None,
     out:str='_out/noise_study', # Folder to keep vectors and captioners in

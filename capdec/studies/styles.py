@@ -91,9 +91,9 @@ CORPORA = {'shakespeare': 'shakespeare_lines.txt', 'news': 'wikinews_sentences.t
 
 def open_text_records(
     shared:str|Path, # Folder of the shared material
-    corpus:str, # 'shakespeare' or 'news'
+    corpus:str, # Corpus: shakespeare or news
     plain:list[dict], # Caption records
-    share:float=.5, # Share of sentences
+    share:float=.5, # Share of sentences among the records
     n:int=3000, # Number of records in all, where the corpus has enough
     seed:int=0, # Seed of what is drawn
 )->tuple[list[dict],list[str]]: # Records to train on, and all sentences of the corpus
@@ -287,7 +287,7 @@ def main(
     shared:str='../shared', # Folder of the shared material
     out:str='_out/styles', # Folder to keep every stage in
     results:str='nbs/data/styles.json', # File of results to write
-    threads:int=1, # CPU threads
+    threads:int=1, # Number of CPU threads
     image_photos:int=600, # Number of photos for the start with images
 ):
     "Train and score every row of the lesson on voices and styles; a finished row is not run again"
