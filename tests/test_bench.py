@@ -59,6 +59,14 @@ def test_the_saved_results_are_whole():
     assert all(r['size'] and r['load'] and 0 < r['ratio'] for r in results['rows'].values())
     assert report(results).count('\n') >= 5
 
+def test_rows_without_an_opponent_leave_a_table_without_lines(tmp_path, monkeypatch):
+    from capdec.studies import bench
+    monkeypatch.setattr(bench, 'start_row', lambda: dict(import_capdec=.1, help=.2))
+    main(out=str(tmp_path/'bench.json'), rows='start', device='cpu', threads=torch.get_num_threads())
+    results = json.loads((tmp_path/'bench.json').read_text())
+    assert results['rows'] == {} and results['start']['help'] == .2
+    assert set(results) == {'rows', 'start', 'machine', 'data'}
+
 def test_bad_input(tmp_path):
     with pytest.raises(SystemExit, match='--rows speed: use text, image'):
         main(rows='speed')

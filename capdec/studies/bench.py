@@ -63,8 +63,8 @@ def random_clip(
 def plain_text_vectors(
     model:nn.Module, # A `clip.model.CLIP`
     captions, # Iterable of captions
-    device='cpu', # Where the weights lie
-)->Tensor: # `(n, d)`, on the CPU
+    device='cpu', # Device that holds the weights
+)->Tensor: # Vectors `(n, d)`, on the CPU
     "One caption at a time through all 77 positions, each vector fetched from the device"
     import clip
     tokens = (clip.tokenize([o], truncate=True).to(device) for o in captions)
@@ -75,8 +75,8 @@ def plain_text_vectors(
 def plain_image_vectors(
     model:nn.Module, # A `clip.model.CLIP`
     files, # Iterable of image files
-    device='cpu', # Where the weights lie
-)->Tensor: # `(n, d)`, on the CPU
+    device='cpu', # Device that holds the weights
+)->Tensor: # Vectors `(n, d)`, on the CPU
     "Open an image, prepare it, encode it, fetch its vector, then the next"
     from PIL import Image
     from clip.clip import _transform
@@ -96,8 +96,8 @@ def random_captioner(
     lm:dict|None=None, # Sizes of the language model (default: GPT-2 base)
     length:int=0, # Tokens after which captions tend to end; 0: as random weights have it, never
     seed:int=0, # Seed of the weights
-    **kwargs, # For `CapDecConfig`
-)->CaptionModel: # In evaluation mode, on the CPU
+    **kwargs, # Settings of `CapDecConfig`
+)->CaptionModel: # Captioner in evaluation mode, on the CPU
     "A captioner with random weights, for measuring"
     from transformers import GPT2Config,GPT2LMHeadModel
     torch.manual_seed(seed)
@@ -110,7 +110,7 @@ def random_captioner(
 # %% ../../nbs/14_benchmark.ipynb #17c6df72
 def padded_to(
     ids:list[list[int]], # Token ids of each caption
-    n:int, # Length of all
+    n:int, # Length that all captions get
 )->tuple[Tensor,Tensor]: # Tokens `(b, n)`, 0 where there is none, and the mask `(b, n)`
     "Captions cut or padded to one length"
     tokens = torch.tensor([o[:n] + [0]*(n-len(o)) for o in ids])
@@ -121,9 +121,9 @@ def padded_to(
 def plain_logits(
     model:CaptionModel, # The captioner
     vectors:Tensor, # CLIP vectors `(b, d)`
-    tokens:Tensor, # `(b, n)`
-    mask:Tensor, # `(b, n)`, true on real tokens
-)->Tensor: # `(b, n, v)`; `[:, i]` predicts token `i`
+    tokens:Tensor, # Tokens `(b, n)`
+    mask:Tensor, # Mask `(b, n)`, true on real tokens
+)->Tensor: # Logits `(b, n, v)`; `[:, i]` predicts token `i`
     "The official forward pass: all of the language model at all positions, then a slice"
     k = model.config.prefix_length
     words = model.lm.get_input_embeddings()(tokens)
@@ -135,9 +135,9 @@ def plain_logits(
 def plain_loss(
     model:CaptionModel, # The captioner
     vectors:Tensor, # CLIP vectors `(b, d)`
-    tokens:Tensor, # `(b, n)`, padded with 0
-    mask:Tensor, # `(b, n)`, true on real tokens
-)->Tensor: # Scalar
+    tokens:Tensor, # Tokens `(b, n)`, padded with 0
+    mask:Tensor, # Mask `(b, n)`, true on real tokens
+)->Tensor: # The loss, a scalar
     "The official loss"
     logits = plain_logits(model, vectors, tokens, mask)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens.flatten(), ignore_index=0)
@@ -154,12 +154,12 @@ def _plain_step(model, opt, x, tokens, mask, variance):
 
 # %% ../../nbs/14_benchmark.ipynb #d6d57d6d
 def plain_train(
-    model:CaptionModel, # Trained in place
+    model:CaptionModel, # Captioner, trained in place
     vectors:Tensor, # CLIP vectors `(n, d)`, on the CPU
-    captions:list[str], # Their captions
+    captions:list[str], # Captions of the vectors
     bs:int=34, # Captions per step
     variance:float=0.016, # Variance of the noise
-    pad_to:int|None=None, # Pad captions to this length (default: the longest of these, as the official code counts it)
+    pad_to:int|None=None, # Length of all captions (default: the longest of these, as the official code counts it)
     lr:float=2e-5, # Learning rate
 )->list[float]: # Loss of each step
     "One epoch: batches in random order, everything padded, the loss asked for at every step"
@@ -212,12 +212,12 @@ def _continued(lp, total, length, stopped):
 def plain_beam_search(
     model:CaptionModel, # The captioner
     prefix:Tensor, # Prefix of one image `(k, h)`
-    beam_size:int=5, # Beams
-    max_length:int=67, # Tokens at most
+    beam_size:int=5, # Number of beams
+    max_length:int=67, # Number of tokens at most
     stop_ids:list|None=None, # Tokens that end a caption (default: the model's; official: `[13]`)
-    temperature:float=1., # Divides the logits
+    temperature:float=1., # Number that divides the logits
 )->list[tuple]: # `(tokens, average log-probability)` of the beams, best first
-    "CapDec's rule by the letter: full scores of all continuations, everything computed again at each step"
+    "CapDec's rule to the letter: full scores of all continuations, everything computed again at each step"
     dev,tokens = prefix.device,None
     stops = torch.tensor(model.stop_ids if stop_ids is None else stop_ids, device=dev)
     length = torch.ones(beam_size, dtype=prefix.dtype, device=dev)
@@ -241,7 +241,7 @@ def plain_beam_search(
 def plain_captions(
     model:CaptionModel, # The captioner
     vectors, # CLIP vectors `(n, d)`
-    **kwargs, # For `plain_beam_search`
+    **kwargs, # Options of `plain_beam_search`
 )->list[str]: # A caption each
     "One image after the other"
     out = []
@@ -293,7 +293,7 @@ def _memory_before(cuda):
 # %% ../../nbs/14_benchmark.ipynb #v14meas2
 @contextmanager
 def measured(
-    device='cpu', # Where the work is done
+    device='cpu', # Device that does the work
 ): # Context manager with `seconds`, `cpu` (seconds of all threads) and `memory` (bytes on top) once the block is over
     "Time and peak memory of a block"
     out,cuda = SimpleNamespace(),str(device).startswith('cuda')
@@ -325,7 +325,7 @@ def compare(
     plain, # Function without arguments: the plain way; returns how many items it did, and their outputs
     fast, # The same for capdec's way, on at least as many items
     repeats:int=3, # How often both are run, in turn
-    device='cpu', # Where the work is done
+    device='cpu', # Device that does the work
 )->tuple[dict,dict]: # Speed and memory of `plain` and `fast` and their ratios; the first outputs of both
     "Time two ways of doing the same in turn"
     runs,first = dict(plain=[], fast=[]),{}
@@ -389,7 +389,7 @@ def _by_kind(events, cuda):
 # %% ../../nbs/14_benchmark.ipynb #v14prof0
 def profile(
     f, # Function without arguments; returns how many items it did, and more
-    device='cpu', # Where the work is done
+    device='cpu', # Device that does the work
 )->dict: # Kind of work -> milliseconds per item
     "Where the time of a function goes"
     from torch.profiler import ProfilerActivity as A,profile as profiler
@@ -431,7 +431,7 @@ def _profiles(plain, fast, device):
 # %% ../../nbs/14_benchmark.ipynb #v14text1
 def text_row(
     captions:list[str], # Real captions
-    device='cpu', # Where to compute
+    device='cpu', # Device that does the work
     size:str='full', # 'full' or 'quick'
     repeats:int=3, # Runs of each side
 )->dict: # The row
@@ -450,7 +450,7 @@ def text_row(
 # %% ../../nbs/14_benchmark.ipynb #v14imag1
 def image_row(
     files:list, # JPEG files
-    device='cpu', # Where to compute
+    device='cpu', # Device that does the work
     size:str='full', # 'full' or 'quick'
     repeats:int=3, # Runs of each side
 )->dict: # The row
@@ -525,7 +525,7 @@ def _loss_gap(model, x, captions, pad_to):
 def train_row(
     captions:list[str], # Real captions
     tokenizer, # Tokenizer of the language model
-    device='cpu', # Where to compute
+    device='cpu', # Device that does the work
     size:str='full', # 'full' or 'quick'
     repeats:int=2, # Runs of each side
     bs:int=34, # Captions per step (the official default)
@@ -559,7 +559,7 @@ def _seconds_each(model, x, batch_size):
 # %% ../../nbs/14_benchmark.ipynb #v14crow1
 def caption_row(
     tokenizer, # Tokenizer of the language model
-    device='cpu', # Where to compute
+    device='cpu', # Device that does the work
     size:str='full', # 'full' or 'quick'
     repeats:int=2, # Runs of each side
 )->dict: # The row
@@ -589,8 +589,8 @@ def _milliseconds(f, *args):
 # %% ../../nbs/14_benchmark.ipynb #v14mini0
 def mini_row(
     files:list, # Image files
-    device='cpu', # Where to compute
-    n:int=96, # Photos
+    device='cpu', # Device that does the work
+    n:int=96, # Number of photos
     repeats:int=3, # Runs
 )->dict: # Photos per second in batches, milliseconds of one photo at a time, CPU time of all threads, memory
     "Speed of the bundled captioner, from the files to the texts"
@@ -723,7 +723,8 @@ def _keep(results, name, make):
         results.add(name, lambda: row, again=True, show=False)
         said = f"{row['ratio']:.2f} times as fast ({row['outputs']})"
     else:
-        results.note(**{name: row})
+        # the table is there too, if only without lines
+        results.note(**{'rows': results.data.get('rows', {}), name: row})
         said = json.dumps(row)
     print(f'{name}: {said}', flush=True)
 
