@@ -111,6 +111,12 @@ def test_the_workflow_begins_with_the_oldest_python():
     pythons = jobs['test']['strategy']['matrix']['python']
     assert pythons[0] == settings['DEFAULT']['min_python'] and len(pythons) > 1
 
+def test_private_names_are_no_links():
+    "nbdev makes a link of each name of ours in backquotes, but only public names have a heading"
+    private = set(re.findall(r"'capdec[\w.]*\.(_\w+)'", (ROOT/'capdec'/'_modidx.py').read_text()))
+    found = {f'{p.name}: {o}' for p in PAGES for o in re.findall(r'`(_\w+)`', markdown(p)) if o in private}
+    assert private and found == set()
+
 # The preview: tools/render_site.py, on three small pages
 
 @pytest.fixture(scope='module')
