@@ -143,6 +143,10 @@ class Selection:
     factual:str='' # File of Flickr8k's captions, which dataset_mode factual (4) needs
     # Seed of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
     split_seed:int=0
+    # Name of a table's column of captions (default: caption, text, sentence or another usual name)
+    caption_column:str=''
+    # Name of a table's column of image files (default: image, filename or another usual name)
+    image_column:str=''
 
 # %% ../nbs/00a_config.ipynb #cfg-swap-code
 @dataclass(frozen=True)

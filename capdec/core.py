@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'json_text', 'write_json', 'read_json', 'escape_name',
            'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'Journal', 'load_pickle', 'is_pickle',
-           'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived', 'package_file',
-           'demo_photos', 'whole_number', 'progress']
+           'no_stand_in', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived',
+           'package_file', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,errno,glob,hashlib,io,json,os,pickle,re,tempfile,warnings,weakref
@@ -96,7 +96,9 @@ def read_json(
     if path.is_dir():
         raise ValueError(f'{path}: is a folder, a JSON file was expected')
     try:
-        return json.loads(path.read_text(encoding='utf-8-sig'))
+        text = path.read_text(encoding='utf-8-sig')
+        no_stand_in(text[:512].encode(), path)
+        return json.loads(text)
     except UnicodeDecodeError as e:
         raise ValueError(f'{path}: not UTF-8 text (byte {e.start}); is it a JSON file?') from None
     except json.JSONDecodeError as e:
@@ -355,6 +357,8 @@ def load_pickle(
         if path.is_dir():
             raise ValueError(f'{path}: is a folder, a pickle was expected')
         with open(path, 'rb') as f:
+            no_stand_in(f.read(512), path)
+            f.seek(0)
             return load_pickle(f, tensors, path)
     try:
         return _Unpickler(file, _tensor_names() if tensors else {}).load()
@@ -369,6 +373,20 @@ def is_pickle(
 )->bool: # True where the name ends in .pkl or .pickle
     "Is this a pickle, by its name?"
     return str(path).lower().endswith(('.pkl','.pickle'))
+
+# %% ../nbs/00_core.ipynb #standin
+def no_stand_in(
+    head:bytes, # First bytes of a file, some hundred
+    path:str|Path, # Its name, for the error
+):
+    "An error if a file is not the data but what was downloaded in its place"
+    if head.startswith(b'version https://git-lfs.github.com/spec/'):
+        raise ValueError(f'{path}: is a pointer of Git LFS, not the data; fetch it with `git lfs pull`')
+    if re.match(rb'(\xef\xbb\xbf)?\s*<(!doctype html|html|head)\b', head, re.I):
+        raise ValueError(f'{path}: is a web page, not the data (was it a page to sign in or to confirm?); download it '
+            f'again')
+    if head.startswith(b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1'):
+        raise ValueError(f'{path}: is an old Office document; save the sheet as CSV (UTF-8) and name that')
 
 # %% ../nbs/00_core.ipynb #527f9c3e
 MAX_DOWNLOAD = 64_000_000 # Bytes; larger than any photo that `MAX_PIXELS` lets pass as a JPEG

@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['KARPATHY_SPLITS', 'PARTS', 'STYLES', 'CAPTION_COLUMNS', 'IMAGE_COLUMNS', 'ID_COLUMNS', 'TABLES', 'JSON_SHAPES', 'ANY',
-           'KAGGLE', 'SOURCES', 'DATASET_MODES', 'open_binary', 'open_utf8', 'json_items', 'image_id_of',
-           'read_karpathy', 'read_coco', 'read_flickr8k_tokens', 'style_part', 'read_flickrstyle', 'read_table',
-           'read_text', 'sniff', 'read_captions', 'read_sentences', 'write_captions', 'write_metrics_layout',
-           'references', 'select_images', 'Source', 'dataset_mode', 'read_dataset', 'verify_source', 'counts_table',
-           'sources_table']
+           'KAGGLE', 'SOURCES', 'DATASET_MODES', 'open_binary', 'open_utf8', 'json_items', 'image_id_of', 'whole_id',
+           'IdIndex', 'part_name', 'parts_of_path', 'read_karpathy', 'read_coco', 'read_flickr8k_tokens', 'style_part',
+           'read_flickrstyle', 'read_table', 'read_text', 'sniff', 'read_captions', 'read_sentences', 'write_captions',
+           'write_metrics_layout', 'references', 'select_images', 'Source', 'dataset_mode', 'read_dataset',
+           'verify_source', 'counts_table', 'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
-import bz2,contextlib,csv,fnmatch,functools,gzip,hashlib,io,itertools,json,lzma,re,shutil,tarfile,tempfile,warnings
-import zipfile,zlib
+import ast,bz2,contextlib,fnmatch,functools,gzip,hashlib,io,itertools,json,lzma,re,shutil,tarfile,tempfile,tokenize
+import warnings,zipfile,zlib
 from collections import Counter
 from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
-from .core import IMAGE_SUFFIXES,atomic_path,is_pickle,json_text,load_pickle,one_line,read_json,unescape_name
+from .core import (IMAGE_SUFFIXES,atomic_path,find_images,is_pickle,json_text,load_pickle,one_line,read_json,
+    no_stand_in,unescape_name)
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
 # what damaged archives raise
@@ -86,18 +87,29 @@ def _members(path):
         raise _damaged(path, e) from None
 
 # %% ../nbs/01_data_parsing.ipynb #0489ca4b
-def _find_member(path, pattern):
-    "The one file in an archive or folder whose name fits one of the patterns, given as `'*.json|*.csv'`"
-    # hidden files, and what macOS adds to its archives, are not meant
-    names = [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
+def _seen_in(path):
+    "Names of the files in an archive or folder that are meant to be read: none hidden, nothing that macOS adds"
+    return [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
+
+def _fitting(names, pattern):
+    "The names that fit the first pattern that any name fits, of patterns as `'*.json|*.csv'`"
     for one in pattern.lower().split('|'):
-        found = [o for o in names if any(fnmatch.fnmatch(n, one) for n in (o.lower(), o.lower().split('/')[-1]))]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            some = ', '.join(found[:6]) + (', ...' if len(found)>6 else '')
-            raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} '
-                f'(there are {some})')
+        fits = lambda o: any(fnmatch.fnmatch(n, one) for n in (o.lower(), o.lower().split('/')[-1]))
+        if found := [o for o in names if fits(o)]:
+            return found
+    return []
+
+def _find_member(path, pattern):
+    "The one file in an archive or folder whose name fits one of the patterns"
+    names = _seen_in(path)
+    if 'xl/workbook.xml' in names:
+        raise ValueError(f'{path}: is an Excel workbook; save the sheet as CSV (UTF-8) and name that')
+    found = _fitting(names, pattern)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = ', '.join(found[:6]) + (', ...' if len(found)>6 else '')
+        raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} (there are {some})')
     raise FileNotFoundError(f'{path}: nothing in it is named like {pattern.replace("|"," or ")}')
 
 # %% ../nbs/01_data_parsing.ipynb #a3006bda
@@ -144,6 +156,8 @@ def open_binary(
         with contextlib.ExitStack() as stack:
             where,member = _locate(path, pattern)
             f = stack.enter_context(io.BufferedReader(_open_member(where, member, path, stack)))
+            if not str(path).lower().endswith(('.html','.htm')):
+                no_stand_in(f.peek(512)[:512], path)
             if (plain := _unzipped(f)) is not f:
                 f = stack.enter_context(plain)
             yield f
@@ -280,11 +294,69 @@ def image_id_of(
 )->int|str: # COCO's or Flickr's own number of the photo; another file name stays as it is
     "An id that depends on nothing but the file name"
     name = PurePosixPath(filename).name
-    # COCO: twelve digits. Flickr: its number, and in Flickr8k a secret of hexadecimal digits behind it
-    coco,flickr = r'(?:COCO_\w+_)?(\d{12})\.\w+', r'(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+'
-    if m := re.fullmatch(coco, name) or re.fullmatch(flickr, name):
+    # COCO: twelve digits. Flickr: its number, and in Flickr8k a secret of ten hexadecimal digits behind it
+    coco,flickr = r'(?:COCO_\w+_)?(\d{12})\.\w+', r'([1-9]\d{4,10})(?:_([0-9a-f]{10})(?:_\w)?)?\.\w+'
+    if m := re.fullmatch(coco, name):
+        return int(m[1])
+    m = re.fullmatch(flickr, name)
+    # a camera's name is a date and a time
+    if m and not (m[2] and m[2].isdecimal() and re.fullmatch(r'(19|20)\d\d(0\d|1[0-2])([0-2]\d|3[01])', m[1])):
         return int(m[1])
     return filename
+
+# %% ../nbs/01_data_parsing.ipynb #ids-index
+def whole_id(
+    image_id:int|str, # Id of an image
+)->int|str: # A number for text that is one, of up to 19 digits; else the id as it is
+    "A number that came as text is that number"
+    whole = isinstance(image_id, str) and re.fullmatch(r'(0|[1-9]\d{0,18})', image_id)
+    return int(image_id) if whole else image_id
+
+def _numbers(image_id):
+    "The numbers that an id may have been given: today's, and the ones of version 0.1"
+    if isinstance(image_id, int):
+        return {image_id}
+    name = PurePosixPath(image_id).name
+    old = re.fullmatch(r'(?:COCO_\w+_)?(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+', name)
+    return {o for o in (image_id_of(name), old and int(old[1])) if isinstance(o, int)}
+
+def _ends(name):
+    "A path and what is left of it without its first folders"
+    parts = PurePosixPath(name).parts
+    return ['/'.join(parts[i:]) for i in range(len(parts))]
+
+# %% ../nbs/01_data_parsing.ipynb #ids-index-class
+class IdIndex:
+    "Finds images by their ids, however the ids are written"
+    def __init__(self,
+        known:Iterable, # Ids of the images that there are
+        names:dict|None=None, # `{file name: id}` of images whose id is not in their name
+    ):
+        self.exact = {whole_id(k): k for k in known}
+        by_name = {**{k: k for k in self.exact.values() if isinstance(k, str)}, **(names or {})}
+        self.full = {'/'.join(PurePosixPath(n).parts): k for n,k in by_name.items()}
+        self.ends,self.numbers = {},{}
+        for n,k in by_name.items():
+            for o in _ends(n):
+                self.ends.setdefault(o, set()).add(k)
+        for o,k in [*by_name.items(), *((k, k) for k in self.exact.values())]:
+            for i in _numbers(o):
+                self.numbers.setdefault(i, set()).add(k)
+
+    def find(self,
+        image_id:int|str, # Id to look for
+    )->int|str|None: # The known id of that image; None where there is none, or more than one
+        "The id by which an image is known"
+        if (k := whole_id(image_id)) in self.exact:
+            return self.exact[k]
+        if isinstance(k, str):
+            # one name may have more folders than the other, but not other folders
+            if found := next((self.full[o] for o in _ends(k) if o in self.full), None):
+                return found
+            if found := self.ends.get('/'.join(PurePosixPath(k).parts)):
+                return min(found, key=str) if len(found) == 1 else None
+        found = set().union(*(self.numbers.get(o, ()) for o in _numbers(k)))
+        return found.pop() if len(found) == 1 else None
 
 # %% ../nbs/01_data_parsing.ipynb #053c2a12
 def _text(caption, where):
@@ -300,15 +372,35 @@ def _some(names, n=8):
     return ', '.join(one_line(str(o)) for o in list(names)[:n])
 
 # %% ../nbs/01_data_parsing.ipynb #3d16a2bd
-def _records(rows, path):
-    "Records from `(image_id, caption, id or None, filename or None)`; a missing id becomes the number of the row"
+# stands for an image id that the file name gives
+_BY_NAME = object()
+
+def _shared_numbers(rows):
+    "Numbers that are in the names of two different files"
+    files,shared = {},set()
+    for image_id,_,_,name in rows:
+        if image_id is _BY_NAME and isinstance(n := image_id_of(name), int) and files.setdefault(n, name) != name:
+            shared.add(n)
+    return shared
+
+def _named(name, rows_again):
+    "The id that a file name gives, if it gives no other file of these rows the same"
+    image_id = image_id_of(name)
+    return name if isinstance(image_id, int) and image_id in rows_again() else image_id
+
+# %% ../nbs/01_data_parsing.ipynb #records-main
+def _records(rows, path, again=None):
+    """Records from `(image_id, caption, id or None, filename or None)`; a missing id becomes the number of the row.
+    `again` begins the rows of all parts anew, so that their file names can be compared"""
+    shared = functools.cache(lambda: _shared_numbers(again()) if again else ())
     n = empty = 0
     for i,(image_id,caption,id_,filename) in enumerate(rows):
-        caption = _text(caption, f'{path}, caption {i+1}')
-        if not caption.strip():
+        caption = one_line(_text(caption, f'{path}, caption {i+1}'))
+        if not caption:
             empty += 1
             continue
         n += 1
+        image_id = _named(filename, shared) if image_id is _BY_NAME else image_id
         yield {'image_id': image_id, 'caption': caption, 'id': i if id_ is None else id_, 'filename': filename}
     if empty:
         warnings.warn(f'{path}: {empty:,} empty caption{"s"*(empty>1)} skipped, {n:,} kept', stacklevel=2)
@@ -318,8 +410,71 @@ def _records(rows, path):
 # %% ../nbs/01_data_parsing.ipynb #736ca6aa
 KARPATHY_SPLITS = ('train','restval','val','test')
 # What parts are called elsewhere
-PARTS = {'train':'train','restval':'train','val':'val','valid':'val','validation':'val','dev':'val','test':'test'}
+PARTS = {'train':'train', 'training':'train', 'restval':'restval', 'val':'val', 'valid':'val', 'validation':'val',
+    'dev':'val', 'devel':'val', 'development':'val', 'minival':'val', 'test':'test', 'testing':'test', 'testdev':'test',
+    'teststd':'test', 'tst':'test', 'trn':'train'}
+# These say that a file is a part, but not which
+_OTHER_PARTS = {'eval','evaluation','holdout','heldout','unseen'}
+_SEVERAL = {'trainval':{'train','val'}, 'traintest':{'train','test'}, 'trainvaltest':{'train','val','test'}}
 
+def part_name(
+    name:str, # What a file calls a part
+)->str: # 'train', 'val', 'test' or 'restval'; another name in small letters
+    "One name for each part of a data set, whatever a file calls it"
+    s = re.sub(r'\W+|_', '', name.lower())
+    s = re.sub(r'(?:19|20)\d\d$', '', s) or s
+    return PARTS.get(s, ' '.join(name.lower().split()))
+
+def parts_of_path(
+    path:str|Path, # Path below what you named
+)->set: # The parts that the last telling name in it says: none, one or several
+    "Which part the name of a file, or of the nearest folder that tells, says it belongs to"
+    for piece in reversed(PurePosixPath(path).parts):
+        piece = re.sub(r'test[-_ ]?(dev|std)', 'test', piece)
+        words = [o.lower() for o in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', piece)]
+        told = [_SEVERAL.get(o) or {PARTS.get(o, o)} for o in words if o in PARTS or o in _OTHER_PARTS or o in _SEVERAL]
+        if told:
+            return set().union(*told)
+    return set()
+
+# %% ../nbs/01_data_parsing.ipynb #parts-class
+class _Part:
+    "Lets through what belongs to the part that was asked for, and remembers what did not"
+    def __init__(self, split=None, restval=True):
+        # `told`: something says which part it belongs to
+        self.split,self.told,self.others = split,False,Counter()
+        name = None if split is None else part_name(split)
+        self.names = {name} | ({'restval'} if name == 'train' and restval else set())
+
+    def has(self, name):
+        if self.split is None:
+            return True
+        self.told = True
+        name = part_name(name) if isinstance(name, str) else str(name)
+        if name in self.names:
+            return True
+        self.others[name] += 1
+        return False
+
+    def note(self, path, what='rows'):
+        "One line about parts whose names are not known"
+        odd = {k: n for k,n in self.others.items() if k not in KARPATHY_SPLITS}
+        if odd:
+            names = ', '.join(f'{k!r} ({n:,})' for k,n in list(odd.items())[:8])
+            warnings.warn(f'{path}: {what} of parts with other names were left out: {one_line(names)}; ask for one of '
+                f'them by its name, or for all')
+
+    def check(self, rows, path, what='rows'):
+        "The rows; an error that says why when all of them belong to other parts"
+        n = -1
+        for n,row in enumerate(rows):
+            yield row
+        if n < 0 and self.others:
+            raise ValueError(f'{path}: none of its {sum(self.others.values()):,} {what} belongs to the part '
+                f'{self.split!r}; there are {_some(self.others)}; ask for another part, or for all')
+        self.note(path, what)
+
+# %% ../nbs/01_data_parsing.ipynb #field-helper
 def _field(o, key, where):
     "A field that an object must have"
     if not isinstance(o, dict):
@@ -328,58 +483,84 @@ def _field(o, key, where):
         raise ValueError(f'{where}: no "{key}" in it (it has {_some(o) or "nothing"})')
     return o[key]
 
+def _list_in(o, key, where):
+    "A field that must be a list"
+    if not isinstance(found := _field(o, key, where), list):
+        raise ValueError(f'{where}: "{key}" must be a list, it is {type(found).__name__}')
+    return found
+
+def _name_in(o, key, where):
+    "A field that must be a name"
+    if not isinstance(found := _field(o, key, where), str):
+        raise ValueError(f'{where}: "{key}" must be text, it is {type(found).__name__}')
+    return found
+
+def _id_or(image_id, where):
+    "An image id, which is a number or text"
+    if isinstance(image_id, bool) or not isinstance(image_id, (int,str)):
+        raise ValueError(f'{where}: image_id must be a number or text, it is {type(image_id).__name__}')
+    return whole_id(image_id)
+
 # %% ../nbs/01_data_parsing.ipynb #1c70eadd
 def read_karpathy(
     path:str|Path, # `dataset_coco.json`, `dataset_flickr30k.json`, `dataset_flickr8k.json`; plain, gzipped or zipped
-    split:str|None='train', # Part to read: 'train', 'val', 'test' or 'restval'; `None` for all
+    split:str|None='train', # Part to read: 'train', 'val', 'test' or 'restval', or what the file calls it; `None`: all
     restval:bool=True, # Count `restval` as `train`, as CapDec and everybody else does
 )->Iterator[dict]: # Records; `filename` with its folder where the file names one
     "Captions of a data set in Karpathy's layout"
-    if split not in (*KARPATHY_SPLITS, None):
-        raise ValueError(f'split {split!r}: use {", ".join(KARPATHY_SPLITS)} or all (None in Python)')
-    wanted = KARPATHY_SPLITS if split is None else ('train','restval') if split == 'train' and restval else (split,)
-    def rows():
-        images = 0
-        for key,o in json_items(path, 'dataset_*.json|dataset_*.json.gz|*.json'):
-            if key != 'images':
-                continue
-            images += 1
-            where = f'{path}, image {images}'
-            if _field(o, 'split', where) not in wanted:
-                continue
-            name = _field(o, 'filename', where)
-            filename = f"{o['filepath']}/{name}" if o.get('filepath') else name
-            for s in _field(o, 'sentences', where):
-                yield o.get('cocoid', image_id_of(name)), _field(s, 'raw', where), s.get('sentid'), filename
-        if not images:
-            raise ValueError(f"{path}: not in Karpathy's layout, which is an object with a list \"images\"")
-    return _records(rows(), path if split is None else f'{path} ({split})')
+    part = _Part(split, restval)
+    rows = part.check(_karpathy_rows(path, part), path, 'images')
+    return _records(rows, path if split is None else f'{path} ({split})', lambda: _karpathy_rows(path, _Part()))
+
+def _karpathy_rows(path, part):
+    images = 0
+    for key,o in json_items(path, 'dataset_*.json|dataset_*.json.gz|*.json'):
+        if key != 'images':
+            continue
+        images += 1
+        where = f'{path}, image {images}'
+        if part.split is not None and not part.has(_field(o, 'split', where)):
+            continue
+        name = _name_in(o, 'filename', where)
+        filename = f"{o['filepath']}/{name}" if o.get('filepath') else name
+        image_id = _id_or(o['cocoid'], where) if 'cocoid' in o else _BY_NAME
+        for s in _list_in(o, 'sentences', where):
+            yield image_id, _field(s, 'raw', where), s.get('sentid'), filename
+    if not images:
+        raise ValueError(f"{path}: not in Karpathy's layout, which is an object with a list \"images\"")
 
 # %% ../nbs/01_data_parsing.ipynb #0189be34
 def read_coco(
-    path:str|Path, # `captions_train2014.json` and its like, or the metrics layout; plain, gzipped or zipped
+    path:str|Path, # `captions_train2014.json` and its like (nocaps, VizWiz), or the metrics layout; plain or in a zip
 )->Iterator[dict]: # Records with COCO's image ids and annotation ids
     "Captions of a COCO annotation file"
-    pattern = 'captions_*.json|*.json|*.json.gz'
-    def rows():
-        # the names may stand behind the captions
-        names,n = {},0
-        for key,o in json_items(path, pattern):
-            if key == 'images' and isinstance(o, dict) and 'file_name' in o:
-                names[o.get('id')] = o['file_name']
-        for key,o in json_items(path, pattern):
-            if key != 'annotations':
-                continue
-            n += 1
-            where = f'{path}, annotation {n}'
-            if isinstance(o, dict) and 'caption' not in o:
-                raise ValueError(f'{where}: has no caption; COCO also publishes instances_*.json and '
-                    f'person_keypoints_*.json, captions are in captions_*.json')
-            image_id = _field(o, 'image_id', where)
-            yield image_id, o['caption'], o.get('id'), names.get(image_id)
-        if not n:
-            raise ValueError(f"{path}: not in COCO's layout, which is an object with a list \"annotations\"")
-    return _records(rows(), path)
+    return _records(_coco_rows(path), path)
+
+def _coco_rows(path, pattern='captions_*.json|*.json|*.json.gz'):
+    # the names may stand behind the captions
+    names,n,refused = {},0,0
+    for key,o in json_items(path, pattern):
+        if key == 'images' and isinstance(o, dict) and 'file_name' in o and isinstance(o.get('id'), (int,str)):
+            names[o['id']] = _name_in(o, 'file_name', f'{path}, image {o["id"]}')
+    for key,o in json_items(path, pattern):
+        if key != 'annotations':
+            continue
+        n += 1
+        where = f'{path}, annotation {n}'
+        if isinstance(o, dict) and 'caption' not in o:
+            raise ValueError(f'{where}: has no caption; COCO also publishes instances_*.json and '
+                f'person_keypoints_*.json, captions are in captions_*.json')
+        image_id = _field(o, 'image_id', where)
+        # VizWiz marks what its people could not describe
+        if o.get('is_rejected') or o.get('is_precanned'):
+            refused += 1
+            continue
+        yield _id_or(image_id, where), o['caption'], o.get('id'), names.get(image_id)
+    if not n:
+        raise ValueError(f"{path}: not in COCO's layout, which is an object with a list \"annotations\"")
+    if refused:
+        warnings.warn(f'{path}: {refused:,} of {n:,} captions are marked as rejected or as a stock phrase (VizWiz); '
+            f'they were left out')
 
 # %% ../nbs/01_data_parsing.ipynb #4f154db3
 def _lines(path, pattern):
@@ -393,7 +574,8 @@ def _lines(path, pattern):
 # %% ../nbs/01_data_parsing.ipynb #fe248a57
 def _list_beside(path, split):
     "The list of a part's images in the same folder or archive as a token file"
-    name = f"*{'dev' if split == 'val' else split}Images.txt"
+    part = part_name(split)
+    name = f"*{'dev' if part == 'val' else part}Images.txt"
     where,member = (Path(path), '') if Path(path).is_dir() or _is_archive(path) else _locate(path, '*')
     with contextlib.suppress(FileNotFoundError):
         if member is not None:
@@ -417,21 +599,21 @@ def read_flickr8k_tokens(
     split:str|None=None, # Part to read, by the list of images beside it: 'train', 'dev' or 'test'; `None` for all
 )->Iterator[dict]: # Records
     "Captions of a Flickr8k or Flickr30k token file"
-    pattern = 'Flickr8k.token.txt|results*.token|*.token|*.token.txt'
-    if split not in (None,'train','dev','val','test'):
+    if split is not None and part_name(split) not in ('train','val','test'):
         raise ValueError(f'split {split!r}: use train, dev, test or all (None in Python)')
-    def rows():
-        keep = None if split is None else {l.strip() for _,l in _lines(_list_beside(path, split), '*')}
-        for i,line in _lines(path, pattern):
-            if not line.strip():
-                continue
-            m = re.fullmatch(r'([^\t#]+)#\d+\s*\t(.*)', line)
-            if not m:
-                raise ValueError(f'{path}, line {i}: expected "name.jpg#0 <tab> caption", found {line[:60]!r}')
-            name = re.sub(r'(\.jpe?g)\.\d+$', r'\1', m[1])
-            if keep is None or name in keep:
-                yield image_id_of(name), m[2], i-1, name
-    return _records(rows(), path)
+    return _records(_token_rows(path, split), path, lambda: _token_rows(path))
+
+def _token_rows(path, split=None, pattern='Flickr8k.token.txt|results*.token|*.token|*.token.txt'):
+    keep = None if split is None else {l.strip() for _,l in _lines(_list_beside(path, split), '*')}
+    for i,line in _lines(path, pattern):
+        if not line.strip():
+            continue
+        m = re.fullmatch(r'([^\t#]+)#\d+\s*\t(.*)', line)
+        if not m:
+            raise ValueError(f'{path}, line {i}: expected "name.jpg#0 <tab> caption", found {line[:60]!r}')
+        name = re.sub(r'(\.jpe?g)\.\d+$', r'\1', m[1])
+        if keep is None or name in keep:
+            yield _BY_NAME, m[2], i-1, name
 
 # %% ../nbs/01_data_parsing.ipynb #7f903c2c
 def _image_names(f, path):
@@ -500,9 +682,11 @@ def _style_rows(path, style, part, seed, factual):
 
 # %% ../nbs/01_data_parsing.ipynb #baaae461
 # In order of preference
-CAPTION_COLUMNS = ('caption','captions','text','sentence','sentences','raw','comment','description','title')
+CAPTION_COLUMNS = ('caption','captions','text','sentence','sentences','raw','comment','description','title',
+    'caption_str')
 IMAGE_COLUMNS = ('filename','file_name','image','image_name','image_path','img','path','file','filepath')
 ID_COLUMNS = ('image_id','cocoid','img_id','imgid')
+_SPLIT_COLUMNS = ('split','data_split')
 
 def _is_image(s):
     return isinstance(s, str) and PurePosixPath(s.strip()).suffix.lower() in IMAGE_SUFFIXES
@@ -510,110 +694,207 @@ def _is_image(s):
 # the rows of a file have the same columns
 @functools.lru_cache
 def _columns(names, caption, image):
-    "The columns of captions, of image files and of image ids, each `None` where there is none"
+    "The columns of captions (a tuple), and of image files, image ids and parts, each `None` where there is none"
     keys = {str(k).strip().lower(): k for k in names if k is not None}
     def pick(named, usual):
-        return next((keys[c] for c in ([named.lower()] if named else usual) if c in keys), None)
-    return pick(caption, CAPTION_COLUMNS), pick(image, IMAGE_COLUMNS), pick(None, ID_COLUMNS)
-
-# %% ../nbs/01_data_parsing.ipynb #90e813b0
-class _Part:
-    "Lets rows of one part through, where a column `split` says which part a row belongs to"
-    def __init__(self, split=None):
-        # `told`: some row says which part it belongs to
-        self.split,self.others,self.told = split,0,False
-        self.names = {split} if split == 'restval' else {k for k,v in PARTS.items() if v == PARTS.get(split, split)}
-
-    def has(self, name):
-        if not self.split or not isinstance(name, str) or name.lower() not in PARTS:
-            return True
-        self.told = True
-        return name.lower() in self.names
-
-    def check(self, rows, path):
-        "The rows; an error that says why when all of them belong to other parts"
-        n = -1
-        for n,row in enumerate(rows):
-            yield row
-        if n < 0 and self.others:
-            raise ValueError(f'{path}: none of its {self.others:,} rows belongs to the part {self.split!r}, says the '
-                f'column "split"; ask for another part, or for all')
+        return next((keys[c] for c in ([named.strip().lower()] if named else usual) if c in keys), None)
+    c = pick(caption, CAPTION_COLUMNS)
+    many = [k for n,k in keys.items() if not caption and re.fullmatch(rf'({"|".join(CAPTION_COLUMNS)})[_ ]?\d+', n)]
+    captions = ((c,) if c is not None else ()) + tuple(o for o in many if o != c)
+    return captions, pick(image, IMAGE_COLUMNS), pick(None, ID_COLUMNS), pick(None, _SPLIT_COLUMNS)
 
 # %% ../nbs/01_data_parsing.ipynb #7cb0e05d
+def _listed_texts(s):
+    "The captions in a field that is written as a list, of JSON or of Python; a field that is none as it is"
+    if not (isinstance(s, str) and s[:1] == '[' and s[-1:] == ']'):
+        return s
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(s)
+        return found if all(isinstance(o, str) for o in found) else s
+    texts = []
+    try:
+        for t in tokenize.generate_tokens(io.StringIO(s[1:-1]).readline):
+            # numpy writes its lists without commas
+            if t.type == tokenize.STRING:
+                texts.append(ast.literal_eval(t.string))
+            elif t.string.strip() not in ('', ','):
+                return s
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return s
+    return texts if all(isinstance(o, str) for o in texts) else s
+
+# %% ../nbs/01_data_parsing.ipynb #row-fields
 def _row(o, i, where, part=None, caption=None, image=None):
     "The captions of an object or table row, as `(image_id, caption, id, filename)`"
-    if part and not part.has(o.get('split')):
-        part.others += 1
+    captions,f,_,p = found = _columns(tuple(o), caption, image)
+    if part and p is not None and not part.has(o[p]):
         return
-    c,f,_ = found = _columns(tuple(o), caption, image)
-    if c is None:
+    if not captions:
         raise ValueError(f'{where}: no caption in it; it has {_some(o, None) or "nothing"}, captions are looked '
-            f'for under {caption or ", ".join(CAPTION_COLUMNS)}')
+            f'for under {caption or ", ".join(CAPTION_COLUMNS)} (caption_column names another)')
     named = f is not None and isinstance(o[f], str) and (image or _is_image(o[f]))
     filename = o[f].strip() if named else None
     image_id = _id_in(o, found, filename, i, where)
-    if isinstance(o[c], (list,tuple)):
-        yield from ((image_id, '' if text is None else text, None, filename) for text in o[c])
-    else:
-        yield image_id, '' if o[c] is None else o[c], o['id'] if isinstance(o.get('id'), int) else None, filename
+    texts = [_listed_texts(o[c]) for c in captions]
+    id_ = o['id'] if isinstance(o.get('id'), int) and len(texts) == 1 else None
+    for text in texts:
+        if isinstance(text, (list,tuple)):
+            yield from ((image_id, '' if t is None else t, None, filename) for t in text)
+        else:
+            yield image_id, '' if text is None else text, id_, filename
 
 def _id_in(o, columns, filename, i, where):
     "The id of the image that a row is about: its own, that of the file name, or the number of the row"
-    _,f,k = columns
-    if k is not None:
+    _,f,k,_ = columns
+    if k is not None and o[k] is not None and o[k] != '':
         image_id = o[k]
     elif filename:
-        image_id = image_id_of(filename)
+        return _BY_NAME
     else:
-        image_id = o[f] if f is not None and isinstance(o[f], (int,str)) else i
-    # a table has no numbers, only text
-    if isinstance(image_id, str) and re.fullmatch(r'\d{1,18}', image_id) and str(int(image_id)) == image_id:
+        image_id = o[f] if f is not None and isinstance(o[f], (int,str)) and o[f] != '' else i
+    if isinstance(image_id, float) and image_id.is_integer():
         image_id = int(image_id)
-    if not isinstance(image_id, (int,str)):
-        raise ValueError(f'{where}: image_id must be a number or text, it is {type(image_id).__name__}')
-    return image_id
+    # pandas writes numbers so where one of them is missing
+    if isinstance(image_id, str) and re.fullmatch(r'\d{1,15}\.0', image_id):
+        image_id = image_id[:-2]
+    return _id_or(image_id, where)
 
 # %% ../nbs/01_data_parsing.ipynb #96d6cb3d
 def _dialect(line):
-    "Delimiter and columns, if `line` is the heading of a table that has a column of captions"
+    "Delimiter, if `line` is the heading of a table that has a column of captions"
     for d in '\t,;|':
         cols = [o.strip().strip('"').lower() for o in line.rstrip('\n').split(d)]
-        if len(cols) > 1 and any(c in CAPTION_COLUMNS for c in cols):
+        if len(cols) > 1 and _columns(tuple(cols), None, None)[0]:
             return d
     return None
 
-def _unquote(s):
-    "A field between tabs or bars: a quote that opens and never closes must not swallow the lines after it"
-    s = s.strip(' ')
-    quoted = len(s) > 1 and s[0] == s[-1] == '"' and '"' not in s[1:-1].replace('""', '')
-    return s[1:-1].replace('""', '"') if quoted else s
+@functools.cache
+def _quoted(d):
+    # a quoted field, and one whose quote is still open when the text ends
+    return re.compile(rf' *"((?:[^"]|"")*)" *(?={re.escape(d)}|$)'), re.compile(r' *"(?:[^"]|"")*$')
+
+def _cells(text, d):
+    "Fields of a row and where they begin, as `(field, place)`; None where a quote is open at the end"
+    if '"' not in text:
+        return [(o, None) for o in text.split(d)]
+    whole,unclosed = _quoted(d)
+    cells,at = [],0
+    while True:
+        if m := whole.match(text, at):
+            cells.append((m[1].replace('""', '"'), at))
+            end = m.end()
+        elif unclosed.match(text, at):
+            return None
+        else:
+            end = text.find(d, at) if d in text[at:] else len(text)
+            cells.append((text[at:end], at))
+        if end >= len(text):
+            return cells
+        at = end+1
 
 # %% ../nbs/01_data_parsing.ipynb #7bec10d0
-def _split_table(f, caption):
-    "Heading and rows of an open table"
-    first = f.readline()
-    d = _dialect(first) or ('\t' if '\t' in first else ',')
-    head = next(csv.reader([first], delimiter=d), [])
-    if len(head) == 2 and _is_image(head[0]) and not caption:
-        return ['image','caption'], csv.reader(itertools.chain([first], f), delimiter=d, quoting=csv.QUOTE_NONE)
-    if len(head) == 1:
-        head = [head[0].strip() if caption or head[0].strip().lower() in CAPTION_COLUMNS else '']
-    if d in '\t|':
-        return head, ([_unquote(o) for o in row] for row in csv.reader(f, delimiter=d, quoting=csv.QUOTE_NONE))
-    return head, csv.reader(f, delimiter=d, skipinitialspace=True)
+def _looks_new(line, d, images):
+    "Does a line begin a row? Then a field with a line break in it does not go on there"
+    cells = line.split(d)
+    return images is not None and len(cells) > images and _is_image(cells[images].strip(' "'))
 
+def _rows_of(f, d, images, path):
+    "Rows of an open table, as `(number, text, fields)`; a quoted field may hold line breaks"
+    lines,n = (o.rstrip('\n') for o in f), 0
+    for text in lines:
+        if not text.strip():
+            continue
+        n += 1
+        if '\0' in text:
+            raise ValueError(f'{path}, row {n}: not a table, it holds binary data')
+        cells,more = _cells(text, d),0
+        # a bar or a tab never stands in a caption that a person wrote: such a quote is a part of the text
+        if cells is None and d in '\t|':
+            cells = [(o, None) for o in text.split(d)]
+        while cells is None:
+            line,more = next(lines, None), more+1
+            if line is None or more > 100 or _looks_new(line, d, images):
+                raise ValueError(f'{path}, row {n}: a quote opens and is never closed ({text[:60]!r}); close it, or '
+                    f'double it if it belongs to the caption')
+            text += '\n' + line
+            cells = _cells(text, d)
+        yield n, text, cells
+
+# %% ../nbs/01_data_parsing.ipynb #table-fit
+def _fit(cells, text, d, head, captions, where):
+    "As many fields as the heading has"
+    width,last = len(head), captions and head[-1] in captions
+    if len(cells) > width and not last and not any(o.strip() for o,_ in cells[width:]):
+        cells = cells[:width]
+    if len(cells) > width and last:
+        # the rest of the line, with its delimiters and quotes as they are
+        at = cells[width-1][1]
+        rest = text.split(d, width-1)[-1] if at is None else text[at:]
+        return [o for o,_ in cells[:width-1]] + [rest]
+    if len(cells) > width:
+        raise ValueError(f'{where}: {len(cells)} fields under a heading of {width}; quote the field that holds '
+            f'{d!r}')
+    row = [o for o,_ in cells]
+    if len(row) == width-1 and last and (m := re.fullmatch(r'\s*(\d+)\s+(\S.*)', row[-1])) and d == '|':
+        warnings.warn(f'{where}: a bar is missing between {m[1]} and the caption; it was put in')
+        row = [*row[:-1], m[1], m[2]]
+    if any(head.index(c) >= len(row) for c in captions):
+        raise ValueError(f'{where}: {len(row)} field{"s"*(len(row) != 1)} under a heading of {width}, the caption is '
+            f'missing ({text[:60]!r}); mend the row, or remove it')
+    return row + ['']*(width-len(row))
+
+# %% ../nbs/01_data_parsing.ipynb #table-head
+def _unlike(names):
+    "Names of columns that differ: a second `caption` becomes `caption_1`"
+    seen = Counter()
+    return [o if not (seen.update([o]) or seen[o] > 1) else f'{o}_{seen[o]-1}' for o in names]
+
+def _headless(line):
+    "Delimiter and columns of a table whose first row is no heading but an image with its caption"
+    for d in '\t,;|':
+        cells = _cells(line, d)
+        names = [o.strip() for o,_ in cells or []]
+        if len(names) < 2:
+            continue
+        at = next((i for i,o in enumerate(names) if _is_image(o)), None)
+        # a number may stand before them or between them
+        numbers = [i for i,o in enumerate(names[:3]) if o.isdecimal()]
+        if at is not None and at <= 1 and all(i in (at, *numbers) for i in range(at+1)):
+            kept = at+1 + (at+1 in numbers and len(names) > at+2)
+            return d, ['image' if i == at else f'column_{i}' for i in range(kept)] + ['caption']
+        if d == '\t' and len(names) == 2 and re.match(r'https?://', names[1]):
+            # Conceptual Captions
+            return d, ['caption','image']
+    return None
+
+def _heading(line, caption):
+    "Delimiter and names of the columns that the first line of a table says; whether it is a heading at all"
+    d = _dialect(line)
+    if d is None and not caption and (found := _headless(line)):
+        return *found, False
+    if d is None:
+        d = next((o for o in '\t,;|' if o in line), ',')
+    return d, _unlike([o.strip() for o,_ in _cells(line.rstrip('\n'), d) or []]), True
+
+# %% ../nbs/01_data_parsing.ipynb #table-rows
 def _table_rows(path, pattern, part=None, caption=None, image=None):
     with open_utf8(path, pattern) as f:
-        head,rest = _split_table(f, caption)
-        try:
-            for i,row in enumerate(rest):
-                if not row:
-                    continue
-                if len(row) < len(head):
-                    row = row + ['']*(len(head)-len(row))
-                yield from _row(dict(zip(head, row)), i, f'{path}, row {i+1}', part, caption, image)
-        except csv.Error as e:
-            raise ValueError(f'{path}: not a table ({e})') from None
+        first = f.readline()
+        mark = re.fullmatch(r'sep=(.)\s*', first)
+        # Excel's way to say the delimiter
+        if mark:
+            first = f.readline()
+        d,head,is_heading = _heading(first, caption)
+        captions,at,_,_ = _columns(tuple(head), caption, image)
+        if not captions:
+            raise ValueError(f'{path}: row 1 names no column of captions (it has {_some(head, None) or "nothing"}); '
+                f'captions are looked for under {caption or ", ".join(CAPTION_COLUMNS)}. Write a heading such as '
+                f'image,caption, or name the column (caption_column)')
+        rest = f if is_heading else itertools.chain([first], f)
+        for n,text,cells in _rows_of(rest, d, None if at is None else head.index(at), path):
+            where = f'{path}, row {n}'
+            yield from _row(dict(zip(head, _fit(cells, text, d, head, captions, where))), n-1, where, part, caption,
+                image)
 
 # %% ../nbs/01_data_parsing.ipynb #a1f6ae1d
 def _json_lines(path, pattern, part=None, caption=None, image=None):
@@ -643,7 +924,7 @@ def read_table(
             first = f.readline()
         read = _json_lines if first.lstrip().startswith('{') else _table_rows
         yield from read(path, TABLES, None, caption_column, image_column)
-    return _records(rows(), path)
+    return _records(rows(), path, rows)
 
 # %% ../nbs/01_data_parsing.ipynb #857a0c30
 def _numbered(path, pattern):
@@ -665,51 +946,81 @@ def _shards(path):
         return []
     index = read_json(path/'index.json') if (path/'index.json').is_file() else None
     # a store of this project
-    if isinstance(index, dict) and 'shards' in index:
+    if isinstance(index, dict) and isinstance(index.get('shards'), list):
         if not index.get('finished'):
             raise ValueError(f'{path}: unfinished store; run the command that makes it again, it continues')
-        return [path/Path(o['file']).name for o in index['shards']]
+        return [path/Path(_name_in(o, 'file', path/'index.json')).name for o in index['shards']]
     # `datasets` leaves its caches beside the shards
     found = (o for o in path.rglob('*') if o.suffix in ('.parquet','.arrow') and not o.name.startswith('cache-')
         and o.is_file())
     return sorted(o for o in found if not any(p.startswith('.') for p in o.relative_to(path).parts))
 
-def _of_part(files, part):
-    "Those shards whose names do not say that they belong to another part"
-    name = re.compile(rf'({"|".join(PARTS)})[-_.]')
-    return [o for o in files if not (m := name.match(o.name)) or part.has(m[1])]
+# %% ../nbs/01_data_parsing.ipynb #of-part
+def _of_part(names, part, path):
+    "Those files below `path` that belong to the part, by their names and folders; all where none says anything"
+    told = {o: parts_of_path(o) for o in names}
+    if part.split is None or not any(told.values()):
+        return names
+    part.told = True
+    if several := [o for o,p in told.items() if len(p) > 1 and p & part.names]:
+        raise ValueError(f'{path}: {_some(several)}: holds captions of several parts, says its name; ask for all of '
+            f'them, or name a file of the part {part.split!r} alone')
+    mine = [o for o,p in told.items() if p and p <= part.names]
+    silent = [o for o,p in told.items() if not p]
+    if not mine and not silent:
+        there = sorted(set().union(*told.values()))
+        raise ValueError(f'{path}: has no file of the part {part.split!r}; there are {_some(there)}; ask for one of '
+            f'them, or for all')
+    odd = silent if mine else [o for o,p in told.items() if p and not p & set(KARPATHY_SPLITS)]
+    if odd:
+        warnings.warn(f'{path}: {_some(odd)}: not read, since the name does not say that it belongs to the part '
+            f'{part.split!r}')
+    return mine or silent
+
+def _below(files, path):
+    return {o.relative_to(path).as_posix(): o for o in files}
 
 # %% ../nbs/01_data_parsing.ipynb #9a8cf29d
-def _wanted(schema):
+def _wanted(schema, more=()):
     "Columns to read: those that a caption record is made of; of a photo with its bytes only the path"
     import pyarrow as pa
-    usual = {*CAPTION_COLUMNS, *IMAGE_COLUMNS, *ID_COLUMNS, 'id', 'split', 'image_id_is_int', 'id_is_int'}
-    fields = [f for f in schema if f.name.lower() in usual]
+    captions = _columns(tuple(schema.names), None, None)[0]
+    usual = {*captions, *more, *CAPTION_COLUMNS, *IMAGE_COLUMNS, *ID_COLUMNS, *_SPLIT_COLUMNS, 'id', 'image_id_is_int',
+        'id_is_int'}
+    fields = [f for f in schema if f.name in usual or f.name.lower() in usual]
     return {f.name: f'{f.name}.path' if pa.types.is_struct(f.type) else f.name for f in fields
         if not pa.types.is_struct(f.type) or f.type.get_field_index('path') >= 0}
 
-def _batches(file, rows=4096):
+def _check_schema(file, schema, caption):
+    if not _columns(tuple(schema.names), caption, None)[0]:
+        raise ValueError(f'{file}: no column of captions; it has {_some(schema.names, None) or "nothing"}, captions '
+            f'are looked for under {caption or ", ".join(CAPTION_COLUMNS)} (caption_column names another)')
+
+def _batches(file, rows=4096, caption=None, image=None):
     "A Parquet or Arrow file in pieces of at most `rows` rows"
     import pyarrow as pa
     import pyarrow.parquet as pq
+    named = [o.strip().lower() for o in (caption, image) if o]
     if _magic(file) == b'PAR1':
         with pq.ParquetFile(file) as f:
-            yield from f.iter_batches(rows, columns=list(_wanted(f.schema_arrow).values()))
+            _check_schema(file, f.schema_arrow, caption)
+            yield from f.iter_batches(rows, columns=list(_wanted(f.schema_arrow, named).values()))
         return
     with pa.memory_map(str(file)) as m:
         f = pa.ipc.open_file(m) if _magic(file) == b'ARRO' else pa.ipc.open_stream(m)
+        _check_schema(file, f.schema, caption)
         for b in ((f.get_batch(i) for i in range(f.num_record_batches)) if hasattr(f, 'get_batch') else f):
             # first the columns: photos in the table must not be copied
-            b = b.select(list(_wanted(b.schema)))
+            b = b.select(list(_wanted(b.schema, named)))
             for i in range(0, len(b), rows):
                 yield b.slice(i, rows)
 
 # %% ../nbs/01_data_parsing.ipynb #7e535686
-def _arrow_objects(file):
+def _arrow_objects(file, caption=None, image=None):
     "Rows of a Parquet or Arrow file as dicts"
     import pyarrow as pa
     try:
-        for b in _batches(file):
+        for b in _batches(file, caption=caption, image=image):
             # wrong offsets could crash the interpreter
             b.validate(full=True)
             columns = {k: (o.field('path') if pa.types.is_struct(o.type) else o).to_pylist()
@@ -721,10 +1032,14 @@ def _arrow_objects(file):
         raise ValueError(f'{file}: damaged Parquet or Arrow file ({why})') from None
 
 # %% ../nbs/01_data_parsing.ipynb #2015ee1b
-def _shard_rows(path, part):
+def _shard_rows(path, part, caption=None, image=None):
     i = 0
-    for file in _of_part(_shards(path), part) if Path(path).is_dir() else _shards(path):
-        for n,o in enumerate(_arrow_objects(file), 1):
+    files = _shards(path)
+    if Path(path).is_dir():
+        below = _below(files, Path(path))
+        files = [below[o] for o in _of_part(list(below), part, path)]
+    for file in files:
+        for n,o in enumerate(_arrow_objects(file, caption, image), 1):
             # as stores of this project keep them
             for c in ('image_id','id'):
                 if o.pop(f'{c}_is_int', False):
@@ -732,12 +1047,17 @@ def _shard_rows(path, part):
             for c in ('image_id','filename'):
                 if isinstance(o.get(c), str):
                     o[c] = unescape_name(o[c])
-            yield from _row(o, i, f'{file}, row {n}', part=part)
+            yield from _row(o, i, f'{file}, row {n}', part, caption, image)
             i += 1
 
 # %% ../nbs/01_data_parsing.ipynb #a46c38a3
 JSON_SHAPES = ('known are [{image_id, caption, id}], {images, annotations}, Karpathy\'s {images: [{sentences}]}, '
-    '{"photo.jpg": [captions]} and [captions]')
+    '{"photo.jpg": [captions]}, TextCaps\' {data: [{caption_str}]} and [captions]')
+# Keys whose lists hold the captions
+_LISTS = (None,'predictions','data')
+
+def _has_caption(o):
+    return isinstance(o, dict) and bool(_columns(tuple(o), None, None)[0])
 
 def _json_shape(path, pattern):
     "Name of the layout of a JSON file, from its first elements"
@@ -749,36 +1069,130 @@ def _json_shape(path, pattern):
             if isinstance(o, (dict,str)):
                 return 'list'
             raise ValueError(f'{path}: a list of {type(o).__name__}, not of captions; {JSON_SHAPES}')
+        if key == 'data' and _has_caption(o):
+            return 'list'
         if key == 'images' and isinstance(o, dict) and 'sentences' in o:
             return 'karpathy'
         if key == 'annotations':
             return 'coco'
-        if isinstance(o, str) and (_is_image(key) or key.isdecimal()):
+        if isinstance(o, str) and (_is_image(key) or key.isdecimal()) or _has_caption(o) or (isinstance(o, dict)
+                and _is_image(key)):
             return 'names'
     has = f'it has {_some(keys)}' if keys else 'it is empty'
     raise ValueError(f'{path}: no captions in this JSON ({has}); {JSON_SHAPES}')
 
 # %% ../nbs/01_data_parsing.ipynb #9de94dfe
-def _json_rows(path, pattern, part=None):
+def _json_rows(path, pattern, part=None, caption=None, image=None):
     "A list of captions, or of objects with captions"
     for i,(key,o) in enumerate(json_items(path, pattern)):
-        if key not in (None,'predictions'):
+        # TextCaps says of the whole file which part it is
+        if key == 'dataset_type' and part and isinstance(o, str) and not part.has(o):
+            return
+        if key not in _LISTS:
             continue
         where = f'{path}, record {i+1}'
         if isinstance(o, str):
             yield i, o, i, None
         elif isinstance(o, dict):
-            yield from _row(o, i, where, part)
+            yield from _row(o, i, where, part, caption, image)
         else:
             raise ValueError(f'{where}: expected an object with a caption, found {type(o).__name__}')
 
 def _named_rows(path, pattern):
     "Captions under the names or numbers of their images"
     for k,o in json_items(path, pattern):
-        if _is_image(k):
-            yield image_id_of(k), o, None, k
-        else:
-            yield int(k) if k and k.isdecimal() else k or '', o, None, None
+        if k is None:
+            raise ValueError(f'{path}: expected the names of images with captions, found a list')
+        texts = [o] if isinstance(o, str) else None
+        if isinstance(o, dict):
+            # kohya's: an image may have tags alone
+            texts = [o[c] or '' for c in _columns(tuple(o), None, None)[0]] or ['']
+        for text in [o] if texts is None else texts:
+            yield (_BY_NAME, text, None, k) if _is_image(k) else (whole_id(k), text, None, None)
+
+# %% ../nbs/01_data_parsing.ipynb #sidecar-rows
+_BESIDE = ('.txt','.caption')
+
+def _text_beside(photo):
+    "The text file that belongs to a photo: `a.txt` or `a.caption`, or `a.jpg.txt` where two photos want the same"
+    names = [photo.with_suffix(o) for o in _BESIDE] + [photo.with_name(photo.name + o) for o in _BESIDE]
+    return next((o for o in reversed(names) if o.is_file()), None)
+
+def _photos_with_text(folder):
+    "`{photo: text file or None}` of a folder in which photos have text files beside them; else nothing"
+    try:
+        photos = {p: _text_beside(p) for p in find_images(folder)}
+    except FileNotFoundError:
+        return {}
+    return photos if any(photos.values()) else {}
+
+def _sidecar_rows(folder, part=None):
+    photos,n = _photos_with_text(folder),0
+    below = _below(photos, folder)
+    names = _of_part(list(below), part or _Part(), folder)
+    for name in names:
+        text = photos[below[name]]
+        if text is None:
+            n += 1
+            continue
+        if text.stat().st_size > 1<<20:
+            raise ValueError(f'{text}: has more than a megabyte, which is no caption of a photo')
+        with open_utf8(text) if text.stat().st_size else io.StringIO() as f:
+            yield from ((_BY_NAME, o, None, name) for o in [o for o in f.read().split('\n') if o.strip()] or [''])
+    if n:
+        warnings.warn(f'{folder}: {n:,} of {len(names):,} photos have no text file beside them; they were left out')
+
+# %% ../nbs/01_data_parsing.ipynb #wds-rows
+def _samples(path):
+    "Keys of a WebDataset's tar archive, with the endings that each has"
+    if not (Path(path).is_file() and _is_tar(path)):
+        return {}
+    samples = {}
+    for name in _members(Path(path)):
+        key,dot,end = name.rpartition('/')[2].partition('.')
+        samples.setdefault(name[:len(name)-len(end)-len(dot)], {})[end.lower()] = name
+    has_photo = lambda ends: any(f'.{o}' in IMAGE_SUFFIXES for o in ends)
+    paired = {k: v for k,v in samples.items() if has_photo(v) and v.keys() & {'txt','json'}}
+    return paired if len(paired)*2 > len(samples) else {}
+
+def _tars(path, part):
+    "The archives of a WebDataset: a file, or a folder of them"
+    if Path(path).is_dir():
+        below = _below(sorted(Path(path).glob('*.tar')), Path(path))
+        return [below[o] for o in _of_part(list(below), part, path)]
+    return [Path(path)]
+
+def _wds_rows(path, part=None, caption=None):
+    for file in _tars(path, part or _Part()):
+        t,members = _tar_of(file)
+        for key,ends in sorted(_samples(file).items()):
+            photo = next(v for o,v in ends.items() if f'.{o}' in IMAGE_SUFFIXES)
+            where = f'{file}, {key}'
+            try:
+                text = t.extractfile(members[ends.get('txt') or ends['json']]).read().decode('utf-8-sig')
+                o = {'caption': text} if 'txt' in ends else json.loads(text)
+            except ValueError:
+                raise ValueError(f'{where}: neither UTF-8 text nor JSON') from None
+            if not isinstance(o, dict):
+                raise ValueError(f'{where}: expected an object with a caption, found {type(o).__name__}')
+            names = _columns(tuple(o), caption, None)[0]
+            if not names:
+                raise ValueError(f'{where}: no caption in it; it has {_some(o, None) or "nothing"}')
+            yield from ((_BY_NAME, o[c] or '', None, photo) for c in names)
+
+# %% ../nbs/01_data_parsing.ipynb #pair-rows
+def _pair(line):
+    "`(photo, caption)` of a line such as `a.jpg : A dog`; None for another line"
+    name,sep,text = line.partition(' : ')
+    return (name.strip(), text) if sep and _is_image(name) else None
+
+def _pair_rows(path, pattern):
+    for i,line in _lines(path, pattern):
+        if not line.strip():
+            continue
+        if not (pair := _pair(line)):
+            raise ValueError(f'{path}, line {i}: expected "photo.jpg : caption", found {line[:60]!r}')
+        yield _BY_NAME, pair[1], None, pair[0]
 
 # %% ../nbs/01_data_parsing.ipynb #6b12f206
 ANY = ('*captions*.json|dataset_*.json|*.json|*.json.gz|' + TABLES
@@ -794,16 +1208,16 @@ def _first_line(path):
         raise ValueError(f'{path}: no captions in it')
     return first
 
-def _is_json_line(line):
+def _is_json_line(line, caption=None):
     "Is this line an object with a caption, and so its file JSONL?"
     if line.lstrip()[:1] != '{':
         return False
     try:
         o = json.loads(line)
-    except ValueError:
+    except (ValueError,RecursionError):
         # an object that goes on over several lines
         return False
-    return not {'images','annotations','predictions'} & set(o) and any(str(k).lower() in CAPTION_COLUMNS for k in o)
+    return not {'images','annotations','predictions'} & set(o) and bool(_columns(tuple(o), caption, None)[0])
 
 def _is_heading(line):
     "Has this line the names of columns, one of captions and one of images?"
@@ -811,14 +1225,39 @@ def _is_heading(line):
     return bool(_dialect(line) and names & {*IMAGE_COLUMNS,*ID_COLUMNS})
 
 # %% ../nbs/01_data_parsing.ipynb #f28bdf38
-def sniff(
-    path:str|Path, # Any caption file
-)->str: # 'karpathy', 'coco', 'list', 'names', 'jsonl', 'table', 'tokens', 'shards' or 'text'
-    "Which layout a caption file has, judged by its content"
+def _folder_shape(path):
+    "Layout of a folder or archive that is more than the one file in it; else None"
     if _shards(path):
         return 'shards'
+    if Path(path).is_file():
+        return 'webdataset' if _samples(path) else None
+    if not Path(path).is_dir():
+        return None
+    # a table or a JSON file says more than the texts beside the photos
+    if _fitting(_seen_in(Path(path)), '|'.join(o for o in ANY.split('|') if not o.endswith(('*.txt','*.gz')))):
+        return None
+    if any(_samples(o) for o in sorted(Path(path).glob('*.tar'))[:1]):
+        return 'webdataset'
+    return 'sidecars' if _photos_with_text(path) else None
+
+def _line_shape(first, name):
+    "Layout of a file that is no JSON, by its first line and its name"
+    if re.match(r'[^\t#]+#\d+\s*\t', first):
+        return 'tokens'
+    if name.endswith(('.csv','.tsv')) or _is_heading(first) or re.match(r'sep=.\s*$', first) or _headless(first):
+        return 'table'
+    return 'pairs' if _pair(first) else 'text'
+
+# %% ../nbs/01_data_parsing.ipynb #sniff-cell
+def sniff(
+    path:str|Path, # Any caption file
+    caption_column:str|None=None, # Name of the column of captions, if it is not a usual one
+)->str: # 'karpathy', 'coco', 'list', 'names', 'jsonl', 'table', 'tokens', 'pairs', 'text', or one of a folder's layouts
+    "Which layout a caption file has, judged by its content; folders: 'shards', 'webdataset', 'sidecars'"
+    if shape := _folder_shape(path):
+        return shape
     first = _first_line(path)
-    if _is_json_line(first):
+    if _is_json_line(first, caption_column):
         return 'jsonl'
     # the file that is meant in a folder or archive
     path = Path(*filter(None, _locate(path, ANY)))
@@ -832,19 +1271,38 @@ def sniff(
                 raise
     if name.endswith('.json'):
         raise ValueError(f'{path}: not JSON of captions (it begins with {first.strip()[:20]!r}); {JSON_SHAPES}')
-    if re.match(r'[^\t#]+#\d+\s*\t', first):
-        return 'tokens'
-    bare = '\t' in first and _is_image(first.split('\t')[0])
-    return 'table' if _is_heading(first) or name.endswith(('.csv','.tsv')) or bare else 'text'
+    return _line_shape(first, name)
 
 # %% ../nbs/01_data_parsing.ipynb #5e1f0102
-def _part_file(path, split):
-    "Which file is meant where an archive or folder holds one for each split, as COCO's `captions_val2014.json`"
+def _part_file(path, part):
+    "Which file is meant where an archive or folder holds one for each part, as COCO's `captions_val2014.json`"
     path = Path(path)
-    if not split or not (path.is_dir() or _is_archive(path)):
+    if part.split is None or not (path.is_dir() or _is_archive(path)):
         return path
-    names = [o for o in _members(path) if fnmatch.fnmatch(PurePosixPath(o).name.lower(), f'captions_{split}*.json*')]
-    return path/names[0] if len(names) == 1 else path
+    found = _fitting(_seen_in(path), ANY)
+    # the texts beside photos, or lists of photos, are not captions of parts
+    if not found or all(o.endswith('Images.txt') for o in found):
+        return path
+    kept = _of_part(found, part, path)
+    return path/kept[0] if len(kept) == 1 and len(found) > 1 else path
+
+def _own_name(path, part):
+    "What the name of the file that you named says of its part"
+    where,member = (Path(path), None) if _folder_shape(path) else _locate(path, ANY)
+    name = PurePosixPath(member or where.name).name
+    told = parts_of_path(name)
+    if not told or part.split is None:
+        return
+    part.told = True
+    if told & part.names:
+        return
+    # of COCO's own files everybody knows what they are
+    coco = re.fullmatch(r'(captions|image_info)_(train|val|test)20\d\d\.json(\.gz)?', name)
+    if part_name(part.split) == 'train' and not coco:
+        raise ValueError(f'{path}: belongs to the part {_some(sorted(told))}, says its name, and not to '
+            f'{part.split!r}; ask for that part (split), or for all')
+    warnings.warn(f'{path}: belongs to the part {_some(sorted(told))}, says its name, and not to {part.split!r}; all '
+        f'of it was read')
 
 def _not_flickrstyle(path):
     "FlickrStyle10K read as plain text would lose the names of its images"
@@ -856,37 +1314,61 @@ def _not_flickrstyle(path):
             f'or romantic (--dataset_mode), or name the text file to read it without its images')
 
 # %% ../nbs/01_data_parsing.ipynb #3b8c5f14
-def _records_of(shape, path, file, split, part):
+# readers of layouts of which each row says its part, or none does
+_ROWS = dict(jsonl=_json_lines, table=_table_rows, list=_json_rows)
+
+def _rows_in(shape, path, part, columns):
+    "Rows of a layout, of one part or of all"
+    if shape in _ROWS:
+        return _ROWS[shape](path, ANY, part, *columns)
+    if any(columns) and shape not in ('shards','webdataset'):
+        raise ValueError(f'{path}: has no columns to choose from (caption_column, image_column)')
+    if shape == 'shards':
+        return _shard_rows(path, part, *columns)
+    if shape == 'webdataset':
+        return _wds_rows(path, part, columns[0])
+    if shape == 'sidecars':
+        return _sidecar_rows(path, part)
+    return dict(names=_named_rows, text=_numbered, pairs=_pair_rows)[shape](path, ANY)
+
+def _records_of(shape, path, file, split, part, columns=(None,None)):
     "The reader for a layout"
+    if any(columns) and shape in ('karpathy','coco','tokens'):
+        raise ValueError(f'{path}: has no columns to choose from (caption_column, image_column)')
     if shape == 'karpathy':
-        return read_karpathy(path, split)
+        return read_karpathy(file, split)
     if shape == 'coco':
         return read_coco(file)
     if shape == 'tokens':
         return read_flickr8k_tokens(path, _listed(path, split))
-    if shape == 'shards':
-        return _records(part.check(_shard_rows(path, part), path), path)
-    if shape in ('names','text'):
-        return _records((_named_rows if shape == 'names' else _numbered)(path, ANY), path)
-    rows = {'jsonl': _json_lines, 'table': _table_rows, 'list': _json_rows}[shape]
-    return _records(part.check(rows(path, ANY, part), path), path)
+    def again():
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield from _rows_in(shape, file, _Part(), columns)
+    return _records(part.check(_rows_in(shape, file, part, columns), path), path, again)
 
 # %% ../nbs/01_data_parsing.ipynb #580fcd2f
 def read_captions(
-    path:str|Path, # Any file of captions, plain, compressed, or in an archive; or a folder of shards
+    path:str|Path, # Any file of captions, plain, compressed, or in an archive; or a folder of shards, photos or tars
     split:str|None='train', # Part to read, where the file says what belongs to which; `None` for all
     warn:bool=False, # Warn when you ask for a part and nothing says what belongs to it
+    caption_column:str|None=None, # Name of a table's column of captions (default: a usual one)
+    image_column:str|None=None, # Name of a table's column of image files (default: a usual one)
 )->Iterator[dict]: # Records
     "Captions of any file: finds out the layout and calls the reader for it"
     _not_flickrstyle(path)
     if is_pickle(path):
         raise ValueError(f'{path}: a pickle; those with embeddings are read by capdec embed, train, offset and bridger')
-    part,file = _Part(split),_part_file(path, split)
-    shape = sniff(file)
+    part = _Part(split)
+    folder = _folder_shape(path)
+    file = path if folder else _part_file(path, part)
+    shape = folder or sniff(file, caption_column)
     # these layouts say what belongs to the part; tables and shards say it row by row
-    part.told = (shape == 'karpathy' or shape == 'coco' and str(split) in Path(file).name
-        or shape == 'tokens' and bool(_listed(path, split)))
-    yield from _records_of(shape, path, file, split, part)
+    if shape == 'karpathy' or shape == 'tokens' and _listed(path, split):
+        part.told = True
+    elif shape != 'text' and not Path(file).is_dir():
+        _own_name(file, part)
+    yield from _records_of(shape, path, file, split, part, (caption_column or None, image_column or None))
     if warn and split and not part.told:
         warnings.warn(f'{path}: says of no caption that it belongs to the part {split!r}, or to another; all of '
             f'them were read')
@@ -961,11 +1443,11 @@ def select_images(
     "Keep the captions of some images, or all but theirs"
     if isinstance(images, (str,Path)):
         images = [l.strip() for _,l in _lines(images, '*') if l.strip()]
-    wanted = set()
     # '17' is an id, '17.jpg' a file name
-    for o in images:
-        wanted.add(int(o) if isinstance(o, str) and o.isdecimal() else image_id_of(o) if isinstance(o, str) else o)
-    return (o for o in records if (o['image_id'] in wanted) != drop)
+    index = IdIndex(images)
+    listed = functools.lru_cache(1<<16)(lambda image_id, name: index.find(image_id) is not None
+        or bool(name) and index.find(name) is not None)
+    return (o for o in records if listed(o['image_id'], o.get('filename')) != drop)
 
 # %% ../nbs/01_data_parsing.ipynb #6745578c
 @dataclass(frozen=True)
@@ -1113,7 +1595,9 @@ def read_dataset(
     name,part = dataset_mode(mode, verb)
     src = SOURCES[name]
     part = None if part == 'all' else part
-    path = _part_file(_own_file(path, src, part), part)
+    path = _own_file(path, src, part)
+    if src.layout in ('karpathy','captions'):
+        path = _part_file(path, _Part(part))
     if src.layout == 'ids' and images is None:
         raise ValueError(f"{name}: is a list of COCO images; pass COCO's captions as the file and the list "
             f"({src.files}) as images (--images_list)")
@@ -1134,6 +1618,9 @@ def _records_named(name, src, path, part, seed, factual):
     if src.layout != 'karpathy':
         return read_captions(path, None if src.layout == 'ids' else part)
     _warn_of_parts(path, name, part, layout)
+    if _coco_own(path):
+        # said just now
+        part = None
     reader = {'karpathy': read_karpathy, 'tokens': read_flickr8k_tokens}.get(layout, read_captions)
     return reader(path, part)
 

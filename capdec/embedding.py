@@ -612,14 +612,28 @@ def embed_captions(
     return store
 
 # %% ../nbs/02_embedding.ipynb #ef55ff89
-def _image_record(item, i, names):
+def _own_id(item):
+    "The id in the name of a photo, and its file; None for a record that has an id"
+    if isinstance(item, dict):
+        return None if 'image_id' in item or not item.get('filename') else _own_id(item['filename'])
+    return image_id_of(Path(item).name), str(item)
+
+def _shared_ids(images):
+    "The ids that are in the names of two of these photos: for them the file names stand"
+    files,shared = {},set()
+    for o in images if hasattr(images, '__len__') else ():
+        if (own := _own_id(o)) and files.setdefault(*own) != own[1]:
+            shared.add(own[0])
+    return shared
+
+def _image_record(item, i, names, shared=()):
     "A path or a record as a record with a file and an id; `names` are the ids given so far, with their files"
     r = dict(item) if isinstance(item, dict) else {'filename': str(item)}
     if not r.get('filename'):
         raise ValueError(f'record {i}: has no filename')
     if 'image_id' not in r:
-        own = image_id_of(Path(r['filename']).name)
-        r['image_id'] = own if names.setdefault(own, r['filename']) == r['filename'] else r['filename']
+        own,file = _own_id(r)
+        r['image_id'] = own if own not in shared and names.setdefault(own, file) == file else file
     return r
 
 def _or_reason(f):
@@ -691,7 +705,8 @@ def embed_images(
 )->EmbeddingStore: # The finished store; `meta['failed']` lists `[file, reason]` of images that could not be read
     "Vectors of image files, as a store; an interrupted run continues, with the same result"
     total,names,failed = len(images) if hasattr(images, '__len__') else None,{},[]
-    records = (_image_record(o, i, names) for i,o in enumerate(images))
+    shared = _shared_ids(images)
+    records = (_image_record(o, i, names, shared) for i,o in enumerate(images))
     first = next(records, None)
     if first is None:
         raise ValueError(f'{out}: there are no images to embed')

@@ -20,7 +20,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .core import atomic_path,open_image,write_json
-from .data import image_id_of,json_items,read_captions,references as group_references,sniff
+from .data import IdIndex,json_items,read_captions,sniff,whole_id
 
 # %% ../nbs/06_evaluation.ipynb #3bec5232
 def java_command()->str: # Path of the `java` executable
@@ -181,12 +181,10 @@ def spice(
 
 # %% ../nbs/06_evaluation.ipynb #49bfa017
 def _key(i):
-    "What an image id means"
-    if isinstance(i, str):
-        return int(i) if re.fullmatch(r'\d{1,18}', i) else image_id_of(i)
-    if isinstance(i, int) and not isinstance(i, bool):
-        return i
-    raise ValueError(f'image_id {i!r}: must be a number or text')
+    "An image id: a number, or text that is none"
+    if isinstance(i, bool) or not isinstance(i, (int,str)):
+        raise ValueError(f'image_id {i!r}: must be a number or text')
+    return whole_id(i)
 
 def _n(n, what):
     "A number of things, in words"
@@ -210,22 +208,29 @@ def _pairs(o, what):
         yield r['image_id'], r['caption']
 
 def _references_of(references):
-    "`{image id: [captions]}`, without empty captions"
-    refs = {}
+    "`{image id: [captions]}`, without empty captions; and the index that finds an image in it"
+    refs,names = {},{}
+    if not isinstance(references, dict):
+        references = list(references)
+        names = {o['filename']: _key(o['image_id']) for o in references if isinstance(o, dict) and o.get('filename')
+            and 'image_id' in o}
     for i,c in _pairs(references, 'reference'):
         if not isinstance(c, str):
             raise ValueError(f'reference of image {i}: must be text, it is {type(c).__name__}')
         if c.strip():
             refs.setdefault(_key(i), []).append(c)
-    return refs
+    return refs, IdIndex(refs, {n: k for n,k in names.items() if k in refs})
 
-def _predictions_of(predictions):
+def _predictions_of(predictions, index):
     "`{image id: caption}`, and `{image id: were they all the same?}` of images that have several"
     pred,double = {},{}
     for i,c in _pairs(predictions, 'prediction'):
         if not isinstance(c, str):
             raise ValueError(f'prediction for image {i}: must be text, it is {type(c).__name__}')
         k = _key(i)
+        # as the references write it
+        if (found := index.find(k)) is not None:
+            k = found
         if k in pred:
             double[k] = double.get(k, True) and pred[k] == c
         else:
@@ -238,7 +243,8 @@ def match_ids(
     references:dict|Iterable[dict], # `{image_id: [captions]}` or records
 )->tuple[dict,dict,list[str]]: # `{image_id: caption}`, `{image_id: [captions]}` of the same images, and remarks
     "Match predictions with references; what does not fit is an error or a remark"
-    refs,(pred,double) = _references_of(references),_predictions_of(predictions)
+    refs,index = _references_of(references)
+    pred,double = _predictions_of(predictions, index)
     if not refs:
         raise ValueError('no references: there is nothing to compare with')
     if not pred:
@@ -341,7 +347,7 @@ def _load_references(o, split):
     # an empty reference is no loss
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return group_references(read_captions(o, split))
+        return list(read_captions(o, split))
 
 # %% ../nbs/06_evaluation.ipynb #9da4e7c0
 def _metric_names(metrics):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .config import Selection,Swap
 from .core import file_sha256,find_images,is_main,is_pickle,pick_device,write_json
-from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,image_id_of,read_captions,read_dataset,
+from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
 from .fairness import GENDER,SwapReport,debias,load_terms
 from .open_text import CorpusReport,read_open_text
@@ -57,13 +57,15 @@ def captions_from(
     if which.split_seed and (not name or SOURCES[name].layout != 'flickrstyle'):
         raise ValueError('`split_seed`: belongs to `dataset_mode` humorous, romantic or factual; the other data sets '
             'come with their parts')
+    if name and (which.caption_column or which.image_column):
+        raise ValueError('`caption_column`, `image_column`: choose columns of a table; leave `dataset_mode` out')
     if name:
         return _of_data_set(data, name, which, verb, report)
     if which.factual:
         raise ValueError('`factual`: belongs to `dataset_mode` factual (4)')
     # `train` is what every verb asks for when you say nothing
     split = None if which.split == 'all' else which.split
-    records = read_captions(data, split, warn and split != 'train')
+    records = read_captions(data, split, warn and split != 'train', which.caption_column, which.image_column)
     return select_images(records, which.images_list) if which.images_list else records
 
 # %% ../nbs/08b_sources.ipynb #b922217f
@@ -110,9 +112,9 @@ def with_photos(
             raise ValueError(f'{source}: has no file names of images; name their folder (`image_dir`), where a photo '
                 'is found by the id in its name')
         if not name and by_id is None:
-            by_id = {str(image_id_of(p.name)): str(p.relative_to(root)) for p in reversed(find_images(root))}
+            by_id = IdIndex(p.relative_to(root).as_posix() for p in find_images(root))
         if not name:
-            name = by_id.get(str(r['image_id']), f'photo of image_id {r["image_id"]}')
+            name = by_id.find(r['image_id']) or f'photo of image_id {r["image_id"]}'
         # you may name the folder itself, or the one that it lies in
         elif not (root/name).exists() and (root/Path(name).name).exists():
             name = Path(name).name
@@ -136,15 +138,13 @@ def photos_of(
     images:list|str, # Files, folders or patterns of photos
 )->list: # A path for each id, in order
     "The photo of each id, found by the id in its name"
-    photos = {}
-    for p in find_images(images):
-        photos.setdefault(str(image_id_of(p.name)), p)
-        photos[str(p)] = p
-    ids = list(ids)
-    if missing := [i for i in ids if str(i) not in photos]:
-        raise ValueError(f'{images}: has no photo for {len(missing):,} of {len(ids):,} predictions, such as image_id '
-            f'{missing[0]}')
-    return [photos[str(i)] for i in ids]
+    photos = {str(p): p for p in find_images(images)}
+    index,ids = IdIndex(photos),list(ids)
+    found = [index.find(i) for i in ids]
+    if missing := [i for i,o in zip(ids, found) if o is None]:
+        raise ValueError(f'{images}: has no photo, or several, for {len(missing):,} of {len(ids):,} predictions, such '
+            f'as image_id {missing[0]}')
+    return [photos[o] for o in found]
 
 # %% ../nbs/08b_sources.ipynb #68961824
 def edited(
