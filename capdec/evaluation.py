@@ -20,7 +20,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .core import atomic_path,open_image,write_json
-from .data import IdIndex,json_items,read_captions,sniff,whole_id
+from .data import IdIndex,image_id_of,json_items,read_captions,sniff,whole_id
 
 # %% ../nbs/06_evaluation.ipynb #3bec5232
 def java_command()->str: # Path of the `java` executable
@@ -207,18 +207,25 @@ def _pairs(o, what):
             raise ValueError(f'{what} {n}: expected an object with image_id and caption, found {str(r)[:60]}')
         yield r['image_id'], r['caption']
 
+def _numbered(ids):
+    "`{id: number in it}`, where a name has COCO's or Flickr's number and no other name has the same"
+    numbers = {i: image_id_of(i) for i in ids if isinstance(i, str)}
+    count = Counter(numbers.values())
+    return {i: k for i,k in numbers.items() if count[k] == 1}
+
 def _references_of(references):
     "`{image id: [captions]}`, without empty captions; and the index that finds an image in it"
-    refs,names = {},{}
+    refs,names,pairs = {},{},list(_pairs(references, 'reference'))
+    numbers = _numbered({i for i,_ in pairs})
     if not isinstance(references, dict):
-        references = list(references)
-        names = {o['filename']: _key(o['image_id']) for o in references if isinstance(o, dict) and o.get('filename')
-            and 'image_id' in o}
-    for i,c in _pairs(references, 'reference'):
+        names = {o['filename']: _key(o['image_id']) for o in references if o.get('filename')}
+    for i,c in pairs:
+        i = numbers.get(i, i)
         if not isinstance(c, str):
             raise ValueError(f'reference of image {i}: must be text, it is {type(c).__name__}')
         if c.strip():
             refs.setdefault(_key(i), []).append(c)
+    names = {n: numbers.get(k, k) for n,k in {**names, **{i: i for i in numbers}}.items()}
     return refs, IdIndex(refs, {n: k for n,k in names.items() if k in refs})
 
 def _predictions_of(predictions, index):
@@ -243,7 +250,7 @@ def match_ids(
     references:dict|Iterable[dict], # `{image_id: [captions]}` or records
 )->tuple[dict,dict,list[str]]: # `{image_id: caption}`, `{image_id: [captions]}` of the same images, and remarks
     "Match predictions with references; what does not fit is an error or a remark"
-    refs,index = _references_of(references)
+    refs,index = _references_of(references if isinstance(references, dict) else list(references))
     pred,double = _predictions_of(predictions, index)
     if not refs:
         raise ValueError('no references: there is nothing to compare with')
