@@ -6,11 +6,13 @@
 __all__ = ['Result', 'Captioner', 'load_captioner']
 
 # %% ../nbs/09_captioner.ipynb #ff2d1f50
-import warnings
+import os,warnings
 from collections import namedtuple
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from fastcore.basics import patch
 import torch
 from torch import Tensor
@@ -69,11 +71,27 @@ def _names_many(o):
     p = Path(o).expanduser()
     return p.is_dir() or bool(set('*?[') & set(str(o))) and not p.exists()
 
+def _as_list(images):
+    "Several photos as a list, whatever holds them: a column of a table, a generator, a set (sorted); else None"
+    if isinstance(images, (list,tuple)) or getattr(images, 'ndim', None) == 4:
+        return list(images)
+    # one photo, or none
+    if isinstance(images, (str,bytes,bytearray,os.PathLike,dict)) or any(hasattr(images, o) for o in ('read','detach')):
+        return None
+    if isinstance(images, np.ndarray):
+        return images.tolist() if images.ndim == 1 and images.dtype.kind in 'OUT' else None
+    if isinstance(images, (set,frozenset)):
+        return sorted(images, key=str)
+    # Arrow's columns
+    if hasattr(images, 'to_pylist'):
+        return images.to_pylist()
+    return list(images) if isinstance(images, Iterable) else None
+
 def _several(images):
     "The photos that are named, folders and patterns taken apart; `None` where it is a single one"
     if _names_many(images):
         return find_images(images)
-    if not isinstance(images, (list,tuple)) and getattr(images, 'ndim', 3) != 4:
+    if (images := _as_list(images)) is None:
         return None
     out,lines = [],[]
     for o in images:
@@ -121,7 +139,7 @@ def _vectors(self, photos, batch_size, show, draw=None):
 @patch
 def __call__(self:Captioner,
     # A photo (path, address, bytes, open file, PIL image, array, tensor), a folder, a pattern ('holiday/*.jpg'), or
-    # several of these (list; array `(n, ...)`)
+    # several of these (list, generator, set, column of a table; array `(n, ...)`)
     images,
     num_captions:int=1, # Number of captions per photo; more than one gives a list for each photo
     scores:bool=False, # Return `decoding.Caption` objects (text, score, tokens) instead of texts

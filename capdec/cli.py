@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .config import Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig
 from .core import find_images,is_main,is_pickle,package_file,whole_number,write_json
-from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,parser_of
+from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
 def _said(path, what):
@@ -296,7 +296,7 @@ def predict(
 # %% ../nbs/11_cli.ipynb #1645a003
 def convert(
     source:str, # Official or ClipCap checkpoint (.pt), published name such as capdec-coco-0.015, or captioner's folder
-    out:str, # Folder to make; from a folder, a .safetensors file with the official names
+    out:str='', # Folder to make; from a folder, a .safetensors file of official names (default: named like the source)
     hints:OfficialHints=OfficialHints(), # What the checkpoint does not say
     clip_model_type:str='', # Encoder that made the vectors (default: by their width)
     dont_norm:bool=False, # The checkpoint was trained on vectors as they come, as most of ClipCap's were
@@ -493,11 +493,9 @@ def data(
     from capdec.data import counts_table,sources_table,verify_source
     if path and not name:
         raise ValueError(f'--name: which data set is {path}? `capdec data` lists them')
-    if not name:
-        print(sources_table())
-        return 0
     if not path:
-        raise ValueError(f'--path: where is your copy of {name}?')
+        print(sources_table([name] if name else ()))
+        return 0
     rows = verify_source(path, name)
     print(counts_table(rows, name))
     return int(any(r['verdict'] in ('missing','differs') for r in rows))
@@ -532,7 +530,8 @@ def verb_parser(
     verb:str, # Name of a verb
 ): # An `argparse.ArgumentParser`
     "The command line of a verb"
-    return parser_of(VERBS[verb], f'capdec {verb}', examples(verb), switches=verb in ('train','predict'))
+    loose = dict(data=('name','path'), convert=('out',)).get(verb, ())
+    return parser_of(VERBS[verb], f'capdec {verb}', examples(verb), verb in ('train','predict'), loose)
 
 # %% ../nbs/11_cli.ipynb #e2ae136c
 def _help():
@@ -550,7 +549,7 @@ def _without_verb(argv):
         print(__version__)
         return 0
     if argv[0].replace('_','-') not in VERBS:
-        print(f'capdec: {argv[0]!r} is no verb; use one of: {", ".join(VERBS)}', file=sys.stderr)
+        print(f'capdec: no verb {argv[0]!r}{meant(argv[0], VERBS) or "; use " + ", ".join(VERBS)}', file=sys.stderr)
         return 2
 
 def _run(verb, flags):

@@ -1716,10 +1716,15 @@ def counts_table(
     return '\n'.join(out)
 
 # %% ../nbs/01_data_parsing.ipynb #4a431f1b
-def sources_table()->str: # Text, a few lines for each source
+def sources_table(
+    names:Iterable[str]=(), # Names from `SOURCES` (default: all)
+)->str: # Text, a few lines for each source
     "Every named data set: what it is, where it is published, under which licence, what it should hold"
     out = []
-    for name,s in SOURCES.items():
+    for name in names or SOURCES:
+        if name not in SOURCES:
+            raise ValueError(f'source {name!r}: known are {", ".join(SOURCES)}')
+        s = SOURCES[name]
         modes = [f'{verb} {k}' for verb,d in DATASET_MODES.items() for k,(n,_) in d.items() if n == name]
         counts = ', '.join(f'{p} {c:,}' if i is None else f'{p} {i:,} images' + (f' / {c:,} captions' if c else '')
             for p,(i,c) in s.counts.items())

@@ -11,7 +11,7 @@ import os,re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import atomic_path,progress
+from .core import atomic_path,package_file,progress
 from .model import CaptionModel,_float_dtype,_hub_folder,load_official,to_official,weights_folder
 
 # %% ../nbs/04b_official.ipynb #6af72746
@@ -73,6 +73,8 @@ def find_weights(
     name = os.path.expanduser(name)
     if not name:
         raise ValueError('no captioner is named: give a folder, a file, a published name or an id on the hub')
+    if name == 'mini' and not Path(name).exists():
+        return package_file('models','mini','captioner')
     if Path(name).exists() or name not in PUBLISHED:
         if re.fullmatch(r'capdec-coco-[\d.]+', name) and not Path(name).exists():
             raise ValueError(f'{name}: not published under this name; there are {", ".join(PUBLISHED)} (the folder of '
@@ -137,7 +139,8 @@ def save_official(
 # %% ../nbs/04b_official.ipynb #496f5c06
 def convert(
     source:str|Path, # Published name, official or ClipCap file, or a captioner's folder
-    out:str|Path, # Folder to make; or, for a folder as source, a `.safetensors` file with the official names
+    # Folder to make; or, for a folder as source, a `.safetensors` file with the official names; empty: named like it
+    out:str|Path='',
     tokenizer=None, # GPT-2's tokenizer or a folder with its files, for official files
     dtype:str|None=None, # Type of the folder's weights: 'float16' halves them (default: float32)
     **kwargs, # For `load_official`
@@ -148,5 +151,10 @@ def convert(
         _float_dtype(dtype)
     if dtype and not official:
         raise ValueError(f'dtype {dtype}: says how a captioner\'s folder is stored; official weights stay as they are')
+    # the new file lies here, not beside the source
+    name = Path(source).name
+    out = out or (Path(source).stem if is_official(name) else name if official else f'{name}.safetensors')
+    if Path(out).exists() and Path(out).resolve() == Path(source).resolve():
+        raise ValueError(f'out: {out} is the source; name another')
     model = load_checkpoint(source, tokenizer, **kwargs)
     return model.save(out, dtype) if official else save_official(model, out)

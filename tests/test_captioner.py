@@ -178,11 +178,29 @@ def test_photos_from_the_web(mini, web, tmp_path):
     with pytest.raises(ValueError, match='not there after 3 seconds'):
         read_url(f'{web}/slow', timeout=3)
 
-@pytest.mark.parametrize('what', [None, 3, {'a.jpg'}, dict(a=1), (o for o in ['a.jpg'])],
+@pytest.mark.parametrize('what', [None, 3, dict(a=1)],
     ids=lambda o: type(o).__name__)
 def test_what_is_no_photo_is_told_what_is(mini, what):
     with pytest.raises(ValueError, match=f'{type(what).__name__}: not an image; use a path'):
         mini(what)
+
+def test_photos_come_in_anything_that_holds_several(mini, tmp_path):
+    "A column of a table, a generator, a set, an array of names"
+    import pyarrow as pa
+    names = []
+    for i, shade in enumerate(('navy', 'white', 'red')):
+        Image.new('RGB', (64, 48), shade).save(tmp_path/f'{i}.png')
+        names.append(str(tmp_path/f'{i}.png'))
+    want = mini(names, beam_size=1)
+    class Series(list):
+        "As pandas': one dimension, no list to isinstance"
+        ndim = 1
+    many = [np.array(names), np.array(names, dtype=object), set(names), pa.chunked_array([names]), Series(names),
+        dict.fromkeys(names).keys()]
+    for o in many:
+        assert mini(o, beam_size=1) == want
+    assert mini((o for o in names), beam_size=1) == want
+    assert mini([], beam_size=1) == mini((o for o in ()), beam_size=1) == []
 
 def test_no_network(mini):
     with pytest.raises(ValueError, match='http://nowhere.invalid/a.jpg: cannot be fetched .*pass a file'):

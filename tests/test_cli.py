@@ -330,3 +330,23 @@ def test_name_of_a_data_set_alone_leaves_the_part_to_split(coco):
         'coco')) == sum(map(len, COCO_NAMES.values()))
     # a part that is named is meant
     assert ids('val', 'coco/train') == ids('val', '0') == COCO_NAMES['train']
+
+@pytest.mark.parametrize('args,says', [
+    (['capton', 'a.jpg'], "no verb 'capton'; did you mean caption?"),
+    (['xyz'], "no verb 'xyz'; use demo, caption"),
+    (['caption', 'a.jpg', '--modle', 'mini'], 'no flag --modle; did you mean --model?'),
+    (['train', '--data', 'a.json', '--noise_varience=0.01'],
+        'no flag --noise_varience; did you mean --noise_variance?'),
+    (['data', 'flickr8k', 'a', 'b'], "what is 'b' for?")])
+def test_mistyped_words_are_asked_about(args, says):
+    r = capdec(*args)
+    assert r.returncode == 2 and says in one_line(r)[0] and len(r.stderr.splitlines()) == 1
+
+def test_words_that_need_no_flag(tmp_path):
+    assert 'Flickr8k, Karpathy' in capdec('data', 'flickr8k', ok=True).stdout
+    (tmp_path/'ids').mkdir()
+    assert 'no lists of ids' in one_line(capdec('data', 'snowboard', tmp_path/'ids', ok=False))[0]
+    for more, made in (((), 'mini.safetensors'), (('b.safetensors',), 'b.safetensors'),
+            (('--out', 'c.safetensors'), 'c.safetensors')):
+        capdec('convert', 'mini', *more, cwd=tmp_path, ok=True)
+        assert (tmp_path/made).stat().st_size > 10_000_000
