@@ -17,7 +17,7 @@ from pathlib import Path
 from .captioner import Captioner
 from .config import Limits
 from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,progress,read_json
-from .exif import write_caption
+from .exif import is_copy,write_caption
 from .folder import memory_id,weights_id
 
 # %% ../nbs/09d_album.ipynb #1e560460
@@ -124,7 +124,67 @@ def _roots(sources):
     "The folders that are named, or lie before the first star of a pattern"
     plain = lambda p: Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts))
     named = [Path(s).expanduser() for s in sources]
-    return [p if p.is_dir() else plain(p) for p in named]
+    return [p if os.path.isdir(p) else plain(p) for p in named]
+
+def _real(path):
+    "Where a path ends, whatever links lie on the way; also for links that lead nowhere"
+    return Path(os.path.realpath(path))
+
+def _below(photo, roots):
+    "Where a photo lies below the folder that was named; its name alone where it lies in none"
+    for r in roots:
+        # every relative path lies below '.', by its letters
+        if r in photo.parents and '..' not in photo.relative_to(r).parts:
+            return photo.relative_to(r)
+    return Path(photo.name)
+
+def _targets(sources, paths, folder):
+    "The place below `folder` for the copy of each photo"
+    roots,places = _roots(sources), {p: _real(p.parent)/p.name for p in paths}
+    out = {p: Path(folder)/_below(p, roots) for p in paths}
+    # one photo may be named in two ways
+    if len(set(out.values())) == len({(t, places[p]) for p,t in out.items()}):
+        return out
+    # two photos of one name: their folders tell them apart
+    top = os.path.commonpath([o.parent for o in places.values()])
+    return {p: Path(folder)/o.relative_to(top) for p,o in places.items()}
+
+# %% ../nbs/09d_album.ipynb #1b0dd78c
+def _file_id(path):
+    "What a file is told by, whatever it is called; None for no file"
+    try:
+        o = os.stat(path)
+    except OSError:
+        return None
+    return o.st_dev, o.st_ino
+
+def _check_places(targets, folder):
+    "No copy may land outside of `folder`, or on a photo"
+    top = _real(folder)
+    if top.exists() and not top.is_dir():
+        raise ValueError(f'`exif` {folder}: is a file; name a folder for the copies')
+    photos = {_file_id(p) for p in targets} - {None}
+    named = set(map(_real, targets))
+    for t in targets.values():
+        if _real(t) in named or _file_id(t) in photos:
+            raise ValueError(f'`exif` {folder}: is where the photos are; name another folder for the copies')
+        if not _real(t.parent).is_relative_to(top):
+            raise ValueError(f'`exif` {folder}: a link in it leads away, {t} would lie in {_real(t.parent)}; name '
+                'another folder for the copies')
+
+# %% ../nbs/09d_album.ipynb #ae125fd8
+def _free_names(targets):
+    "The same places; another name where a file is there that is not the photo's copy"
+    free,taken = {},set(targets.values())
+    for p,t in targets.items():
+        new,n = t,1
+        while os.path.lexists(new) and not is_copy(p, new) or new != t and new in taken:
+            n += 1
+            new = t.with_name(f'{t.stem}-{n}{t.suffix}')
+        # two ways to name one photo lead to one copy
+        free.setdefault(t, new)
+        taken.add(new)
+    return {p: free[t] for p,t in targets.items()}
 
 def copies(
     sources:list, # Folders, files and patterns as they were named
@@ -134,15 +194,14 @@ def copies(
     "Where the copy of each photo goes: to the same place below `folder` as it has below what was named"
     if web := [p for p in paths if is_url(p)]:
         raise ValueError(f'`exif`: copies are made of files, not of {web[0]}')
-    roots = _roots(sources)
-    root_of = lambda p: next((r for r in roots if r in p.parents), p.parent)
-    out = {p: Path(folder)/p.relative_to(root_of(p)) for p in paths}
-    # two photos of one name: their folders tell them apart
-    if len(set(out.values())) < len(out):
-        top = os.path.commonpath([Path(p).absolute().parent for p in paths])
-        out = {p: Path(folder)/Path(p).absolute().relative_to(top) for p in paths}
-    if any(t.resolve() == p.resolve() for p,t in out.items()):
-        raise ValueError(f'`exif` {folder}: is where the photos are; name another folder for the copies')
+    first = _targets(sources, paths, folder)
+    _check_places(first, folder)
+    out = _free_names(first)
+    new = [p for p,t in out.items() if t != first[p] and not os.path.exists(t) and os.path.exists(p)]
+    if new:
+        p = new[0]
+        warnings.warn(f'`exif` {folder}: copies that get another name, because a file of the same name is there and is '
+            f'no copy of the photo: {len(new):,}; the first: {out[p]}, of {p}')
     return out
 
 # %% ../nbs/09d_album.ipynb #bdb8c58f
@@ -152,13 +211,17 @@ def originals(
     folder:str|Path, # Where copies go
 )->list: # The photos that are no copies
     "The photos without the copies that an earlier run has left in `folder`"
-    folder = Path(folder).resolve()
-    if not any(o.resolve() in folder.parents for o in _roots(sources)):
+    folder = _real(folder)
+    # who names this folder itself, or a file in it, means it
+    roots = [r for r in _roots(sources) if not _real(r).is_relative_to(folder)]
+    found = lambda p: not is_url(p) and folder in _real(p).parents and any(r in p.parents for r in roots)
+    inside = set(filter(found, paths))
+    if not inside:
         return paths
-    inside = [p for p in paths if not is_url(p) and folder in p.resolve().parents]
-    paths = [p for p in paths if p not in set(inside)]
-    made = {t.resolve() for t in copies(sources, paths, folder).values()}
-    others = [p for p in inside if p.resolve() not in made]
+    paths = [p for p in paths if p not in inside]
+    made = {_real(t) for t in _targets(sources, [p for p in paths if not is_url(p)], folder).values()}
+    first_name = lambda p: p.with_name(re.sub(r'-[0-9]+$', '', p.stem) + p.suffix)
+    others = sorted(p for p in inside if not {_real(p), first_name(_real(p))} & made)
     if others:
         warnings.warn(f'`exif` {folder}: {len(others)} photos in this folder, such as {others[0].name}, are left out, '
             'since copies go there; to caption them too, name a folder for the copies that holds no photos of yours')
