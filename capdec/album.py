@@ -7,7 +7,7 @@ __all__ = ['OURS', 'write_table', 'read_table', 'sidecars', 'copies', 'originals
            'caption_album']
 
 # %% ../nbs/09d_album.ipynb #e2865b80
-import csv,json,os,re,sys,warnings
+import contextlib,csv,errno,json,os,re,sys,warnings
 from collections import Counter,namedtuple
 from collections.abc import Iterable
 from dataclasses import asdict,dataclass,field
@@ -18,6 +18,7 @@ from .captioner import Captioner
 from .config import Limits
 from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,progress,read_json
 from .exif import is_copy,write_caption
+from .flags import error_line
 from .folder import memory_id,weights_id
 
 # %% ../nbs/09d_album.ipynb #1e560460
@@ -105,9 +106,11 @@ def sidecars(
     "Where the captions of each photo go"
     if web := [p for p in paths if is_url(p)]:
         raise ValueError(f'`sidecar`: there is no folder beside {web[0]}; use `out`')
-    folders = {p.parent for p in paths}
-    # named or not: both a.jpg and a.png want a.txt
-    there = {o for d in folders if d.is_dir() for o in d.iterdir() if o.suffix.lower() in IMAGE_SUFFIXES}
+    there = set()
+    for d in {p.parent for p in paths}:
+        # named or not: both a.jpg and a.png want a.txt; a folder that we may not look into has none that we know of
+        with contextlib.suppress(OSError):
+            there |= {o for o in d.iterdir() if o.suffix.lower() in IMAGE_SUFFIXES}
     all_photos = set(paths) | there
     wanted,out = Counter(p.with_suffix('.txt') for p in all_photos), {}
     for p in paths:
@@ -251,7 +254,7 @@ class Album:
         path, # Photo
     )->bool: # True when both exist, or are not wanted
         "Are the text file and the copy there that this photo should have?"
-        return all(o[path].exists() for o in (self.sidecars, self.copies) if o)
+        return all(os.path.isfile(o[path]) for o in (self.sidecars, self.copies) if o)
 
     def has(self,
         path, # Photo
@@ -263,46 +266,64 @@ class Album:
         return (not self.out or self.name(path) in kept) and self.has_files(path)
 
 class Counts(namedtuple('Counts', 'failed bare there')):
-    "Photos without a caption, with one but without their copy, and those that were done before"
+    "Photos without a caption, with one that is not in every place, and those that were done before"
     def text(self,
         n:int, # Number of photos that were named
     )->str: # A sentence
         "What became of `n` photos"
         said = f'{n-self.failed-self.there:,} photos captioned'
         if self.bare:
-            said += f', {self.bare} of them without a copy'
+            said += f', {self.bare} of them not in every place'
         if self.there:
             said += f', {self.there:,} were there already (`overwrite` does them again)'
         return said + f', {self.failed} failed'*bool(self.failed)
 
 # %% ../nbs/09d_album.ipynb #2364be76
-def _deliver(result, album):
-    "Write the text file and the copy of one photo, if they are wanted and not there yet"
-    due = lambda where: where and (album.overwrite or not where[result.path].exists())
-    if due(album.sidecars):
-        with atomic_path(album.sidecars[result.path]) as p:
-            p.write_text('\n'.join(result.captions) + '\n', encoding='utf-8')
-    if not due(album.copies):
-        return result
-    try:
-        write_caption(result.path, album.copies[result.path], result.captions[0])
-    except ValueError as e:
-        return result._replace(error=str(e))
-    return result
+# Not the fault of one photo: no room on the disk, no more files may be open
+_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
+@contextlib.contextmanager
+def _for_one(what, lines):
+    "What cannot be written becomes a line about one photo"
+    try:
+        yield
+    except (OSError, ValueError) as e:
+        if getattr(e, 'errno', None) in _FOR_ALL:
+            raise
+        lines.append(f'no {what}: {error_line(e)}')
+
+def _deliver(result, album):
+    "Write the text file and the copy of one photo, if wanted and not there yet; a line for each that cannot be written"
+    due = lambda where: where and (album.overwrite or not os.path.isfile(where[result.path]))
+    lines = []
+    if due(album.sidecars):
+        with _for_one('text file', lines), atomic_path(album.sidecars[result.path]) as p:
+            p.write_text('\n'.join(result.captions) + '\n', encoding='utf-8')
+    if due(album.copies):
+        with _for_one('copy', lines):
+            write_caption(result.path, album.copies[result.path], result.captions[0])
+    return lines
+
+def _places(album, lines):
+    "Where the caption of a photo is, when `lines` could not be written"
+    missing = ' '.join(lines)
+    beside = album.sidecars and 'no text file: ' not in missing
+    return [*[album.out]*bool(album.out), *['the .txt beside it']*bool(beside),
+        *['the copy']*bool(album.copies and 'no copy: ' not in missing)]
+
+# %% ../nbs/09d_album.ipynb #12db3ac3
 def _caption_and_note(captioner, todo, album, journal, bar_start, total, **how):
-    "Caption photos one by one into sidecars, copies and journal: `(failed, without their copy)`"
+    "Caption photos one by one into sidecars, copies and journal: `(failed, not in every place)`"
     failed = bare = 0
-    # where a caption is, copy or not
-    at = ' and '.join(o for o in (album.out, 'the .txt beside it' if album.sidecars else '') if o)
-    results = captioner.caption_files(todo, **how)
-    bar = progress(results, 'captioning', total, 'photo', bar_start, show=album.quiet)
+    bar = progress(captioner.caption_files(todo, **how), 'captioning', total, 'photo', bar_start, show=album.quiet)
     for r in bar:
-        if not r.error:
-            r = _deliver(r, album)
-        if r.captions and r.error and at:
+        lines = [] if r.error else _deliver(r, album)
+        if lines:
+            r = r._replace(error='; '.join(lines))
+        at = _places(album, lines) if lines else []
+        if at:
             bare += 1
-            bar.write(f'capdec: no copy: {r.error}; its caption is in {at}', file=sys.stderr)
+            bar.write(f'capdec: {r.error}; its caption is in {" and ".join(at)}', file=sys.stderr)
         elif r.error:
             failed += 1
             bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
@@ -360,8 +381,8 @@ def caption_album(
     method:str='beam', # Way to decode: 'beam', 'greedy' or 'sample'
     beam_size:int=5, # Beams, for method 'beam'
     seed:int|None=None, # Seed of method 'sample'
-)->Counts: # How many failed, have all but their copy, were there already
-    "Caption the photos that are not done; a photo that cannot be read costs its own caption alone"
+)->Counts: # How many failed, have a caption that is not in every place, were there already
+    "Caption the photos that are not done; one that cannot be read or written costs nothing but its own caption"
     kept = read_table(album.out, num_captions) if album.out and not album.overwrite and Path(album.out).exists() else {}
     there = [p for p in paths if album.has(p, kept)]
     how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits, **_decode(method, beam_size, seed))

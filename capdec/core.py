@@ -36,6 +36,10 @@ def _writing(path, only=None):
         raise err from None
 
 # %% ../nbs/00_core.ipynb #9721423c
+def _beginning(name):
+    "The beginning of a file name, with room to put something around it: file systems take 255 bytes or fewer"
+    return os.fsencode(name)[:40].decode('utf-8', 'ignore')
+
 @contextlib.contextmanager
 def atomic_path(
     path:str|Path, # Path of the finished file; its folder is made when missing
@@ -44,7 +48,7 @@ def atomic_path(
     path = Path(path)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+        fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{_beginning(path.name)}.', suffix='.tmp')
         os.close(fd)
     tmp = Path(tmp)
     try:

@@ -186,3 +186,103 @@ def test_what_a_copy_is(tmp_path):
     (tmp_path/'bad.jpg').write_bytes(b'\xff\xd8\xff\xe1\0\x10Exif\0\0II*\0\xff\xff\xff\xff' + raw[2:])
     assert not is_copy(a, tmp_path/'bad.jpg')
     assert not is_copy(a, tmp_path/'gone.jpg') and not is_copy(a, tmp_path)
+
+# ---- what cannot be written costs one photo
+
+def closed(monkeypatch, folder):
+    "A folder that may be read only (root may write anywhere, so the error is made)"
+    import tempfile
+    real = tempfile.mkstemp
+    def mkstemp(*args, dir=None, **kw):
+        if dir is not None and os.path.realpath(dir) == os.path.realpath(folder):
+            raise PermissionError(13, 'Permission denied', str(dir))
+        return real(*args, dir=dir, **kw)
+    monkeypatch.setattr(tempfile, 'mkstemp', mkstemp)
+
+@pytest.mark.parametrize('name', ['n'*240 + '.jpg', 'n'*251 + '.jpg', 'ü'*125 + '.jpg', '图'*83 + '.jpg'])
+def test_long_names(tmp_path, name):
+    "Every legal name, up to 255 bytes, has its text file, its copy and its row"
+    photo(tmp_path/'trip'/name)
+    photo(tmp_path/'trip'/'b.jpg')
+    for _ in range(2):
+        r = capdec('caption', 'trip', '--sidecar', '--exif', 'out', '--out', 'c.csv', *FAST, cwd=tmp_path, ok=True)
+    assert said(r).startswith('0 photos captioned, 2 were there') and len(one_line(r)) == 0
+    assert {o.name for o in (tmp_path/'out').iterdir()} == {name, 'b.jpg'}
+    assert {o.name for o in (tmp_path/'trip').glob('*.txt')} == {name[:-4] + '.txt', 'b.txt'}
+
+def test_a_name_that_is_too_long_for_its_text_file(tmp_path):
+    "a.jpg and a.png want a.jpg.txt and a.png.txt, which are 259 bytes"
+    long = 'n'*251
+    for kind in ('jpg', 'png'):
+        photo(tmp_path/'trip'/f'{long}.{kind}')
+    photo(tmp_path/'trip'/'z.jpg')
+    for first in (True, False):
+        r = capdec('caption', 'trip', '--sidecar', '--out', 'c.csv', *FAST, cwd=tmp_path, ok=False)
+        assert len(one_line(r)) == 2 and all('no text file: ' in o and 'File name too long' in o
+            and o.endswith('its caption is in c.csv') for o in one_line(r))
+        assert said(r).startswith('3 photos captioned, 2' if first else '2 photos captioned, 2')
+    assert (tmp_path/'trip'/'z.txt').exists() and (tmp_path/'c.csv').read_text().count('A ') == 3
+
+@pytest.mark.parametrize('out', [[], ['--out', 'c.csv'], ['--exif', 'copies'], ['--exif', 'copies', '--out', 'c.json']])
+def test_a_folder_that_may_only_be_read(tmp_path, monkeypatch, out):
+    "Its photos have no text files; the others have all, now and the next time"
+    for o in ('a/1.jpg', 'b/2.jpg', 'c/3.jpg'):
+        photo(tmp_path/'trip'/o)
+    closed(monkeypatch, tmp_path/'trip'/'b')
+    for _ in range(2):
+        r = capdec('caption', 'trip', '--sidecar', *out, *FAST, cwd=tmp_path, ok=False)
+        assert len(one_line(r)) == 1 and 'no text file: trip/b/2.txt: cannot be written (Permission denied)' in r.stderr
+        where = {'--exif': ['the copy'], '--out': ['c.csv', 'c.json'], '': []}
+        assert ('its caption is in' in r.stderr) == bool(out)
+        assert all(any(w in r.stderr for w in where[o]) for o in out if o in where)
+        assert {o.name for o in tmp_path.rglob('*.txt')} == {'1.txt', '3.txt'}
+        if '--exif' in out:
+            assert {o.name for o in (tmp_path/'copies').rglob('*.jpg')} == {'1.jpg', '2.jpg', '3.jpg'}
+    assert not list(tmp_path.rglob('.*'))
+
+def test_a_folder_of_copies_that_may_only_be_read(tmp_path, monkeypatch):
+    for o in ('a/1.jpg', 'b/2.jpg'):
+        photo(tmp_path/'trip'/o)
+    (tmp_path/'out'/'a').mkdir(parents=True)
+    # a file where a folder is wanted
+    (tmp_path/'out'/'b').write_text('mine')
+    closed(monkeypatch, tmp_path/'out'/'a')
+    photo(tmp_path/'trip'/'3.jpg')
+    r = capdec('caption', 'trip', '--exif', 'out', *FAST, cwd=tmp_path, ok=False)
+    assert said(r) == '1 photos captioned, 2 failed: out' and read_caption(tmp_path/'out'/'3.jpg')
+    assert [o.split(':')[3] for o in one_line(r)] == [' out/a/1.jpg', ' out/b/2.jpg']
+    assert (tmp_path/'out'/'b').read_text() == 'mine'
+
+def test_a_folder_in_the_place_of_a_text_file(tmp_path):
+    photo(tmp_path/'a.jpg')
+    photo(tmp_path/'b.jpg')
+    (tmp_path/'a.txt').mkdir()
+    for n in (1, 0):
+        r = capdec('caption', tmp_path, '--sidecar', *FAST, ok=False)
+        assert len(one_line(r)) == 1 and 'a.txt: cannot be written (Is a directory)' in r.stderr
+        assert said(r).startswith(f'{n} photos captioned') and (tmp_path/'b.txt').exists()
+
+def test_a_photo_that_vanishes_before_it_is_copied(tmp_path, monkeypatch):
+    import capdec.captioner as c
+    a = photo(tmp_path/'trip'/'a.jpg')
+    photo(tmp_path/'trip'/'b.jpg')
+    real = c.Captioner.caption_files
+    def vanish(self, *args, **kw):
+        for r in real(self, *args, **kw):
+            if r.path.name == 'a.jpg':
+                r.path.unlink()
+            yield r
+    monkeypatch.setattr(c.Captioner, 'caption_files', vanish)
+    r = capdec('caption', tmp_path/'trip', '--exif', tmp_path/'out', *FAST, ok=False)
+    assert one_line(r) == [f'capdec: skipped: no copy: {a}: No such file or directory']
+    assert (tmp_path/'out'/'b.jpg').exists()
+
+def test_a_full_disk_ends_a_run_with_one_line(small_disk):
+    photo(small_disk/'a.jpg')
+    photo(small_disk/'b.jpg')
+    with open(small_disk/'rest', 'wb', 0) as f, pytest.raises(OSError):
+        while f.write(bytes(4096)):
+            pass
+    for where in (['--sidecar'], ['--exif', small_disk/'out']):
+        r = capdec('caption', small_disk/'a.jpg', small_disk/'b.jpg', *where, *FAST, ok=False)
+        assert len(one_line(r)) == 1 and 'No space left on device' in r.stderr

@@ -79,7 +79,7 @@ def test_exif_copies(trip, tmp_path):
     assert r.returncode == 1 and one_line(r) == [f'capdec: no copy: {trip/"c.gif"}: captions can be written into JPEG, '
         f'PNG and WebP files only; its caption is in {at}', f'capdec: skipped: {trip/"day 2"/"text.jpg"}: not an image '
         f'that can be read']
-    assert said(r) == f'5 photos captioned, 1 of them without a copy, 1 failed: {at} and {tmp_path/"out"}'
+    assert said(r) == f'5 photos captioned, 1 of them not in every place, 1 failed: {at} and {tmp_path/"out"}'
     assert {p: p.read_bytes() for p in trip.rglob('*.*')} == before
     rows = {o['file'].split('trip/')[1]: o for o in json.loads((tmp_path/'c.json').read_text())}
     copies = {str(p.relative_to(tmp_path/'out')): read_caption(p) for p in (tmp_path/'out').rglob('*.*')}
@@ -93,7 +93,7 @@ def test_exif_copies(trip, tmp_path):
     assert len(one_line(r)) == 2
     r = capdec('caption', trip/'c.gif', '--exif', tmp_path/'out', '--sidecar', *FAST)
     assert r.returncode == 1 and one_line(r)[0].endswith('its caption is in the .txt beside '
-        'it') and said(r).startswith('1 photos captioned, 1 of them without a copy: ') and (trip/'c.txt').exists()
+        'it') and said(r).startswith('1 photos captioned, 1 of them not in every place: ') and (trip/'c.txt').exists()
 
 def test_says_every_place(trip, tmp_path):
     r = capdec('caption', trip/'a.jpg', '--exif', tmp_path/'out', '--sidecar', '--out', tmp_path/'c.json', *FAST,
