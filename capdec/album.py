@@ -370,6 +370,12 @@ def album_settings(
         limits=asdict(limits), **_decode(method, beam_size, seed))
 
 # %% ../nbs/09d_album.ipynb #2b26ea8d
+def _kept(album, num_captions):
+    "What stays of the table that is there"
+    if not album.out or album.overwrite or not Path(album.out).exists():
+        return {}
+    return read_table(album.out, num_captions)
+
 def caption_album(
     captioner:Captioner, # Captions with it
     paths:list, # Photos, as `find_images` returns them
@@ -383,7 +389,7 @@ def caption_album(
     seed:int|None=None, # Seed of method 'sample'
 )->Counts: # How many failed, have a caption that is not in every place, were there already
     "Caption the photos that are not done; one that cannot be read or written costs nothing but its own caption"
-    kept = read_table(album.out, num_captions) if album.out and not album.overwrite and Path(album.out).exists() else {}
+    kept = _kept(album, num_captions)
     there = [p for p in paths if album.has(p, kept)]
     how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits, **_decode(method, beam_size, seed))
     if not album.out:
@@ -391,6 +397,9 @@ def caption_album(
         todo = [p for p in paths if p not in skip]
         return Counts(*_caption_and_note(captioner, todo, album, None, len(skip), len(paths), **how), len(there))
     with Journal(f'{album.out}.part', settings or {}) as journal:
+        # again: another run may have written the table before we claimed it
+        kept = _kept(album, num_captions)
+        there = [p for p in paths if album.has(p, kept)]
         noted = {o['key'] for o in journal.records() if not o['error']}
         skip = set(there) | {p for p in paths if str(p) in noted and album.has_files(p)}
         todo = [p for p in paths if p not in skip]

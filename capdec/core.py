@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'json_text', 'write_json', 'read_json', 'escape_name',
-           'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'Journal', 'load_pickle', 'is_pickle',
-           'no_stand_in', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived',
-           'package_file', 'demo_photos', 'whole_number', 'progress']
+           'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'claimed', 'Journal', 'load_pickle',
+           'is_pickle', 'no_stand_in', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main',
+           'derived', 'package_file', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,errno,glob,hashlib,io,json,os,pickle,re,tempfile,warnings,weakref
@@ -145,24 +145,42 @@ def _sha256(f):
     return h.hexdigest()
 
 # %% ../nbs/00_core.ipynb #7b548811
+def _same_file(opened, path):
+    "Is the open file still the one under this name?"
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+def _try_lock(file):
+    "The lock of a file, or None while another process has it"
+    from filelock import FileLock,Timeout
+    for _ in range(1000):
+        # kept open: a file of this name that is removed and made again cannot pass for the one that we locked
+        with open(file, 'a') as seen:
+            lock = FileLock(file, timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                lock = None
+            if _same_file(seen, file):
+                return lock
+            # another process has just given back its claim and removed the file: this lock guards nothing
+            if lock:
+                lock.release()
+
+# %% ../nbs/00_core.ipynb #91b1f4e0
 def claim(
-    path:str|Path, # File that you want to write
+    path:str|Path, # File or folder that you want to write
     busy:str='another process is writing it; wait until it has ended', # Message for a second process
     lock:str|Path|None=None, # Lock file (default: hidden, beside `path`)
 ): # A `filelock.FileLock`, for `give_back`
     "Take the right to write, or say in one line that another process has it"
-    from filelock import FileLock,Timeout
     path = Path(path)
     file = Path(lock or path.with_name(f'.{path.name}.lock'))
     with _writing(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        # says why, where nothing can be written; the lock would wait
-        open(file, 'a').close()
-        taken = FileLock(file, timeout=0, thread_local=False)
-        try:
-            taken.acquire()
-        except Timeout:
-            taken = None
+        taken = _try_lock(file)
     if taken is None:
         raise ValueError(f'{path}: {busy}')
     return taken
@@ -170,12 +188,25 @@ def claim(
 # %% ../nbs/00_core.ipynb #92e9e05b
 def give_back(
     lock, # What `claim` returned
-    done:bool=True, # What you wrote is complete: remove the lock file, too
 ):
-    "Let others write"
-    lock.release()
-    if done:
+    "Let others write, and remove the lock file"
+    # Windows removes no file that is open; there the lock itself removes it
+    with contextlib.suppress(PermissionError):
         Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+@contextlib.contextmanager
+def claimed(
+    path:str|Path, # File or folder that you want to write
+    busy:str='another process is writing it; wait until it has ended', # Message for a second process
+    lock:str|Path|None=None, # Lock file (default: hidden, beside `path`)
+): # Context manager that yields the lock
+    "Hold a claim for the length of a block"
+    held = claim(path, busy, lock)
+    try:
+        yield held
+    finally:
+        give_back(held)
 
 # %% ../nbs/00_core.ipynb #baa1fa9e
 def _whole_batches(f, end, batch_size):
@@ -236,7 +267,7 @@ class Journal:
                 self.file.close()
         if remove:
             self.path.unlink()
-        give_back(self.lock, done=remove)
+        give_back(self.lock)
         self.lock = None
 
     def __enter__(self):

@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'COLUMNS', 'IDS', 'is_store', 'EmbeddingStore', 'store_capt
            'export_official']
 
 # %% ../nbs/01a_store.ipynb #9d952b86
-import io,itertools,json,pickle,shutil,types
+import contextlib,io,itertools,json,pickle,types
 from collections import OrderedDict
 from functools import lru_cache,partial
 from hashlib import blake2b
@@ -230,7 +230,7 @@ def create(cls:EmbeddingStore,
         # again: before we held the lock, another process may have written
         index = _found(path, index, resume) or index
         if index['finished']:
-            lock.release()
+            give_back(lock)
             return cls(path)
         with _writing(path):
             # what a run that died has left
@@ -242,7 +242,7 @@ def create(cls:EmbeddingStore,
         self._lock = lock
         return self
     except BaseException:
-        lock.release()
+        give_back(lock)
         raise
 
 # %% ../nbs/01a_store.ipynb #a54f1a7c
@@ -330,7 +330,7 @@ def finish(self:EmbeddingStore,
 def close(self:EmbeddingStore):
     "Let go of the lock without finishing; what was appended is kept"
     if self._lock is not None:
-        self._lock.release()
+        give_back(self._lock)
     self._lock = None
 
 @patch
@@ -462,6 +462,16 @@ def first_rows(self:EmbeddingStore)->np.ndarray: # Row numbers `(images,)`, asce
     return np.sort(np.unique(keys, return_index=True)[1])
 
 # %% ../nbs/01a_store.ipynb #46621a54
+def _discard(store):
+    "Remove an unfinished store, without touching that of another process which comes next"
+    for o in store.path.iterdir():
+        if o.name != '.lock':
+            o.unlink()
+    store.close()
+    # not empty: the next one has begun
+    with contextlib.suppress(OSError):
+        store.path.rmdir()
+
 def store_captions(
     records, # Records to write, one after the other; an iterator is read one shard at a time
     out:str|Path, # Folder to make; must be new or empty
@@ -479,8 +489,7 @@ def store_captions(
         return len(store.finish())
     except BaseException:
         # whole or not at all, like a caption file
-        store.close()
-        shutil.rmtree(out)
+        _discard(store)
         raise
 
 # %% ../nbs/01a_store.ipynb #63c8b271
