@@ -12,7 +12,7 @@ from dataclasses import asdict,replace
 from pathlib import Path
 
 from .config import Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig
-from .core import find_images,is_main,is_pickle,package_file,whole_number,write_json
+from .core import find_images,is_main,is_pickle,package_file,whole_number
 from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
@@ -184,13 +184,9 @@ def train(
     shift = find_offset(add_modality_offset, Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(training.seed)
     model = model_for_training(start, lm, store, mapper, training, only_prefix)
-    # what a finished or interrupted run was told stays, should this one be refused
-    if run.is_main_process and not (out/'state.safetensors').exists():
-        write_json(out/'train_commandline_args.txt', told)
-    history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None)
+    history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None, told=told)
     if not run.is_main_process:
         return 0
-    write_json(out/'train_commandline_args.txt', told)
     if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset):
         keep_bridge(pretrain_weights, out, prefix)
     if history['epochs']:

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 
 from .config import CapDecConfig,MAPPING_TYPES
-from .core import _FULL,_writing,pick_device,read_json,write_json
+from .core import _FULL,_writing,claimed,pick_device,read_json,write_json
 
 _all_ = ['CapDecConfig','MAPPING_TYPES']
 
@@ -459,19 +459,21 @@ def save(self:CaptionModel,
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{folder}: is a file, a folder was expected')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
-    try:
-        # a full disk is one line that names the folder
-        with _writing(folder, _FULL):
-            self.tokenizer.save_pretrained(tmp)
-            lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
-            write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config),
-                'lm_config':lm_config})
-            save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
-        _move_folder(tmp, folder)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
+    # `.` has a name, too
+    lock = folder.parent/f'.{folder.resolve().name}.lock'
+    with claimed(folder, 'another process is saving a captioner there; wait until it has ended', lock):
+        tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
+        try:
+            # a full disk is one line that names the folder
+            with _writing(folder, _FULL):
+                self.tokenizer.save_pretrained(tmp)
+                lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
+                write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__,
+                    **asdict(self.config), 'lm_config':lm_config})
+                save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
+            _move_folder(tmp, folder)
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
     return folder
 
 # %% ../nbs/04_model.ipynb #0eabba9e

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import __version__
 from .bridges import Bridge
 from .config import Restyling
-from .core import file_sha256,read_json,whole_number
+from .core import claimed,file_sha256,read_json,whole_number
 from .data import read_sentences
 from .folder import Parts,load_parts,read_bridge,save_parts,weights_file
 from .model import CaptionModel
@@ -60,6 +60,8 @@ def _finished(captioner, folder, key):
     notes = read_json(folder/'config.json').get('provenance') or {}
     if (notes.get('restyled') or {}).get('key') != key:
         raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
+    # of a run that was killed before its end
+    shutil.rmtree(folder/'training', ignore_errors=True)
     return Parts(CaptionModel.from_pretrained(folder, captioner.model.device), captioner.encoder,
         read_bridge(folder, read_json(folder/'captioner.json')))
 
@@ -108,6 +110,21 @@ def _style_folder(out_dir):
         raise ValueError('out_dir: is empty; name a folder')
     return Path(out_dir).expanduser()
 
+# %% ../nbs/08e_restyle.ipynb #3ec71713
+def _restyled(captioner, texts, own, out_dir, show):
+    "Train a copy of the captioner as `own` says, and save it where a folder is named"
+    model,steps,work = captioner.model, own['steps'], out_dir/'training' if out_dir else None
+    new = _copy(model, own)
+    config = TrainConfig(lr=own['lr'], bs=own['bs'], epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10),
+        noise_variance=own['noise_variance'], dont_norm=not model.config.normalize_prefix,
+        grad_clip=1., mixed_precision='no', seed=own['seed'], log_steps=20, checkpoint_steps=100)
+    _train(new, _mixed(captioner, texts, own['mix'], own['seed'], show), config, work, show)
+    parts = Parts(new.to(model.device, next(model.parameters()).dtype).eval(), captioner.encoder, captioner.bridge)
+    if out_dir:
+        save_parts(parts, out_dir)
+        shutil.rmtree(work)
+    return parts
+
 # %% ../nbs/08e_restyle.ipynb #1584129a
 def restyle(
     captioner:Parts, # A captioner, or the parts of one; it stays as it is
@@ -124,7 +141,7 @@ def restyle(
     show:bool=True, # Whether to show a progress bar
 )->Parts: # The parts of a new captioner
     "Restyle a captioner from text alone"
-    model,encoder,bridge = captioner.model,captioner.encoder,captioner.bridge
+    model,bridge = captioner.model,captioner.bridge
     if not 0 <= mix < 1:
         raise ValueError(f'mix {mix}: must lie in 0..1, less than 1')
     out_dir = _style_folder(out_dir)
@@ -136,17 +153,11 @@ def restyle(
     own['key'] = _style_key(model, texts, own)
     if out_dir and (done := _finished(captioner, out_dir, own['key'])):
         return done
-    new = _copy(model, own)
-    config = TrainConfig(lr=lr, bs=bs, epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10),
-        noise_variance=own['noise_variance'], dont_norm=not model.config.normalize_prefix,
-        grad_clip=1., mixed_precision='no', seed=seed, log_steps=20, checkpoint_steps=100)
-    work = out_dir/'training' if out_dir else None
-    _train(new, _mixed(captioner, texts, own['mix'], seed, show), config, work, show)
-    parts = Parts(new.to(model.device, next(model.parameters()).dtype).eval(), encoder, bridge)
-    if out_dir:
-        save_parts(parts, out_dir)
-        shutil.rmtree(work)
-    return parts
+    if not out_dir:
+        return _restyled(captioner, texts, own, None, show)
+    with claimed(out_dir, 'another process is restyling into this folder; wait until it has ended', out_dir/'.lock'):
+        # again: it may have ended before we claimed the folder
+        return _finished(captioner, out_dir, own['key']) or _restyled(captioner, texts, own, out_dir, show)
 
 # %% ../nbs/08e_restyle.ipynb #restyle-kept1
 def _styles_folder():

@@ -7,7 +7,7 @@ __all__ = ['lr_at', 'PackedCaptions', 'epoch_batches', 'save_state', 'load_state
            'TrainConfig']
 
 # %% ../nbs/05_training.ipynb #c74a939a
-import json,math,warnings
+import contextlib,json,math,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .config import TrainConfig
-from .core import atomic_path,pick_device,progress,write_json
+from .core import atomic_path,claimed,pick_device,progress,write_json
 from .model import official_max_tokens
 from .noise import add_noise,keyed_randn,normalize
 
@@ -458,8 +458,16 @@ def _rest_of_epoch(run, net, bar, callback):
             run.save()
     return epoch
 
+# %% ../nbs/05_training.ipynb #18512510
+def _claimed(acc, out_dir):
+    "The claim of the first process on the folder of the run, for the length of a block"
+    if not out_dir or not acc.is_main_process:
+        return contextlib.nullcontext()
+    return claimed(out_dir, 'another run is training in this folder; wait until it has ended, or name another folder',
+        Path(out_dir)/'.lock')
+
 # %% ../nbs/05_training.ipynb #trn00001
-def _begin(run, out_dir, resume):
+def _begin(run, out_dir, resume, told=None):
     "Go on from the checkpoint in `out_dir`, if there is one and it is wanted; note the settings there"
     main = run.acc.is_main_process
     if out_dir:
@@ -471,9 +479,27 @@ def _begin(run, out_dir, resume):
             run.load()
         if main:
             write_json(run.out/'train_config.json', asdict(run.config))
+        # only now: a run that is refused leaves the notes of the run that is there
+        if main and told:
+            write_json(run.out/'train_commandline_args.txt', told)
     if run.step < run.total < run.config.warmup_steps and main:
         warnings.warn(f'{run.total:,} steps in all, and {run.config.warmup_steps:,} of warm-up: the learning rate '
             f'never reaches its peak; lower warmup_steps (--warmup_steps)')
+
+# %% ../nbs/05_training.ipynb #trnepoch
+def _all_epochs(run, bar, prefix, save_every, callback):
+    "Epoch after epoch, until all steps are done or the validation loss no longer falls"
+    config = run.config
+    net = run.acc.prepare_model(run.model) if run.acc.num_processes > 1 else run.model
+    done = run.step >= run.total or bool(config.patience) and run.bad >= config.patience
+    while not done:
+        epoch = _rest_of_epoch(run, net, bar, callback)
+        done = run.step >= run.total
+        if run.batch_no % run.per_epoch == 0 or done:
+            done |= _end_epoch(run, epoch, save_every, prefix, done)
+            # gradients that are still being summed up are not in a checkpoint
+            if run.out and (done or run.batch_no % config.accumulate == 0):
+                run.save()
 
 # %% ../nbs/05_training.ipynb #c88d1f6c
 def train(
@@ -489,24 +515,17 @@ def train(
     device:str|None=None, # Device to train on: 'cpu' leaves a GPU alone; `None`: the best there is
     show:bool=True, # Show a progress bar
     callback=None, # Function that is called with `(step, loss)` every `log_steps` steps
+    told:dict|None=None, # What a command line said, to be kept as the official tool does
 )->dict: # History: `steps` (step, loss), `epochs` (epoch, mean loss), `val` (step, loss)
     "Train a captioner from caption vectors (paper, section 3); a run that was interrupted continues bit for bit on CPU"
     if save_every < 1:
         raise ValueError(f'save_every must be >= 1, got {save_every}')
     acc = _accelerator(device)
-    run = _Run(model.to(acc.device).train(), data, val, config, offset, acc)
-    _begin(run, out_dir, resume)
-    net = acc.prepare_model(model) if acc.num_processes > 1 else model
-    bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
-    done = run.step >= run.total or bool(config.patience) and run.bad >= config.patience
-    while not done:
-        epoch = _rest_of_epoch(run, net, bar, callback)
-        done = run.step >= run.total
-        if run.batch_no % run.per_epoch == 0 or done:
-            done |= _end_epoch(run, epoch, save_every, prefix, done)
-            # gradients that are still being summed up are not in a checkpoint
-            if run.out and (done or run.batch_no % config.accumulate == 0):
-                run.save()
-    bar.close()
+    with _claimed(acc, out_dir):
+        run = _Run(model.to(acc.device).train(), data, val, config, offset, acc)
+        _begin(run, out_dir, resume, told)
+        bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
+        with bar:
+            _all_epochs(run, bar, prefix, save_every, callback)
     model.eval()
     return run.history

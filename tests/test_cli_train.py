@@ -1,4 +1,6 @@
 "capdec train: data, presets, what is noted"
+import json
+
 import pytest
 
 from shell import capdec, one_line, COCO_NAMES, official
@@ -68,7 +70,7 @@ def test_presets_of_train(tmp_path, monkeypatch, name, store, bs):
     assert store in one_line(r)[0] and 'capdec embed' in one_line(r)[0]
     import_official(official(tmp_path/'x.pkl'), tmp_path/store)
     seen = []
-    monkeypatch.setattr('capdec.training.train', lambda model, data, config, *a: seen.append(config.bs)
+    monkeypatch.setattr('capdec.training.train', lambda model, data, config, *a, **k: seen.append(config.bs)
         or dict(epochs=[]))
     small = ['--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2]
     capdec('train', '--data', name, *small, cwd=tmp_path, ok=True)
@@ -83,3 +85,46 @@ def test_full_disk_in_training(small_disk, tmp_path):
         '--prefix_length', 2, '--epochs', 1, '--device', 'cpu', '--warmup_steps', 0, '--out_dir', small_disk/'run',
         ok=False))
     assert 'cannot be written (No space left on device)' in said[-1] and str(small_disk) in said[-1], said
+
+def test_a_folder_in_which_another_run_trains(tmp_path):
+    from capdec.core import claimed
+    (tmp_path/'some.txt').write_text('\n'.join(f'A dog {i}.' for i in range(20)))
+    out = tmp_path/'out'
+    how = ('train', '--data', tmp_path/'some.txt', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp',
+        '--prefix_length', 2, '--epochs', 1, '--device', 'cpu', '--warmup_steps', 0, '--out_dir', out)
+    with claimed(out, lock=out/'.lock'):
+        said = one_line(capdec(*how, ok=False))
+    assert said[-1] == (f'capdec: error: {out}: another run is training in this folder; wait until it has ended, or '
+        'name another folder')
+    # nothing is noted for a run that was refused
+    assert sorted(o.name for o in out.iterdir()) == ['some.txt.train.store']
+    capdec(*how, '--lr', '1e-3', ok=True)
+    assert json.loads((out/'train_commandline_args.txt').read_text())['lr'] == 1e-3
+    # a run with other settings is refused, and what the first one was told stays
+    capdec(*how, '--lr', '1e-4', ok=False)
+    assert json.loads((out/'train_commandline_args.txt').read_text())['lr'] == 1e-3
+
+def test_two_that_restyle_into_one_folder(tmp_path, monkeypatch):
+    from capdec import restyle as room
+    from capdec.folder import load_parts
+    from capdec.model import CaptionModel
+    mini, said, texts = load_parts('mini', 'cpu'), [], [f'A dog {i} runs, how lovely.' for i in range(12)]
+    again = lambda: room.restyle(mini, texts, tmp_path/'s', steps=2, bs=4, show=False)
+    real = room.save_parts
+    def save(parts, folder):
+        "The training has ended, and its folder is still there"
+        if not said:
+            with pytest.raises(ValueError) as e:
+                again()
+            said.append(str(e.value))
+        return real(parts, folder)
+    monkeypatch.setattr(room, 'save_parts', save)
+    a = again()
+    assert said == [f'{tmp_path}/s: another process is restyling into this folder; wait until it has ended']
+    assert not (tmp_path/'s'/'training').exists() and not [o for o in tmp_path.rglob('.*')]
+    # killed before its working folder was removed: the next run removes it
+    (tmp_path/'s'/'training').mkdir()
+    b = again()
+    assert not (tmp_path/'s'/'training').exists()
+    assert all((a.model.state_dict()[k] == v).all() for k,v in b.model.state_dict().items())
+    assert CaptionModel.from_pretrained(tmp_path/'s')

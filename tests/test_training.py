@@ -227,3 +227,49 @@ def test_validation_loss_ignores_batching():
 def test_no_pickle_is_written(tmp_path):
     run(tiny(), config(epochs=1), tmp_path/'o')
     assert not [p for p in (tmp_path/'o').rglob('*') if p.suffix in ('.pt', '.bin', '.pkl', '.pth')]
+
+# ---- one run a folder
+
+BUSY = 'another run is training in this folder; wait until it has ended, or name another folder'
+
+@pytest.mark.parametrize('resume', [True, False])
+def test_a_second_run_in_the_folder_is_refused(tmp_path, resume):
+    "From its first moment on, long before there is a checkpoint"
+    first, said, alone = tiny(), [], tiny()
+    def hook(module, args):
+        if not said:
+            # dropout goes on as if nothing had been
+            with torch.random.fork_rng(), pytest.raises(ValueError) as e:
+                run(tiny(3), config(seed=5), tmp_path/'b', resume=resume, told=dict(seed=5))
+            said.append(str(e.value))
+    first.register_forward_pre_hook(hook)
+    run(first, config(), tmp_path/'b', told=dict(seed=0))
+    run(alone, config(), tmp_path/'a', told=dict(seed=0))
+    assert said == [f'{tmp_path}/b: {BUSY}'] and torch.equal(weights(first), weights(alone))
+    a, b = ({str(o.relative_to(d)): o.read_bytes() for o in sorted(d.rglob('*')) if o.is_file()}
+        for d in (tmp_path/'a', tmp_path/'b'))
+    assert a == b and not [o for o in a if o.startswith('.')]
+    # the first one has ended: another run goes on, or is told why it cannot
+    with pytest.raises(ValueError, match='holds a run with seed=0, now seed=5'):
+        run(tiny(), config(seed=5), tmp_path/'b', told=dict(seed=5))
+    assert json.loads((tmp_path/'b'/'train_commandline_args.txt').read_text()) == dict(seed=0)
+
+def test_two_that_save_into_one_folder(tmp_path, monkeypatch):
+    "... and into the folder in which we are"
+    m, said = tiny(), []
+    real = m.tokenizer.save_pretrained
+    def save(folder):
+        if not said:
+            said.append('')
+            with pytest.raises(ValueError) as e:
+                tiny(1).save(tmp_path/'m')
+            said[0] = str(e.value)
+        return real(folder)
+    monkeypatch.setattr(m.tokenizer, 'save_pretrained', save)
+    m.save(tmp_path/'m')
+    assert said == [f'{tmp_path}/m: another process is saving a captioner there; wait until it has ended']
+    assert torch.equal(weights(CaptionModel.from_pretrained(tmp_path/'m')), weights(m))
+    monkeypatch.chdir(tmp_path/'m')
+    tiny(1).save('.')
+    assert torch.equal(weights(CaptionModel.from_pretrained(tmp_path/'m')), weights(tiny(1)))
+    assert not [o for o in tmp_path.rglob('.*')]
