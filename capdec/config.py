@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Selection', 'Swap', 'OfficialHints',
-           'Restyling', 'field_comments']
+           'Restyling', 'field_comments', 'from_json']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
 from dataclasses import KW_ONLY,dataclass,field
@@ -188,3 +188,33 @@ def field_comments(
     for c in cls.__mro__[-2::-1]:
         found |= {k:v for k,v in docments(c, returns=False).items() if v}
     return {f.name: ' '.join(found.get(f.name, '').split()) for f in fields(cls)}
+
+# %% ../nbs/00a_config.ipynb #cfg-json-code
+def _is_a(value, kind):
+    "Is a value from JSON of the type that an annotation names? A whole number is also a float, a bool is no number"
+    kinds = getattr(kind, '__args__', (kind,))
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, float):
+        # neither NaN nor infinity
+        return float in kinds and value-value == 0
+    return isinstance(value, kinds) or isinstance(value, int) and float in kinds
+
+def from_json(
+    cls, # One of the dataclasses of this module, or one like them
+    data, # What was read; keys that are no fields are left out
+    source, # File that it comes from, for errors
+): # A record of the class
+    "A record from JSON; what does not fit is one line that names the file"
+    from dataclasses import fields
+    if not isinstance(data, dict):
+        raise ValueError(f'{source}: an object with settings was expected, found {type(data).__name__}')
+    given = {f.name: (data[f.name], f.type) for f in fields(cls) if f.name in data}
+    for k,(v,kind) in given.items():
+        if not _is_a(v, kind):
+            raise ValueError(f'{source}: {k} {str(v)[:40]!r} is of type {type(v).__name__}, '
+                f'{getattr(kind, "__name__", kind)} was expected')
+    try:
+        return cls(**{k: v for k,(v,_) in given.items()})
+    except (TypeError,ValueError) as e:
+        raise ValueError(f'{source}: {e}') from None

@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn,Tensor
 
-from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
+from .config import from_json
+from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,regular_file,whole_number
+from .core import write_json
+from .weights import check_fit,load_tensors,sketch
 
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
 def pad_ids(
@@ -305,7 +308,42 @@ def _read_config(folder):
     if not isinstance(saved, dict) or set(saved) != known:
         raise ValueError(f'{folder/"config.json"}: not the config of a MiniEncoder (expected the keys '
             f'{", ".join(sorted(known))})')
-    return MiniConfig(**saved)
+    return from_json(MiniConfig, saved, folder/'config.json')
+
+def _read_tokenizer(path):
+    "A `tokenizers.Tokenizer` from its file"
+    from tokenizers import Tokenizer
+    try:
+        tokenizer = Tokenizer.from_file(str(regular_file(path, 'a tokenizer')))
+        # odd files show when the tokenizer is used
+        tokenizer.encode('A dog.')
+        return tokenizer
+    except BaseException as e:
+        # what is written in Rust panics, which is no `Exception`
+        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+            raise
+        raise ValueError(f'{path}: not a tokenizer that can be read ({str(e).splitlines()[0][:200]})') from None
+
+# %% ../nbs/01b_mini_encoder.ipynb #towers001
+def _check_towers(config, tokenizer, state, folder):
+    "Raise unless the towers that a config describes have the weights of `state`"
+    import timm
+    f = folder/'config.json'
+    # timm would also take an address or a path
+    if not timm.is_model(config.backbone):
+        raise ValueError(f'{f}: backbone {config.backbone!r} is no model of timm')
+    if config.heads < 1 or config.width % config.heads or config.image_size not in range(1, 1025):
+        raise ValueError(f'{f}: width {config.width}, heads {config.heads}, image_size {config.image_size}: heads must '
+            f'divide width, and photos have 1 to 1,024 pixels')
+    try:
+        with sketch(100*len(state) + 1000):
+            drawn = MiniEncoder(config, tokenizer)
+    except Exception as e:
+        raise ValueError(f'{f}: describes no towers that can be built ({str(e).splitlines()[0]})') from None
+    check_fit(drawn, state, folder/'model.safetensors')
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    if last >= config.vocab:
+        raise ValueError(f'{folder}/tokenizer.json: has a token {last:,}, the text tower {config.vocab:,} tokens')
 
 # %% ../nbs/01b_mini_encoder.ipynb #e766385f
 @patch(cls_method=True)
@@ -315,16 +353,14 @@ def load(cls:MiniEncoder,
     merge:bool=False, # Whether normalisations become part of the convolutions: quicker, for inference only
 )->MiniEncoder: # Ready to encode
     "Read a folder back; needs no network"
-    from safetensors.torch import load_file
-    from tokenizers import Tokenizer
-    folder = package_file('models','mini','encoder') if folder is None else Path(folder)
-    config = _read_config(folder)
-    self = cls(config, Tokenizer.from_file(str(folder/'tokenizer.json')))
-    try:
-        self.load_state_dict(load_file(folder/'model.safetensors'))
-    except Exception as e:
-        raise ValueError(f'{folder/"model.safetensors"}: damaged, or of another size than config.json says '
-            f'({str(e).splitlines()[0]})') from None
+    bundled,folder = folder is None, package_file('models','mini','encoder') if folder is None else Path(folder)
+    config,tokenizer = _read_config(folder),_read_tokenizer(folder/'tokenizer.json')
+    state = load_tensors(folder/'model.safetensors')
+    # a stranger's config may describe towers that fill the memory
+    if not bundled:
+        _check_towers(config, tokenizer, state, folder)
+    self = cls(config, tokenizer)
+    self.load_state_dict(state)
     self.float().eval()
     if merge:
         self.image,self.merged = _merged(self.image),True

