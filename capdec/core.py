@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'atomic_path', 'json_text', 'write_json', 'regular_file',
-           'read_json', 'escape_name', 'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back', 'claimed',
-           'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'no_stand_in', 'is_url', 'read_url',
+           'no_stand_in', 'read_json', 'escape_name', 'unescape_name', 'one_line', 'file_sha256', 'claim', 'give_back',
+           'claimed', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'read_url',
            'open_image', 'find_images', 'pick_device', 'is_main', 'derived', 'package_file', 'demo_photos',
            'whole_number', 'progress']
 
@@ -104,6 +104,20 @@ def regular_file(
     if not path.is_file():
         raise ValueError(f'{path}: is a pipe or a device, {what} was expected')
     return path
+
+# %% ../nbs/00_core.ipynb #standin
+def no_stand_in(
+    head:bytes, # First bytes of a file, some hundred
+    path:str|Path, # Its name, for the error
+):
+    "An error if a file is not the data but what was downloaded in its place"
+    if head.startswith(b'version https://git-lfs.github.com/spec/'):
+        raise ValueError(f'{path}: is a pointer of Git LFS, not the data; fetch it with `git lfs pull`')
+    if re.match(rb'(\xef\xbb\xbf)?\s*<(!doctype html|html|head)\b', head, re.I):
+        raise ValueError(f'{path}: is a web page, not the data (was it a page to sign in or to confirm?); download it '
+            f'again')
+    if head.startswith(b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1'):
+        raise ValueError(f'{path}: is an old Office document; save the sheet as CSV (UTF-8) and name that')
 
 # %% ../nbs/00_core.ipynb #35145f0b
 MAX_JSON = 1_000_000_000 # Bytes of a JSON file that is read at once
@@ -423,7 +437,9 @@ def _no_pickle(e, file):
     "Why a pickle cannot be read, in a line"
     if isinstance(e, pickle.UnpicklingError):
         why = str(e).splitlines()[0]
-        return f'refused, it {why}' if why.startswith('asks for') else f'not a pickle that can be read ({why})'
+        # numbers that were never turned into Python's
+        hint = '; save numbers of numpy as int(x) or x.item(), and arrays with x.tolist()'*('asks for numpy' in why)
+        return f'refused, it {why}{hint}' if why.startswith('asks for') else f'not a pickle that can be read ({why})'
     # damaged pickles raise whatever their opcodes run into (EOFError, TypeError, RuntimeError, ...)
     if isinstance(e, MemoryError) or 'allocate memory' in str(e):
         return f'its {file.seek(0, os.SEEK_END)/1e9:.1f} GB do not fit into the memory of this machine'
@@ -473,20 +489,6 @@ def is_pickle(
 )->bool: # True where the name ends in .pkl or .pickle
     "Is this a pickle, by its name?"
     return str(path).lower().endswith(('.pkl','.pickle'))
-
-# %% ../nbs/00_core.ipynb #standin
-def no_stand_in(
-    head:bytes, # First bytes of a file, some hundred
-    path:str|Path, # Its name, for the error
-):
-    "An error if a file is not the data but what was downloaded in its place"
-    if head.startswith(b'version https://git-lfs.github.com/spec/'):
-        raise ValueError(f'{path}: is a pointer of Git LFS, not the data; fetch it with `git lfs pull`')
-    if re.match(rb'(\xef\xbb\xbf)?\s*<(!doctype html|html|head)\b', head, re.I):
-        raise ValueError(f'{path}: is a web page, not the data (was it a page to sign in or to confirm?); download it '
-            f'again')
-    if head.startswith(b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1'):
-        raise ValueError(f'{path}: is an old Office document; save the sheet as CSV (UTF-8) and name that')
 
 # %% ../nbs/00_core.ipynb #527f9c3e
 MAX_DOWNLOAD = 64_000_000 # Bytes; larger than any photo that `MAX_PIXELS` lets pass as a JPEG

@@ -80,6 +80,19 @@ def weights_folder()->Path: # `$CAPDEC_WEIGHTS`, or `~/.cache/capdec`
     return Path(os.environ.get('CAPDEC_WEIGHTS') or Path.home()/'.cache'/'capdec')
 
 # %% ../nbs/04_model.ipynb #tok00007
+def _bpe_in(file):
+    "The byte pairs in a `tokenizer.json`"
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    try:
+        model = Tokenizer.from_file(str(file)).model
+    except Exception as e:
+        # the library raises Exception itself
+        raise ValueError(f'{file}: not a tokenizer that can be read ({str(e).splitlines()[0]})') from None
+    if not isinstance(model, BPE):
+        raise ValueError(f'{file}: a tokenizer of another kind ({type(model).__name__}); GPT-2 has byte pairs')
+    return model
+
 def gpt2_tokenizer(
     # Folder with `vocab.json` and `merges.txt` (or OpenAI's names `encoder.json`, `vocab.bpe`); `None`: `gpt2` in
     # `weights_folder`, else from the hub
@@ -95,7 +108,11 @@ def gpt2_tokenizer(
         files = [Path(folder)/o for o in names]
         if all(o.exists() for o in files):
             return _wrap_bpe(BPE.from_file(*map(str, files)))
-    raise FileNotFoundError(f'{folder}: holds neither vocab.json and merges.txt nor encoder.json and vocab.bpe')
+    # today's transformers write this file alone
+    if (file := Path(folder)/'tokenizer.json').exists():
+        return _wrap_bpe(_bpe_in(file))
+    raise FileNotFoundError(f'{folder}: holds neither vocab.json and merges.txt nor encoder.json and vocab.bpe, nor '
+        f'tokenizer.json')
 
 # %% ../nbs/04_model.ipynb #050c9aeb
 def find_stop_ids(
@@ -585,8 +602,8 @@ def from_pretrained(cls:CaptionModel,
 )->CaptionModel: # In evaluation mode, float32
     "Load a captioner that `save` or `push_to_hub` wrote"
     if Path(name).is_file():
-        raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt or '
-            f'.safetensors)')
+        raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt, .pth, .ckpt '
+            f'or .safetensors)')
     folder = Path(name) if Path(name).is_dir() else _hub_folder(str(name), revision)
     config,state = _read_folder(folder)
     settings,tokenizer = from_json(CapDecConfig, config, folder/'config.json'), _saved_tokenizer(folder)
@@ -650,7 +667,13 @@ def official_mapper(
 # %% ../nbs/04_model.ipynb #4038a586
 def _read_official(source):
     "The tensors of an official checkpoint, a file or a dictionary"
-    return load_tensors(source) if isinstance(source, (str,Path)) else dict(source)
+    state = load_tensors(source) if isinstance(source, (str,Path)) else dict(source)
+    # what DataParallel, Lightning and torch.compile put before all names
+    for _ in range(3):
+        for o in ('module.','model.','_orig_mod.'):
+            if all(k.startswith(o) for k in state):
+                state = {k.removeprefix(o): v for k,v in state.items()}
+    return state
 
 # %% ../nbs/04_model.ipynb #off00007
 def _official_lm(state, lm_heads, source):

@@ -105,7 +105,10 @@ def _from_torch(path, size):
             if any(o.endswith('constants.pkl') for o in z.namelist()):
                 return _script_tensors(z)
     with warnings.catch_warnings(action='ignore'):
-        return torch.load(path, map_location='cpu', weights_only=True)
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    # a training framework puts its notes beside the weights
+    inner = state if isinstance(state, dict) else {}
+    return next((inner[k] for k in ('state_dict','model_state_dict','model') if isinstance(inner.get(k), dict)), state)
 
 # %% ../nbs/00d_weights.ipynb #wloadt001
 def load_tensors(
