@@ -131,7 +131,7 @@ def test_modality_bridger(coco, tmp_path, spy):
     save_file(ImageToTextBridge(d+1, 2).state_dict(), tmp_path/'wrong.safetensors')
     (tmp_path/'cut.safetensors').write_bytes(b'cut')
     for name, says in (('nowhere', 'no such file'), ('wrong', f'vectors of {d+1} numbers, not of {d}'),
-            ('cut', 'not the weights')):
+            ('cut', 'cut.safetensors: damaged, cut short')):
         assert says in one_line(capdec(*args, '--modality_bridger', tmp_path/f'{name}.safetensors', ok=False))[0]
 
 def test_offset_of_another_width(coco, tmp_path):
