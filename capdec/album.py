@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .captioner import Captioner
 from .config import Limits
-from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,progress,read_json
+from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,progress,read_json,remove_left_overs
 from .exif import is_copy,write_caption
 from .flags import error_line
 from .folder import memory_id,weights_id
@@ -389,6 +389,9 @@ def caption_album(
     seed:int|None=None, # Seed of method 'sample'
 )->Counts: # How many failed, have a caption that is not in every place, were there already
     "Caption the photos that are not done; one that cannot be read or written costs nothing but its own caption"
+    # of runs that were killed; a run that finds all there would write nothing, and so not look
+    for folder in {t.parent for o in (album.sidecars, album.copies) for t in o.values()}:
+        remove_left_overs(folder)
     kept = _kept(album, num_captions)
     there = [p for p in paths if album.has(p, kept)]
     how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits, **_decode(method, beam_size, seed))

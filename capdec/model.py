@@ -9,7 +9,7 @@ __all__ = ['EOS', 'WEIGHTS', 'MOST_BUFFERS', 'MOST_LAYERS', 'LARGEST_SIZE', 'ENC
            'official_mapper', 'load_official', 'to_official', 'CapDecConfig', 'MAPPING_TYPES']
 
 # %% ../nbs/04_model.ipynb #c5e2e11f
-import os,shutil,tempfile
+import os,tempfile
 from dataclasses import asdict,replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 
 from .config import CapDecConfig,MAPPING_TYPES,from_json
-from .core import MAX_JSON,_FULL,_writing,claimed,pick_device,read_json,regular_file,write_json
+from .core import MAX_JSON,_FULL,_writing,claimed,pick_device,read_json,regular_file,temporary,write_json
 from .weights import check_fit,load_tensors,safe_config,sketch
 
 _all_ = ['CapDecConfig','MAPPING_TYPES']
@@ -459,7 +459,7 @@ def _move_folder(tmp, folder):
     "Give the files the usual rights and move them to their place, weights last"
     umask = os.umask(0)
     os.umask(umask)
-    # mkdtemp and safetensors leave them to their owner alone
+    # safetensors leaves them to their owner alone
     for f in (tmp, *tmp.iterdir()):
         os.chmod(f, (0o777 if f.is_dir() else 0o666) & ~umask)
     if not folder.exists():
@@ -485,18 +485,15 @@ def save(self:CaptionModel,
     # `.` has a name, too
     lock = folder.parent/f'.{folder.resolve().name}.lock'
     with claimed(folder, 'another process is saving a captioner there; wait until it has ended', lock):
-        tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
-        try:
-            # a full disk is one line that names the folder
-            with _writing(folder, _FULL):
-                self.tokenizer.save_pretrained(tmp)
-                lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
-                write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__,
-                    **asdict(self.config), 'lm_config':lm_config})
-                save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
+        # a full disk is one line that names the folder
+        with _writing(folder, _FULL), temporary(folder.parent) as tmp:
+            tmp.mkdir()
+            self.tokenizer.save_pretrained(tmp)
+            lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
+            write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config),
+                'lm_config':lm_config})
+            save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
             _move_folder(tmp, folder)
-        finally:
-            shutil.rmtree(tmp, ignore_errors=True)
     return folder
 
 # %% ../nbs/04_model.ipynb #0eabba9e

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import __version__
 from .bridges import Bridge
 from .config import Restyling
-from .core import claimed,file_sha256,read_json,whole_number
+from .core import claimed,file_sha256,forget_lock,read_json,whole_number
 from .data import read_sentences
 from .folder import Parts,load_parts,read_bridge,save_parts,weights_file
 from .model import CaptionModel
@@ -62,6 +62,7 @@ def _finished(captioner, folder, key):
         raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
     # of a run that was killed before its end
     shutil.rmtree(folder/'training', ignore_errors=True)
+    forget_lock(folder/'.lock')
     return Parts(CaptionModel.from_pretrained(folder, captioner.model.device), captioner.encoder,
         read_bridge(folder, read_json(folder/'captioner.json')))
 
@@ -122,7 +123,7 @@ def _restyled(captioner, texts, own, out_dir, show):
     parts = Parts(new.to(model.device, next(model.parameters()).dtype).eval(), captioner.encoder, captioner.bridge)
     if out_dir:
         save_parts(parts, out_dir)
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
     return parts
 
 # %% ../nbs/08e_restyle.ipynb #1584129a

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import __version__
-from .core import _writing,atomic_path,claim,escape_name,file_sha256,give_back,load_pickle,read_json
-from .core import unescape_name,write_json
+from .core import _writing,atomic_path,claim,escape_name,file_sha256,forget_lock,give_back,load_pickle
+from .core import read_json,unescape_name,write_json
 
 # %% ../nbs/01a_store.ipynb #72216bdf
 FORMAT = 'capdec embedding store'
@@ -224,6 +224,7 @@ def create(cls:EmbeddingStore,
     index = _new_index(dim, meta, list(columns), dtype)
     old = _found(path, index, resume)
     if old and old['finished']:
+        forget_lock(path/'.lock')
         return cls(path)
     lock = claim(path, 'another process is writing this store; wait for it or choose another folder', path/'.lock')
     try:
