@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'remove_left_overs', 'temporary', 'atomic_path',
            'json_text', 'write_json', 'regular_file', 'no_stand_in', 'read_json', 'escape_name', 'unescape_name',
-           'one_line', 'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip',
-           'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'read_url', 'open_image', 'find_images', 'pick_device',
-           'is_main', 'derived', 'package_file', 'demo_photos', 'whole_number', 'progress']
+           'one_line', 'printable', 'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal',
+           'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'open_image',
+           'find_images', 'pick_device', 'is_main', 'derived', 'package_file', 'demo_photos', 'whole_number',
+           'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,errno,glob,hashlib,io,json,math,os,pickle,re,shutil,tempfile,warnings,weakref,zipfile
@@ -243,6 +244,17 @@ def one_line(
 )->str: # Without line breaks, tabs and double spaces
     "A caption that fits into a line of a file"
     return ' '.join(text.split())
+
+# %% ../nbs/00_core.ipynb #print001
+# Control characters, also as bytes of names that are not UTF-8, and what turns the direction of text around
+_CONTROLS = re.compile('[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\udc80-\udc9f]')
+
+def printable(
+    text:str, # Text from outside
+    keep:str='', # Control characters that may stay, such as line breaks
+)->str: # The same, control characters as `\\x1b`
+    "Text that changes nothing in a terminal"
+    return _CONTROLS.sub(lambda m: m[0] if m[0] in keep else m[0].encode('unicode_escape').decode(), text)
 
 # %% ../nbs/00_core.ipynb #f18f0b61
 def file_sha256(
@@ -581,6 +593,129 @@ def is_url(
     "Does `src` name a file on the web?"
     return isinstance(src, str) and src.lower().startswith(('http://','https://'))
 
+# %% ../nbs/00_core.ipynb #webopen1
+def _opener(sockets, over):
+    "An opener of http and https addresses which notes its connections in `sockets` and makes none when it is `over`"
+    import urllib.request as web
+    from http.client import HTTPConnection,HTTPSConnection
+    def note(sock):
+        sockets.append(sock)
+        return sock
+    def noted(kind):
+        class Noted(kind):
+            def connect(self):
+                if over.is_set():
+                    raise TimeoutError
+                make = self._create_connection
+                self._create_connection = lambda *args, **kw: note(make(*args, **kw))
+                super().connect()
+                # with TLS another one than was made
+                note(self.sock)
+        return Noted
+    class Http(web.HTTPHandler):
+        def http_open(self, request):
+            return self.do_open(noted(HTTPConnection), request)
+    class Https(web.HTTPSHandler):
+        def https_open(self, request):
+            return self.do_open(noted(HTTPSConnection), request, context=self._context)
+    out = web.OpenerDirector()
+    # no file:// and no ftp://, wherever a server sends us
+    for kind in (web.ProxyHandler,Http,Https,web.HTTPDefaultErrorHandler,web.HTTPRedirectHandler,web.HTTPErrorProcessor,
+            web.UnknownHandler):
+        out.add_handler(kind())
+    return out
+
+# %% ../nbs/00_core.ipynb #webrecv1
+class _Download:
+    "A download in a thread of its own: the size that a server announces or `None`, then pieces, then an empty one"
+    def __init__(self, url, timeout):
+        import queue,threading
+        self.url,self.timeout = url,timeout
+        self.queue,self.over,self.sockets = queue.Queue(8), threading.Event(), []
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def put(self, item):
+        from queue import Full
+        while not self.over.is_set():
+            with contextlib.suppress(Full):
+                return self.queue.put(item, timeout=.2)
+
+    def get(self, end):
+        "The next item, a `TimeoutError` after the time `end`"
+        import queue,time
+        with contextlib.suppress(queue.Empty):
+            item = self.queue.get(timeout=max(0, end-time.monotonic()))
+            # pieces may come fast, and never end
+            if time.monotonic() <= end:
+                return item
+        return TimeoutError()
+
+    def close(self):
+        import socket
+        self.over.set()
+        for s in self.sockets:
+            # it may be closed by now
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+# %% ../nbs/00_core.ipynb #webwork1
+@patch
+def work(self:_Download):
+    "What the thread does; an error is handed on to the one that waits"
+    import string,urllib.parse,urllib.request
+    try:
+        address = urllib.parse.quote(self.url, safe=string.punctuation)
+        request = urllib.request.Request(address, headers={'User-Agent': 'capdec'})
+        with _opener(self.sockets, self.over).open(request, timeout=self.timeout) as f:
+            announced,size,part = f.length, 0, None
+            self.put(announced)
+            while part != b'' and not self.over.is_set():
+                part = f.read1(1<<16 if announced is None else min(1<<16, announced-size))
+                size += len(part)
+                # a connection that breaks off looks like the end
+                if not part and size < (announced or 0):
+                    raise ConnectionError(f'it broke off after {size:,} of {announced:,} bytes')
+                self.put(part)
+    except Exception as e:
+        self.put(e)
+
+# %% ../nbs/00_core.ipynb #webwhy02
+def _why_not(e, timeout):
+    "Why there is nothing to be had from an address, in a few words; `None` for a bug of ours"
+    from http.client import HTTPException,IncompleteRead
+    from urllib.error import HTTPError
+    reason = getattr(e, 'reason', None) or e
+    said = printable(one_line(str(reason)))[:200]
+    if isinstance(e, HTTPError):
+        # it is an answer, and still open
+        e.close()
+        return f'the server answers {e.code} {said}'
+    if isinstance(reason, TimeoutError):
+        return f'not there after {timeout:g} seconds'
+    if isinstance(reason, IncompleteRead):
+        return 'cannot be fetched (it broke off)'
+    # no network, unknown host, refused, nonsense instead of an answer
+    if isinstance(e, (OSError,HTTPException,ValueError)):
+        return f'cannot be fetched ({said or type(reason).__name__})'
+
+# %% ../nbs/00_core.ipynb #webpiec1
+def pieces_of(
+    url:str, # Address of a file, http:// or https://
+    timeout:float=20, # Seconds for the whole download
+    pace:float=math.inf, # Bytes that earn a second more, for large files
+): # Iterator: first the size that the server announces or `None`, then pieces of the file
+    "Download a file piece by piece; a `ConnectionError` says why it is not there, or not whole"
+    import time
+    end = time.monotonic() + timeout
+    with contextlib.closing(_Download(url, timeout)) as download:
+        while (item := download.get(end)) != b'':
+            if isinstance(item, Exception):
+                if why := _why_not(item, timeout):
+                    raise ConnectionError(why)
+                raise item
+            yield item
+            end += len(item)/pace if isinstance(item, bytes) else 0
+
 # %% ../nbs/00_core.ipynb #218485a9
 def read_url(
     url:str, # Address of a file, http:// or https://
@@ -588,29 +723,20 @@ def read_url(
     timeout:float=20, # Seconds for the whole download
 )->bytes: # The file's content
     "Download a file, or say in one line why not"
-    import string,time,urllib.error,urllib.parse,urllib.request
-    from http.client import HTTPException
-    request = urllib.request.Request(urllib.parse.quote(url, safe=string.punctuation), headers={'User-Agent': 'capdec'})
-    end,parts,size = time.monotonic()+timeout,[],0
+    parts = []
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as f:
-            while part := f.read1(1<<16):
+        with contextlib.closing(pieces_of(url, timeout)) as pieces:
+            announced,size = next(pieces) or 0, 0
+            while max(announced, size) <= limit and (part := next(pieces, None)):
                 parts.append(part)
                 size += len(part)
-                if size > limit:
-                    raise ValueError(f'{url}: larger than {limit:,} bytes; download it yourself and pass the file')
-                # the timeout of urlopen begins again with every piece
-                if time.monotonic() > end:
-                    raise TimeoutError
-    except urllib.error.HTTPError as e:
-        raise ValueError(f'{url}: the server answers {e.code} {e.reason}') from None
-    except TimeoutError:
-        raise ValueError(f'{url}: not there after {timeout:g} seconds; download it yourself and pass the '
-            f'file') from None
-    except (OSError, HTTPException) as e:
-        # no network, unknown host, refused, cut short
-        why = getattr(e, 'reason', None) or e
-        raise ValueError(f'{url}: cannot be fetched ({why}); where there is no network, pass a file') from None
+    except ConnectionError as e:
+        hint = '' if 'server answers' in str(e) else '; download it yourself and pass the file'
+        raise ValueError(f'{url}: {e}{hint}') from None
+    if max(announced, size) > limit:
+        raise ValueError(f'{url}: larger than {limit:,} bytes; download it yourself and pass the file')
+    if not parts:
+        raise ValueError(f'{url}: is empty')
     return b''.join(parts)
 
 # %% ../nbs/00_core.ipynb #0299ea1e

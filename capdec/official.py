@@ -7,12 +7,13 @@ __all__ = ['DRIVE_FOLDER', 'DRIVE_URL', 'PUBLISHED', 'CHECKPOINTS', 'Published',
            'save_official', 'convert']
 
 # %% ../nbs/04b_official.ipynb #8b956b16
-import os,re,warnings
+import contextlib,os,re,warnings,zipfile,zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import atomic_path,package_file,progress
-from .model import CaptionModel,_float_dtype,_hub_folder,load_official,to_official,weights_folder
+from .core import atomic_path,package_file,pieces_of,progress
+from .model import CaptionModel,_float_dtype,_hub_folder,_read_official,load_official,to_official
+from .model import weights_folder
 
 # %% ../nbs/04b_official.ipynb #6af72746
 @dataclass(frozen=True)
@@ -31,38 +32,51 @@ PUBLISHED = {f'capdec-coco-{v}': Published(float(v), drive) for v,drive in {
     '2.5': '1gIv9vqTkXsGJtF9ORuCGvjWKeC4SuQS-'}.items()}
 
 # %% ../nbs/04b_official.ipynb #5c15da35
+def _check_whole(path):
+    "Raise when a checkpoint that was downloaded is damaged"
+    try:
+        with open(path, 'rb') as f:
+            if f.read(2) == b'PK':
+                # compares every part with its checksum
+                damaged = zipfile.ZipFile(f).testzip()
+            else:
+                # half of an older one cannot be read
+                damaged = not _read_official(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError):
+        damaged = True
+    if damaged:
+        raise ValueError('sent a damaged file')
+
 def _fetch(name, path):
-    "Write what Google Drive sends to `path`, after a look at the first bytes"
-    from urllib.request import Request,urlopen
-    request = Request(DRIVE_URL.format(PUBLISHED[name].drive), headers={'User-Agent': 'capdec'})
-    with urlopen(request, timeout=30) as r, atomic_path(path) as tmp, open(tmp, 'wb') as f:
-        size = int(r.headers.get('Content-Length') or 0) or None
-        with progress(desc=name, total=size, unit='B') as bar:
-            while piece := r.read(1<<20):
+    "Write what Google Drive sends to `path`, after a look at the first bytes and at the whole"
+    # a server that sends fewer than 50,000 bytes a second for long is given up
+    pieces = pieces_of(DRIVE_URL.format(PUBLISHED[name].drive), timeout=60, pace=50_000)
+    with atomic_path(path) as tmp, contextlib.closing(pieces):
+        with open(tmp, 'wb') as f, progress(desc=name, total=next(pieces), unit='B') as bar:
+            for piece in pieces:
                 # a checkpoint is a zip file or, if it is old, a bare pickle
                 if not f.tell() and not piece.startswith((b'PK', b'\x80')):
                     raise ValueError('sent a page instead of the file (its download quota may be used up)')
                 f.write(piece)
                 bar.update(len(piece))
-        if not f.tell():
+        if not tmp.stat().st_size:
             raise ValueError('sent nothing')
+        _check_whole(tmp)
 
 # %% ../nbs/04b_official.ipynb #580b39a0
 def _download(name, path):
     "Fetch a published checkpoint, or say in one sentence how to get it"
-    from urllib.error import URLError
     url = DRIVE_URL.format(PUBLISHED[name].drive)
     way_out = (f'download {url} where there is a network and save it as {path}, or set CAPDEC_WEIGHTS to the folder '
         f'that holds {path.name}')
-    if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1','true','yes','on') and url.startswith('http'):
+    if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1','true','yes','on'):
         raise FileNotFoundError(f'{name}: not on this machine, and HF_HUB_OFFLINE forbids the network; {way_out}')
     try:
         _fetch(name, path)
     except ValueError as e:
         raise ValueError(f'{name}: Google Drive {e}; {way_out}') from None
-    except (URLError, TimeoutError, ConnectionError) as e:
-        raise FileNotFoundError(f'{name}: not on this machine and could not be downloaded ({getattr(e, "reason", e)}); '
-            f'{way_out}') from None
+    except ConnectionError as e:
+        raise FileNotFoundError(f'{name}: not on this machine and could not be downloaded ({e}); {way_out}') from None
     return path
 
 # %% ../nbs/04b_official.ipynb #d65e222a
@@ -129,7 +143,13 @@ def load_checkpoint(
     if known:
         told = {k: v for k,v in kwargs.items() if v is not None}
         kwargs = dict(encoder=known.encoder, noise_variance=known.noise_variance) | told
-    return load_official(path, tokenizer, device=device, **kwargs)
+    try:
+        return load_official(path, tokenizer, device=device, **kwargs)
+    except ValueError as e:
+        # earlier versions kept half a download
+        if known and 'damaged' in str(e):
+            raise ValueError(f'{e}; remove the file and it is downloaded again') from None
+        raise
 
 # %% ../nbs/04b_official.ipynb #d5cc776d
 def save_official(

@@ -15,5 +15,5 @@ def test_killed_runs_end_as_uninterrupted_ones(tmp_path):
         timeout=600)
     assert r.returncode == 0, r.stdout + r.stderr
     report = json.loads((tmp_path/'crash'/'report.json').read_text())
-    assert [(o['verb'], o['kills'] >= 1, o['completed'] >= 1, o['differences']) for o in report['runs']] == [(v, True,
-        True, []) for v in ('embed', 'train', 'predict')]
+    assert [(o['verb'], o['kills'] >= 1, o['completed'] >= 1, o['differences'], o['temporary_files'])
+        for o in report['runs']] == [(v, True, True, [], 0) for v in ('embed', 'train', 'predict')]

@@ -47,8 +47,8 @@ def left_over(folder):
 def killed(*args, at=1):
     "`capdec` in a process that ends before it gives its n-th file a name"
     env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    r = subprocess.run([sys.executable, '-c', KILLED, str(at), *map(str, args)], env=env, capture_output=True, text=True,
-        timeout=600)
+    r = subprocess.run([sys.executable, '-c', KILLED, str(at), *map(str, args)], env=env, capture_output=True,
+        text=True, timeout=600)
     assert r.returncode == -signal.SIGKILL, r.stderr
 
 @pytest.fixture
@@ -252,8 +252,8 @@ def test_training(tmp_path, at):
 MINI = ('--clip_model_type', 'mini', '--device', 'cpu')
 
 @pytest.mark.parametrize('args', [('parse', 'some.txt', '--out', 'out/c.json'), ('parse', 'some.txt', '--out',
-    'out/c.store'), ('embed', '--data', 'some.txt', *MINI, '--out', 'out/e.store'), ('embed', '--data', 'some.txt', *MINI,
-    '--out', 'out/e.pkl'), ('predict', '--images', 'photos', '--device', 'cpu', '--out', 'out/p.json'),
+    'out/c.store'), ('embed', '--data', 'some.txt', *MINI, '--out', 'out/e.store'),
+    ('embed', '--data', 'some.txt', *MINI, '--out', 'out/e.pkl'), ('predict', '--images', 'photos', '--device', 'cpu', '--out', 'out/p.json'),
     ('convert', 'm', 'out/w.safetensors')], ids=lambda o: f'{o[0]} {Path(o[-1]).suffix}')
 def test_other_verbs(tmp_path, few, monkeypatch, args):
     monkeypatch.chdir(tmp_path)

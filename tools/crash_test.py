@@ -2,8 +2,8 @@
 
 Each verb (embed, train, predict, caption) is first run once without interruption. Then it is started over and over
 and killed at a random moment of that run's length, until so many kills have hit it; whenever a run comes to its end,
-every file in its folder must equal the uninterrupted run's, byte for byte, and nothing else may lie there (a temporary
-file of the moment of the kill is removed by hand, and counted). Then it begins anew in an empty folder.
+every file in its folder must equal the uninterrupted run's, byte for byte, and nothing else may lie there: what the
+kills have left is removed by the last run. Then it begins anew in an empty folder.
 
 Photos and captions of ../shared where it is, else photos inside installed packages and the bundled corpus.
 Usage: python tools/crash_test.py [--kills 30] [--verbs embed train predict caption] [--captions 4000] [--photos 40]
@@ -104,12 +104,11 @@ def left_over(name):
     return any(part.startswith('.') for part in Path(name).parts)
 
 def compare(folder, wanted):
-    "What differs from the uninterrupted run (empty: nothing), and how many temporary files the kills have left"
+    "What differs from the uninterrupted run (empty: nothing), and how many temporary files are still there"
     found = content(folder)
-    junk = [o for o in found if left_over(o)]
     diff = [f'{k}: {"missing" if k not in found else "not expected" if k not in wanted else "differs"}'
-        for k in sorted(wanted.keys() | (found.keys() - set(junk))) if found.get(k) != wanted.get(k)]
-    return diff, len(junk)
+        for k in sorted(wanted.keys() | found.keys()) if found.get(k) != wanted.get(k)]
+    return diff, sum(map(left_over, found))
 
 def crash(verb, job, kills, out, rng):
     "Kill `verb` so many times; what happened, as plain data"
