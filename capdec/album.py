@@ -16,7 +16,8 @@ from pathlib import Path
 
 from .captioner import Captioner
 from .config import Limits
-from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,progress,read_json,remove_left_overs
+from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,printable,progress,read_json
+from .core import remove_left_overs
 from .exif import is_copy,write_caption
 from .flags import error_line
 from .folder import memory_id,weights_id
@@ -323,15 +324,15 @@ def _caption_and_note(captioner, todo, album, journal, bar_start, total, **how):
         at = _places(album, lines) if lines else []
         if at:
             bare += 1
-            bar.write(f'capdec: {r.error}; its caption is in {" and ".join(at)}', file=sys.stderr)
+            bar.write(printable(f'capdec: {r.error}; its caption is in {" and ".join(at)}'), file=sys.stderr)
         elif r.error:
             failed += 1
-            bar.write(f'capdec: skipped: {r.error}', file=sys.stderr)
+            bar.write(printable(f'capdec: skipped: {r.error}'), file=sys.stderr)
         if journal:
             journal.add([dict(key=str(r.path), captions=r.captions, error=r.error)])
         elif not album.quiet:
             for t in r.captions:
-                print(f'{r.path}\t{t}')
+                print(f'{printable(str(r.path))}\t{printable(t)}')
     return failed,bare
 
 # %% ../nbs/09d_album.ipynb #30c2831b

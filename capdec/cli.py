@@ -7,22 +7,23 @@ __all__ = ['VERBS', 'parse', 'open_text', 'embed', 'train', 'predict', 'convert'
            'caption', 'data', 'demo', 'examples', 'verb_parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
-import os,sys,warnings
+import sys,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
 from .config import Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig
-from .core import find_images,is_main,is_pickle,package_file,whole_number
+from .core import find_images,is_main,is_pickle,package_file,printable,whole_number
 from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
+from .terminal import exit_code
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
 def _said(path, what):
-    print(f'{what}: {path}')
+    print(f'{what}: {printable(str(path))}')
 
 def _skipped(failed):
     "Name the images that could not be read, and why"
     for path,why in failed:
-        print(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}', file=sys.stderr)
+        print(printable(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}'), file=sys.stderr)
 
 def _not_the_input(out, *inputs, flag='--out'):
     if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs):
@@ -552,42 +553,32 @@ def _run(verb, flags):
     "Call a verb: its exit code"
     def show_warning(message, *args, **kwargs):
         print(f'capdec: {as_flags(" ".join(str(message).split()), flags)}', file=sys.stderr)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show_warning
-            return VERBS[verb](**arguments_of(VERBS[verb], flags)) or 0
-    except KeyboardInterrupt:
-        kept = verb == 'caption' and any(map(flags.get, ('out','sidecar','exif')))
-        again = '; run the same command again to continue'*(kept or verb in ('embed','train','predict'))
-        print(f'\ncapdec: stopped{again}', file=sys.stderr)
-        return 130
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        return VERBS[verb](**arguments_of(VERBS[verb], flags)) or 0
+
+def _resumes(verb, flags):
+    "Does the same command go on where it was ended?"
+    return verb in ('embed','train','predict') or verb == 'caption' and any(map(flags.get, ('out','sidecar','exif')))
 
 # %% ../nbs/11_cli.ipynb #58bf3c01
 def main(
     argv:list|None=None, # Arguments (default: the command line's)
 )->int: # Exit code
     "The `capdec` command"
-    argv,flags = sys.argv[1:] if argv is None else list(argv), {}
-    try:
-        if (code := _without_verb(argv)) is None:
-            verb = argv[0].replace('_','-')
-            flags = vars(verb_parser(verb).parse_args(argv[1:]))
-            # file names need not be UTF-8
-            if hasattr(sys.stdout, 'reconfigure'):
-                sys.stdout.reconfigure(errors='surrogateescape')
-            code = _run(verb, flags)
-        # a reader that went away is noticed here, not when Python ends
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (ValueError, OSError, MemoryError, RuntimeError) as e:
-        text = error_line(e)
-        if text is None:
-            raise
-        print(f'capdec: error: {as_flags(" ".join(text.split()), flags)}', file=sys.stderr)
-        return 1
+    argv,verb,flags = sys.argv[1:] if argv is None else list(argv), '', {}
+    def work():
+        nonlocal verb,flags
+        code = _without_verb(argv)
+        if code is not None:
+            return code
+        verb = argv[0].replace('_','-')
+        flags = vars(verb_parser(verb).parse_args(argv[1:]))
+        return _run(verb, flags)
+    def line_of(error):
+        text = error_line(error)
+        return text and as_flags(text, flags)
+    return exit_code(work, line_of, lambda: _resumes(verb, flags))
 
 # %% ../nbs/11_cli.ipynb #0ebb7814
 # `python -m capdec.cli`, which `accelerate launch -m` and torchrun start in several processes

@@ -17,6 +17,7 @@ from fastcore.docments import docments
 from fastcore.script import Param,bool_arg
 
 from .config import field_comments
+from .core import printable
 
 # %% ../nbs/00b_flags.ipynb #484705c8
 MANY = Param(nargs='+') # One or more values
@@ -69,7 +70,7 @@ class _Parser(ArgumentParser):
     "A command line whose errors are one line each; some words may stand without their flags"
     loose = ()
     def error(self, message):
-        self.exit(2, f'{self.prog}: error: {message} ({self.prog} --help shows the flags)\n')
+        self.exit(2, f'{self.prog}: error: {printable(message)} ({self.prog} --help shows the flags)\n')
 
     def parse_args(self, args=None, namespace=None):
         typed,rest = self.parse_known_args(args, namespace)
@@ -95,6 +96,8 @@ def parser_of(
     "The command line of a function"
     p,seen = _Parser(prog=prog, description=f.__doc__, formatter_class=_Help), set()
     p.loose = tuple(loose)
+    # Python 3.14 colours help; our streams would show the codes
+    p.color = False
     for name,*flag in flags_of(f):
         # two configurations may share a flag, such as a seed
         if name not in seen:

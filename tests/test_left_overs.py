@@ -253,7 +253,8 @@ MINI = ('--clip_model_type', 'mini', '--device', 'cpu')
 
 @pytest.mark.parametrize('args', [('parse', 'some.txt', '--out', 'out/c.json'), ('parse', 'some.txt', '--out',
     'out/c.store'), ('embed', '--data', 'some.txt', *MINI, '--out', 'out/e.store'),
-    ('embed', '--data', 'some.txt', *MINI, '--out', 'out/e.pkl'), ('predict', '--images', 'photos', '--device', 'cpu', '--out', 'out/p.json'),
+    ('embed', '--data', 'some.txt', *MINI, '--out', 'out/e.pkl'),
+    ('predict', '--images', 'photos', '--device', 'cpu', '--out', 'out/p.json'),
     ('convert', 'm', 'out/w.safetensors')], ids=lambda o: f'{o[0]} {Path(o[-1]).suffix}')
 def test_other_verbs(tmp_path, few, monkeypatch, args):
     monkeypatch.chdir(tmp_path)
