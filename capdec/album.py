@@ -16,8 +16,8 @@ from pathlib import Path
 
 from .captioner import Captioner
 from .config import Limits
-from .core import IMAGE_SUFFIXES,Journal,atomic_path,is_url,json_text,printable,progress,read_json
-from .core import remove_left_overs
+from .core import IMAGE_SUFFIXES,Journal,as_cell,atomic_path,is_url,json_text,of_cell,printable,progress
+from .core import read_json,remove_left_overs
 from .exif import is_copy,write_caption
 from .flags import error_line
 from .folder import memory_id,weights_id
@@ -46,7 +46,7 @@ def write_table(
             w.writerow(['file',*names,'error'])
             for o in results:
                 cells = (o['captions'] + ['']*num_captions)[:num_captions]
-                w.writerow([o['key'], *cells, o['error'] or ''])
+                w.writerow(map(as_cell, [o['key'], *cells, o['error'] or '']))
         elif out.endswith('.jsonl'):
             f.writelines(json_text(_row(o, num_captions)) + '\n' for o in results)
         else:
@@ -62,9 +62,10 @@ def _csv_rows(f):
     "Rows of a CSV table of ours; None for another"
     table = csv.DictReader(f)
     rows,names = list(table), table.fieldnames
-    if names is None:
-        return rows
-    return rows if 'file' in names and _ours(names) else None
+    if names is not None and not ('file' in names and _ours(names)):
+        return None
+    # no formulas, see `as_cell`
+    return [{k: of_cell(v) if isinstance(v, str) else v for k,v in r.items()} for r in rows]
 
 def _table_rows(out):
     "The rows of a table that we wrote; None for any other file"

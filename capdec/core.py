@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'remove_left_overs', 'temporary', 'atomic_path',
            'json_text', 'write_json', 'regular_file', 'no_stand_in', 'read_json', 'escape_name', 'unescape_name',
-           'one_line', 'printable', 'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal',
-           'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'open_image',
-           'find_images', 'pick_device', 'is_main', 'derived', 'package_file', 'demo_photos', 'whole_number',
-           'progress']
+           'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim', 'give_back',
+           'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url',
+           'pieces_of', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived', 'package_file',
+           'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,errno,glob,hashlib,io,json,math,os,pickle,re,shutil,tempfile,warnings,weakref,zipfile
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +256,28 @@ def printable(
 )->str: # The same, control characters as `\\x1b`
     "Text that changes nothing in a terminal"
     return _CONTROLS.sub(lambda m: m[0] if m[0] in keep else m[0].encode('unicode_escape').decode(), text)
+
+# %% ../nbs/00_core.ipynb #cell0001
+# Also the wide signs of Japanese keyboards, and what spreadsheets skip before a sign
+_FORMULA = re.compile("'*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+
+def as_cell(
+    text:str, # Text from outside
+)->str: # The same, or with an apostrophe before it
+    "Text as a field of a CSV table, which no spreadsheet takes for a formula"
+    return f"'{text}" if _FORMULA.match(text) else text
+
+def of_cell(
+    cell:str, # What `as_cell` returned
+)->str: # The text
+    "The text as it was before `as_cell`"
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+
+def is_our_table(
+    columns:Iterable[str], # Names of its columns
+)->bool: # True for the columns of a table of `capdec caption`
+    "Did we write this table, so that `of_cell` must read it?"
+    return {'file','error'} <= set(columns) and all(re.fullmatch(r'file|error|caption(_\d+)?', o) for o in columns)
 
 # %% ../nbs/00_core.ipynb #f18f0b61
 def file_sha256(

@@ -18,8 +18,8 @@ from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
-from .core import (IMAGE_SUFFIXES,atomic_path,find_images,is_pickle,json_text,load_pickle,one_line,read_json,
-    no_stand_in,unescape_name)
+from .core import (IMAGE_SUFFIXES,atomic_path,find_images,is_our_table,is_pickle,json_text,load_pickle,one_line,
+    of_cell,read_json,no_stand_in,unescape_name)
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
 # what damaged archives raise
@@ -885,6 +885,7 @@ def _table_rows(path, pattern, part=None, caption=None, image=None):
         if mark:
             first = f.readline()
         d,head,is_heading = _heading(first, caption)
+        ours = is_our_table(head)
         captions,at,_,_ = _columns(tuple(head), caption, image)
         if not captions:
             raise ValueError(f'{path}: row 1 names no column of captions (it has {_some(head, None) or "nothing"}); '
@@ -893,8 +894,10 @@ def _table_rows(path, pattern, part=None, caption=None, image=None):
         rest = f if is_heading else itertools.chain([first], f)
         for n,text,cells in _rows_of(rest, d, None if at is None else head.index(at), path):
             where = f'{path}, row {n}'
-            yield from _row(dict(zip(head, _fit(cells, text, d, head, captions, where))), n-1, where, part, caption,
-                image)
+            row = _fit(cells, text, d, head, captions, where)
+            # apostrophes that keep spreadsheets from seeing formulas
+            row = map(of_cell, row) if ours else row
+            yield from _row(dict(zip(head, row)), n-1, where, part, caption, image)
 
 # %% ../nbs/01_data_parsing.ipynb #a1f6ae1d
 def _json_lines(path, pattern, part=None, caption=None, image=None):

@@ -148,7 +148,8 @@ def load_checkpoint(
     except ValueError as e:
         # earlier versions kept half a download
         if known and 'damaged' in str(e):
-            raise ValueError(f'{e}; remove the file and it is downloaded again') from None
+            why = str(e).removesuffix('; copy or download it again')
+            raise ValueError(f'{why}; remove the file and it is downloaded again') from None
         raise
 
 # %% ../nbs/04b_official.ipynb #d5cc776d

@@ -13,6 +13,7 @@ from dataclasses import dataclass,field
 from itertools import chain,islice
 from pathlib import Path
 
+from .core import is_our_table,of_cell
 from .data import _is_archive,_members,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
@@ -130,11 +131,11 @@ def _column(path, column, encoding):
                 return
             sep = max(',;\t', key=head.count)
             names = [o.strip() for o in next(csv.reader([head], delimiter=sep))]
-            place = _place_of(column, names, path)
+            place,ours = _place_of(column, names, path), is_our_table(names)
             rows = csv.reader(f, delimiter=sep)
             for row in rows:
                 if len(row) > place:
-                    yield row[place]
+                    yield of_cell(row[place]) if ours else row[place]
     except csv.Error as e:
         raise ValueError(f'{path}: damaged table near line {rows.line_num+1} ({e})') from None
     finally:
