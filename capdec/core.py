@@ -102,7 +102,7 @@ def _new_folder(parent):
         _swept.add(at)
         remove_left_overs(at)
     while True:
-        folder = Path(tempfile.mkdtemp('.tmp', '.capdec-', parent))
+        folder = Path(tempfile.mkdtemp(prefix='.capdec-', suffix='.tmp', dir=parent))
         if not fcntl:
             return folder,None
         # another process may take it for a left-over before it is locked

@@ -192,12 +192,12 @@ def test_what_a_copy_is(tmp_path):
 def closed(monkeypatch, folder):
     "A folder that may be read only (root may write anywhere, so the error is made)"
     import tempfile
-    real = tempfile.mkstemp
-    def mkstemp(*args, dir=None, **kw):
+    real = tempfile.mkdtemp
+    def mkdtemp(*args, dir=None, **kw):
         if dir is not None and os.path.realpath(dir) == os.path.realpath(folder):
             raise PermissionError(13, 'Permission denied', str(dir))
         return real(*args, dir=dir, **kw)
-    monkeypatch.setattr(tempfile, 'mkstemp', mkstemp)
+    monkeypatch.setattr(tempfile, 'mkdtemp', mkdtemp)
 
 @pytest.mark.parametrize('name', ['n'*240 + '.jpg', 'n'*251 + '.jpg', 'ü'*125 + '.jpg', '图'*83 + '.jpg'])
 def test_long_names(tmp_path, name):
