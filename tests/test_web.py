@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from capdec.core import open_image, pieces_of, read_url
@@ -79,8 +80,8 @@ class Server:
                     client.sendall(OK + b'\r\n')
                     while True:
                         client.sendall(b'x'*10_000)
-                else:
-                    self.drip(client, *DRIPS[asked.removeprefix('drips/')])
+                elif (asked := asked.removeprefix('drips/')) in DRIPS:
+                    self.drip(client, *DRIPS[asked])
             except OSError:
                 self.gone.release()
 
@@ -176,6 +177,23 @@ def test_threads_end(server):
         if 'work' in t.name:
             t.join(20)
             assert not t.is_alive()
+
+@pytest.mark.hypothesis
+@given(st.sampled_from(sorted(SENDS)), st.lists(st.tuples(st.integers(0, 300), st.binary(max_size=4)), max_size=6),
+    st.integers(0, 400))
+def test_whatever_a_server_sends(server, base, changes, length):
+    "The bytes of a file, or one line"
+    data = bytearray(SENDS[base][:2000])
+    for at, new in changes:
+        data[at:at+len(new)] = new
+    with pytest.MonkeyPatch.context() as m:
+        m.setitem(SENDS, 'any', bytes(data[:length]))
+        try:
+            assert read_url(f'{server.url}/any', timeout=5)
+        except ValueError as e:
+            text = str(e)
+            assert text.startswith(f'{server.url}/any: ') and text.isprintable(), text
+            assert 'not there after' not in text
 
 def test_photos_that_break_off_are_told(server, tmp_path):
     r = capdec('caption', *(f'{server.url}/{o}' for o in ('whole', 'half', 'says%20much')), '--device', 'cpu', ok=False)
