@@ -67,6 +67,13 @@ def _csv_rows(f):
     # no formulas, see `as_cell`
     return [{k: of_cell(v) if isinstance(v, str) else v for k,v in r.items()} for r in rows]
 
+def _is_row(row):
+    "Has a row a file, and are its captions texts?"
+    captions = row.get('captions') or []
+    texts = [*(captions if isinstance(captions, list) else [captions]),
+        *(v for k,v in row.items() if str(k).startswith('caption_') or k in ('caption','error'))]
+    return bool(row.get('file')) and isinstance(row['file'], str) and all(isinstance(o, str|None) for o in texts)
+
 def _table_rows(out):
     "The rows of a table that we wrote; None for any other file"
     try:
@@ -77,7 +84,7 @@ def _table_rows(out):
                 rows = _csv_rows(f) if out.endswith('.csv') else [json.loads(l) for l in f]
     except (ValueError, csv.Error):
         return None
-    good = isinstance(rows, list) and all(isinstance(r, dict) and r.get('file') and _ours(r) for r in rows)
+    good = isinstance(rows, list) and all(isinstance(r, dict) and _ours(r) and _is_row(r) for r in rows)
     return rows if good else None
 
 # %% ../nbs/09d_album.ipynb #867a4d30
@@ -405,7 +412,8 @@ def caption_album(
         # again: another run may have written the table before we claimed it
         kept = _kept(album, num_captions)
         there = [p for p in paths if album.has(p, kept)]
-        noted = {o['key'] for o in journal.records() if not o['error']}
+        fields = dict(key=str, captions=list|None, error=str|None)
+        noted = {o['key'] for o in journal.records(fields) if not o['error']}
         skip = set(there) | {p for p in paths if str(p) in noted and album.has_files(p)}
         todo = [p for p in paths if p not in skip]
         failed,bare = _caption_and_note(captioner, todo, album, journal, len(skip), len(paths), **how)

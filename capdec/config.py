@@ -195,9 +195,6 @@ def _is_a(value, kind):
     kinds = getattr(kind, '__args__', (kind,))
     if isinstance(value, bool):
         return bool in kinds
-    if isinstance(value, float):
-        # neither NaN nor infinity
-        return float in kinds and value-value == 0
     return isinstance(value, kinds) or isinstance(value, int) and float in kinds
 
 def from_json(
@@ -211,6 +208,8 @@ def from_json(
         raise ValueError(f'{source}: an object with settings was expected, found {type(data).__name__}')
     given = {f.name: (data[f.name], f.type) for f in fields(cls) if f.name in data}
     for k,(v,kind) in given.items():
+        if isinstance(v, float) and v-v != 0:
+            raise ValueError(f'{source}: {k} is {v}, a number was expected')
         if not _is_a(v, kind):
             raise ValueError(f'{source}: {k} {str(v)[:40]!r} is of type {type(v).__name__}, '
                 f'{getattr(kind, "__name__", kind)} was expected')

@@ -176,6 +176,7 @@ def write_json(
 def regular_file(
     path:str|Path, # File to read
     what:str='a file', # What was expected there, for the error
+    limit:int|None=None, # Bytes at most; `None`: of any size
 )->Path: # The path
     "Raise unless `path` is a file that ends: a pipe or a device would be read for ever"
     path = Path(path)
@@ -185,6 +186,8 @@ def regular_file(
         raise ValueError(f'{path}: is a folder, {what} was expected')
     if not path.is_file():
         raise ValueError(f'{path}: is a pipe or a device, {what} was expected')
+    if limit and (size := path.stat().st_size) > limit:
+        raise ValueError(f'{path}: {size:,} bytes, more than the {limit:,} that {what} may have')
     return path
 
 # %% ../nbs/00_core.ipynb #standin
@@ -209,9 +212,7 @@ def read_json(
     limit:int=MAX_JSON, # Bytes at most
 ): # What the file holds
     "Read UTF-8 JSON; says in one line what is wrong, and where, when it is not JSON"
-    path = regular_file(path, 'a JSON file')
-    if (size := path.stat().st_size) > limit:
-        raise ValueError(f'{path}: {size:,} bytes, more than the {limit:,} of a file of this kind')
+    path = regular_file(path, 'a JSON file', limit)
     try:
         text = path.read_text(encoding='utf-8-sig')
         no_stand_in(text[:512].encode(), path)
@@ -437,15 +438,25 @@ def add(self:Journal,
         self.file.flush()
 
 @patch
-def records(self:Journal): # Iterator of dicts, in the order in which they were added
+def records(self:Journal,
+    fields:dict|None=None, # What each record must have: key -> type
+): # Iterator of dicts, in the order in which they were added
     "Walk through the records, those of earlier runs first, without holding them"
     with open(self.path, 'rb') as lines:
         next(lines)
         for n,line in enumerate(lines, 2):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise ValueError(f'{self.path}: line {n} is damaged; remove the file to start again') from None
+            yield self._record(line, n, fields or {})
+
+@patch
+def _record(self:Journal, line, n, fields):
+    "A record out of a line of JSON"
+    try:
+        o = json.loads(line)
+    except (ValueError,RecursionError):
+        o = None
+    if not isinstance(o, dict) or not all(isinstance(o.get(k), kind) for k,kind in fields.items()):
+        raise ValueError(f'{self.path}: line {n} is damaged; remove the file to start again')
+    return o
 
 # %% ../nbs/00_core.ipynb #7548f08a
 @patch
@@ -457,6 +468,7 @@ def write_list(self:Journal,
         next(lines)
         f.write(b'[')
         for n,line in enumerate(lines):
+            self._record(line, n+2, {})
             f.write(b', '*bool(n) + line.rstrip(b'\n'))
         f.write(b']\n')
     self.close(remove=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import atomic_path,open_image,write_json
+from .core import atomic_path,one_line,open_image,write_json
 from .data import IdIndex,image_id_of,json_items,read_captions,sniff,whole_id
 
 # %% ../nbs/06_evaluation.ipynb #3bec5232
@@ -183,7 +183,7 @@ def spice(
 def _key(i):
     "An image id: a number, or text that is none"
     if isinstance(i, bool) or not isinstance(i, (int,str)):
-        raise ValueError(f'image_id {i!r}: must be a number or text')
+        raise ValueError(f'image_id {i!r}: must be a whole number or text')
     return whole_id(i)
 
 def _n(n, what):
@@ -199,12 +199,20 @@ def _pairs(o, what):
     "`(image_id, caption)` of a dictionary or of records"
     if isinstance(o, dict):
         for k,v in o.items():
+            if not isinstance(v, (str,Iterable)):
+                raise ValueError(f'{what} of image {k}: must be text, it is {type(v).__name__}')
             for c in ([v] if isinstance(v, str) else v):
                 yield k,c
         return
     for n,r in enumerate(o, 1):
         if not isinstance(r, dict) or 'image_id' not in r or 'caption' not in r:
-            raise ValueError(f'{what} {n}: expected an object with image_id and caption, found {str(r)[:60]}')
+            raise ValueError(f'{what} {n}: expected an object with image_id and caption, found {one_line(str(r))[:60]}')
+        try:
+            _key(r['image_id'])
+        except ValueError as e:
+            raise ValueError(f'{what} {n}: {e}') from None
+        if not isinstance(r['caption'], str):
+            raise ValueError(f'{what} {n}: a caption must be text, it is {type(r["caption"]).__name__}')
         yield r['image_id'], r['caption']
 
 def _numbered(ids):
@@ -345,6 +353,9 @@ def read_predictions(
     if len(same := dict(pred)) != len(pred):
         match_ids(rows, same)
     refs = {o['image_id']: o['references'] for o in rows if 'references' in o}
+    for i,r in refs.items():
+        if not isinstance(r, list) or not all(isinstance(c, str) for c in r):
+            raise ValueError(f'{path}: the references of image {i} are no list of texts')
     return same, refs or None
 
 def _load_references(o, split):

@@ -18,9 +18,8 @@ from fastcore.basics import patch
 from torch import nn,Tensor
 
 from .config import from_json
-from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,regular_file,whole_number
-from .core import write_json
-from .weights import check_fit,load_tensors,sketch
+from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
+from .weights import check_fit,check_vocabulary,load_tensors,sketch,tokenizer_errors
 
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
 def pad_ids(
@@ -313,16 +312,12 @@ def _read_config(folder):
 def _read_tokenizer(path):
     "A `tokenizers.Tokenizer` from its file"
     from tokenizers import Tokenizer
-    try:
-        tokenizer = Tokenizer.from_file(str(regular_file(path, 'a tokenizer')))
+    check_vocabulary(path)
+    with tokenizer_errors(path):
+        tokenizer = Tokenizer.from_file(str(path))
         # odd files show when the tokenizer is used
         tokenizer.encode('A dog.')
         return tokenizer
-    except BaseException as e:
-        # what is written in Rust panics, which is no `Exception`
-        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
-            raise
-        raise ValueError(f'{path}: not a tokenizer that can be read ({str(e).splitlines()[0][:200]})') from None
 
 # %% ../nbs/01b_mini_encoder.ipynb #towers001
 def _check_towers(config, tokenizer, state, folder):

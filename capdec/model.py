@@ -20,7 +20,7 @@ from torch import Tensor,nn
 
 from .config import CapDecConfig,MAPPING_TYPES,from_json
 from .core import MAX_JSON,_FULL,_writing,claimed,pick_device,read_json,regular_file,temporary,write_json
-from .weights import check_fit,load_tensors,safe_config,sketch
+from .weights import check_fit,check_vocabulary,is_finite,load_tensors,safe_config,sketch,tokenizer_errors
 
 _all_ = ['CapDecConfig','MAPPING_TYPES']
 
@@ -84,11 +84,9 @@ def _bpe_in(file):
     "The byte pairs in a `tokenizer.json`"
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
-    try:
+    check_vocabulary(file)
+    with tokenizer_errors(file):
         model = Tokenizer.from_file(str(file)).model
-    except Exception as e:
-        # the library raises Exception itself
-        raise ValueError(f'{file}: not a tokenizer that can be read ({str(e).splitlines()[0]})') from None
     if not isinstance(model, BPE):
         raise ValueError(f'{file}: a tokenizer of another kind ({type(model).__name__}); GPT-2 has byte pairs')
     return model
@@ -107,7 +105,10 @@ def gpt2_tokenizer(
     for names in (('vocab.json','merges.txt'), ('encoder.json','vocab.bpe')):
         files = [Path(folder)/o for o in names]
         if all(o.exists() for o in files):
-            return _wrap_bpe(BPE.from_file(*map(str, files)))
+            check_vocabulary(files[0])
+            regular_file(files[1], 'a list of merges', MAX_JSON)
+            with tokenizer_errors(folder):
+                return _wrap_bpe(BPE.from_file(*map(str, files)))
     # today's transformers write this file alone
     if (file := Path(folder)/'tokenizer.json').exists():
         return _wrap_bpe(_bpe_in(file))
@@ -454,6 +455,14 @@ def state(self:CaptionModel,
         out[name] = w.detach().to('cpu', _float_dtype(dtype) if dtype and w.is_floating_point() else None).contiguous()
     return out
 
+def _checked(state, folder):
+    "The weights; raise unless all of them are finite: a captioner with NaN in it says nonsense"
+    for name,w in state.items():
+        if not is_finite(w):
+            raise ValueError(f'{folder}: not saved, since {name} holds NaN or infinity (training went wrong, or the '
+                f'number type is too small)')
+    return state
+
 # %% ../nbs/04_model.ipynb #sav00005
 def _move_folder(tmp, folder):
     "Give the files the usual rights and move them to their place, weights last"
@@ -485,15 +494,19 @@ def save(self:CaptionModel,
     # `.` has a name, too
     lock = folder.parent/f'.{folder.resolve().name}.lock'
     with claimed(folder, 'another process is saving a captioner there; wait until it has ended', lock):
-        # a full disk is one line that names the folder
-        with _writing(folder, _FULL), temporary(folder.parent) as tmp:
-            tmp.mkdir()
-            self.tokenizer.save_pretrained(tmp)
-            lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
-            write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__, **asdict(self.config),
-                'lm_config':lm_config})
-            save_file(self.state(dtype), tmp/WEIGHTS, metadata={'format':'pt'})
-            _move_folder(tmp, folder)
+        try:
+            # a full disk is one line that names the folder
+            with _writing(folder, _FULL), temporary(folder.parent) as tmp:
+                tmp.mkdir()
+                self.tokenizer.save_pretrained(tmp)
+                lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
+                write_json(tmp/'config.json', {'model_type':'capdec', 'capdec_version':__version__,
+                    **asdict(self.config), 'lm_config':lm_config})
+                save_file(_checked(self.state(dtype), folder), tmp/WEIGHTS, metadata={'format':'pt'})
+                _move_folder(tmp, folder)
+        except UnicodeEncodeError as e:
+            raise ValueError(f'{folder}: cannot be saved, its tokenizer or settings hold half a character '
+                f'({e})') from None
     return folder
 
 # %% ../nbs/04_model.ipynb #0eabba9e
@@ -546,17 +559,12 @@ def _saved_tokenizer(folder):
         return _auto('AutoTokenizer', str(folder))
     # the file says all; AutoTokenizer would wonder about our config.json
     from transformers import PreTrainedTokenizerFast
-    try:
+    check_vocabulary(folder/'tokenizer.json')
+    with tokenizer_errors(folder):
         tok = PreTrainedTokenizerFast.from_pretrained(folder)
         # odd files show when the tokenizer is used
         tok.decode(tok('A dog.', add_special_tokens=False)['input_ids'])
         return tok
-    except BaseException as e:
-        # what is written in Rust panics, which is no `Exception`
-        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
-            raise
-        raise ValueError(f'{folder}: its tokenizer cannot be read ({_first_line(e)}); copy or download the files of '
-            f'the tokenizer again') from None
 
 # %% ../nbs/04_model.ipynb #lod00004
 def _read_folder(folder):
@@ -573,9 +581,7 @@ def _read_folder(folder):
     # a pipe among the files would be waited for, and a device read for ever
     for f in folder.iterdir():
         if f.exists() and not f.is_dir():
-            regular_file(f, 'a file')
-            if f.name != WEIGHTS and f.stat().st_size > MAX_JSON:
-                raise ValueError(f'{f}: {f.stat().st_size:,} bytes are too many for a file of a captioner')
+            regular_file(f, 'a file of a captioner', None if f.name == WEIGHTS else MAX_JSON)
     return config,load_tensors(folder/WEIGHTS)
 
 # %% ../nbs/04_model.ipynb #lod00006
@@ -640,12 +646,13 @@ def official_mapper(
     state:dict[str,Tensor], # Weights of an official mapper, names without `clip_project.`
     h:int|None=None, # Width of the language model; needed for the mlp alone
     num_heads:int=8, # Attention heads: not to be read off the shapes
+    source:str|Path='official mapper', # Where the weights come from, for errors
 )->tuple[nn.Module,CapDecConfig]: # The mapper with these weights, and a config with its sizes
     "Build the mapper whose weights these are"
     try:
         if 'model.0.weight' in state:
             if h is None:
-                raise ValueError('an mlp mapper: pass h, the width of the language model')
+                raise ValueError('an mlp: pass h, the width of the language model')
             k,d = len(state['model.2.bias'])//h,state['model.0.weight'].shape[1]
             c = CapDecConfig('mlp', k, k, d)
         else:
@@ -657,9 +664,11 @@ def official_mapper(
             depth = _depth(state, f'{stack}.layers.')
             c = CapDecConfig(kind, k, out//width, d, num_layers=depth, num_heads=num_heads)
     except KeyError as e:
-        raise ValueError(f'official mapper: lacks the tensor {e}; neither mlp, transformer nor '
-            f'transformer_decoder') from None
-    return _filled(lambda: make_mapper(c, h), {k:v.float() for k,v in state.items()}, 'official mapper'),c
+        raise ValueError(f'{source}: lacks the tensor {e}; neither mlp, transformer nor transformer_decoder') from None
+    except (TypeError,ValueError,ZeroDivisionError,IndexError) as e:
+        # a tensor without axes, a width of zero
+        raise ValueError(f'{source}: not the shapes of a mapper ({_first_line(e)})') from None
+    return _filled(lambda: make_mapper(c, h), {k:v.float() for k,v in state.items()}, source),c
 
 # %% ../nbs/04_model.ipynb #4038a586
 def _read_official(source):
@@ -676,10 +685,12 @@ def _read_official(source):
 def _official_lm(state, lm_heads, source):
     "The GPT-2 whose weights these are"
     try:
-        (v,h),n = state['transformer.wte.weight'].shape,len(state['transformer.wpe.weight'])
+        (v,h),(n,_) = (state[f'transformer.{o}.weight'].shape for o in ('wte','wpe'))
     except KeyError as e:
         raise ValueError(f'{source}: lacks gpt.{e.args[0]}; an official checkpoint holds a GPT-2 and a '
             f'mapper') from None
+    except ValueError:
+        raise ValueError(f'{source}: gpt.transformer.wte.weight and wpe.weight should have 2 axes') from None
     depth = _depth(state, 'transformer.h.')
     heads = lm_heads or h//64
     if not heads or h%heads:
@@ -688,9 +699,10 @@ def _official_lm(state, lm_heads, source):
             f'predict, train and convert)')
     inner = state.get('transformer.h.0.mlp.c_fc.bias')
     tied = torch.equal(state.get('lm_head.weight', state['transformer.wte.weight']), state['transformer.wte.weight'])
-    return _build_lm({'model_type':'gpt2', 'vocab_size':v, 'n_embd':h, 'n_layer':depth, 'n_head':heads, 'n_positions':n,
-        'n_inner':None if inner is None or len(inner) == 4*h else len(inner), 'tie_word_embeddings':tied,
-        'bos_token_id':v-1, 'eos_token_id':v-1})
+    config = {'model_type':'gpt2', 'vocab_size':v, 'n_embd':h, 'n_layer':depth, 'n_head':heads, 'n_positions':n,
+        'n_inner':None if inner is None or inner.shape == (4*h,) else inner.numel(), 'tie_word_embeddings':tied,
+        'bos_token_id':v-1, 'eos_token_id':v-1}
+    return _filled(lambda: _build_lm(config), state, f'{source} (gpt)')
 
 # %% ../nbs/04_model.ipynb #off00009
 def load_official(
@@ -715,11 +727,15 @@ def load_official(
         raise ValueError(f'{name}: holds a tensor {strange[0]!r}; names in an official checkpoint start with gpt. or '
             f'clip_project.')
     parts = {p: {k[len(p):]:v.float() for k,v in state.items() if k.startswith(p)} for p in ('gpt.','clip_project.')}
-    lm = _filled(lambda: _official_lm(parts['gpt.'], lm_heads, name), parts['gpt.'], f'{name} (gpt)')
-    mapper,c = official_mapper(parts['clip_project.'], lm.config.n_embd, num_heads)
+    lm = _official_lm(parts['gpt.'], lm_heads, name)
+    mapper,c = official_mapper(parts['clip_project.'], lm.config.n_embd, num_heads, f'{name} (clip_project)')
     tok = gpt2_tokenizer(tokenizer) if tokenizer is None or isinstance(tokenizer, (str,Path)) else tokenizer
-    model = CaptionModel(replace(c, encoder=encoder or ENCODER_OF_WIDTH.get(c.prefix_size),
-        normalize_prefix=normalize_prefix, noise_variance=noise_variance), lm, tok)
+    c = replace(c, encoder=encoder or ENCODER_OF_WIDTH.get(c.prefix_size), normalize_prefix=normalize_prefix,
+        noise_variance=noise_variance)
+    try:
+        model = CaptionModel(c, lm, tok)
+    except ValueError as e:
+        raise ValueError(f'{name}: {e}') from None
     model.mapper = mapper
     return model.to(device if isinstance(device, torch.device) else pick_device(device)).eval()
 

@@ -57,8 +57,10 @@ def _finished(captioner, folder, key):
     "The captioner that an earlier call with the same sentences and settings has left in `folder`"
     if not (folder/'captioner.json').exists():
         return None
-    notes = read_json(folder/'config.json').get('provenance') or {}
-    if (notes.get('restyled') or {}).get('key') != key:
+    config = read_json(folder/'config.json')
+    notes = config.get('provenance') if isinstance(config, dict) else None
+    made = notes.get('restyled') if isinstance(notes, dict) else None
+    if not isinstance(made, dict) or made.get('key') != key:
         raise ValueError(f'{folder}: holds another captioner; choose another folder or remove it')
     # of a run that was killed before its end
     shutil.rmtree(folder/'training', ignore_errors=True)

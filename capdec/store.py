@@ -55,14 +55,16 @@ def _encode(rows, name):
 def _decode(table, name):
     "The values of one column as they went in"
     values = table[name].to_pylist()
-    if name == 'caption':
+    if name == 'caption' and None not in values:
         return values
-    if name not in IDS:
-        return [v and unescape_name(v) for v in values]
     try:
+        if name == 'caption':
+            raise ValueError('a caption is missing')
+        if name not in IDS:
+            return [v and unescape_name(v) for v in values]
         return [int(v) if num else unescape_name(v) for v,num in zip(values, table[f'{name}_is_int'].to_pylist())]
-    except (TypeError,ValueError):
-        raise ValueError(f'damaged shard: a {name} marked as a number is none; embed again') from None
+    except (AttributeError,TypeError,ValueError):
+        raise ValueError(f'damaged shard (a value of {name} is not as it was written); embed again') from None
 
 # %% ../nbs/01a_store.ipynb #7ab643b5
 def is_store(
@@ -72,14 +74,28 @@ def is_store(
     return (Path(path)/'index.json').exists()
 
 # %% ../nbs/01a_store.ipynb #f2a1e749
+def _is_whole(v, least):
+    return isinstance(v, int) and not isinstance(v, bool) and least <= v <= 10**15
+
+def _is_notes(o):
+    "Are these notes of a store? Free, but for those that are read again"
+    return (isinstance(o, dict) and isinstance(o.get('failed', []), list)
+        and all(isinstance(o.get(k), str|None) for k in ('encoder','kind','source','image_dir')))
+
+def _is_shard(s, dim):
+    "Is this the entry of a shard: a file beside the index, with room for its rows?"
+    return (Path(s['file']).name == s['file'] and s['file'] not in ('','..') and _is_whole(s['rows'], 1)
+        and _is_whole(s['bytes'], s['rows']*max(1, 2*dim)) and isinstance(s['sha256'], str))
+
 def _is_sound(index):
     "Has an index all its fields, and are they what they should be?"
     try:
-        return (index['version'] == 1 and index['dim'] >= 0 and index['dtype'] in ('float16','float32')
-            and isinstance(index['meta'], dict) and isinstance(index.get('report', {}), dict)
-            and isinstance(index['finished'], bool) and all(isinstance(c, str) for c in index['columns'])
-            and all(isinstance(s['file'], str) and s['rows'] > 0 and s['bytes'] > 0 and isinstance(s['sha256'], str)
-                for s in index['shards']))
+        names = index['columns']
+        return (_is_whole(index['version'], 1) and index['version'] == 1 and _is_whole(index['dim'], 0)
+            and index['dtype'] in ('float16','float32') and isinstance(index['finished'], bool)
+            and _is_notes(index['meta']) and _is_notes(index.get('report', {})) and isinstance(names, list) and names
+            and all(isinstance(c, str) and c.isprintable() for c in names) and len(set(names)) == len(names) and 'vector' not in names
+            and isinstance(index['shards'], list) and all(_is_shard(s, index['dim']) for s in index['shards']))
     except (KeyError,TypeError):
         return False
 
@@ -103,7 +119,7 @@ def _read_index(path):
 def _check_shard(path, shard):
     "A shard is there and has its length"
     f = path/shard['file']
-    if not f.exists():
+    if not f.is_file():
         raise FileNotFoundError(f'{f}: shard missing; embed again')
     if f.stat().st_size != shard['bytes']:
         raise ValueError(f'{f}: {f.stat().st_size:,} bytes where {shard["bytes"]:,} were written (cut off or '
@@ -114,7 +130,9 @@ def _open_shard(path, schema, file, rows):
     "Memory-map one shard as an Arrow table"
     import pyarrow as pa
     try:
-        table = pa.ipc.open_stream(pa.memory_map(str(path/file))).read_all()
+        reader = pa.ipc.open_stream(pa.memory_map(str(path/file)))
+        # other columns are not read at all
+        table = reader.read_all() if reader.schema == schema else pa.table({})
         # wrong offsets could crash the interpreter; reads the text, not the vectors
         table.validate(full=True)
     except (pa.ArrowException,OSError) as e:
@@ -400,6 +418,10 @@ def vectors(self:EmbeddingStore,
         # a view of the file
         v = table['vector'].chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim)
         dst[where] = v[src]
+    for i in range(0, len(dst), 8192):
+        bad = np.flatnonzero(~np.isfinite(dst[i:i+8192]).all(1))
+        if len(bad):
+            raise ValueError(f'{self.path}: row {rows[i+bad[0]]:,}: its vector holds NaN or infinity; embed again')
     return out
 
 # %% ../nbs/01a_store.ipynb #b1aa9485
@@ -417,7 +439,10 @@ def column(self:EmbeddingStore,
     for table,src,where in self._pieces(rows):
         t = table.select(keep)
         t = t.slice(src.start, src.stop-src.start) if isinstance(src, slice) else t.take(src)
-        out[where] = np.array(_decode(t, name), dtype=object)
+        try:
+            out[where] = np.array(_decode(t, name), dtype=object)
+        except ValueError as e:
+            raise ValueError(f'{self.path}: {e}') from None
     return out.tolist()
 
 @patch
@@ -510,15 +535,23 @@ def _official_vectors(path, v, rows, kind):
     # the official code writes 0 or an empty tensor
     if not hasattr(v, 'detach') or v.numel() == 0:
         return None
-    if v.ndim != 2:
-        raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)}, expected (n, d)')
-    # one vector a caption; captions in another order than their vectors say so by a permutation
-    if len(v) == len(rows):
-        whole = all(isinstance(r, int) for r in rows)
-        return v[rows] if whole and sorted(rows) == list(range(len(v))) and rows != sorted(rows) else v
+    if v.ndim != 2 or not v.is_floating_point():
+        raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)} and type {v.dtype}, expected (n, d) of '
+            f'floating point numbers')
+    for i in range(0, len(v), 8192):
+        bad = np.flatnonzero(~np.isfinite(v[i:i+8192].float().numpy()).all(1))
+        if len(bad):
+            raise ValueError(f'{path}: row {i+bad[0]:,} of the {kind} vectors holds NaN or infinity; make them again')
+    whole = all(isinstance(r, int) for r in rows)
+    # one vector a caption, counted while photos were skipped: the first number is the first vector's
+    if whole and len(v) == len(rows) == len(set(rows)):
+        rank = {r: i for i,r in enumerate(sorted(rows))}
+        return v if list(rank) == rows else v[[rank[r] for r in rows]]
     # several captions share an image's vector
-    if all(isinstance(r, int) and 0 <= r < len(v) for r in rows):
+    if whole and all(0 <= r < len(v) for r in rows):
         return v[rows]
+    if len(v) == len(rows) and not any(isinstance(r, int) for r in rows):
+        return v
     raise ValueError(f'{path}: {len(rows)} captions with {len(v)} {kind} vectors, and row numbers that do not fit')
 
 # %% ../nbs/01a_store.ipynb #c2102299
@@ -534,6 +567,9 @@ def read_official_pickle(
     for i,e in enumerate(records):
         if not isinstance(e, dict) or not isinstance(e.get('caption'), str) or 'image_id' not in e:
             raise ValueError(f'{path}: entry {i} is not a caption record')
+        for k,kinds in (('image_id', int|str), ('id', int|str), ('filename', str|None)):
+            if not isinstance(e.get(k, i if k == 'id' else None), kinds):
+                raise ValueError(f'{path}: entry {i}: {k} is of type {type(e[k]).__name__}')
         rows.append(e.get('clip_embedding'))
         records[i] = {'image_id': e['image_id'], 'caption': e['caption'], 'id': e.get('id', i),
             'filename': e.get('filename')}
@@ -566,7 +602,10 @@ def import_official(
             resume=True) as store:
         # an import that was interrupted goes on
         for i in range(len(store), len(v), shard_rows):
-            store.append(data['captions'][i:i+shard_rows], v[i:i+shard_rows])
+            try:
+                store.append(data['captions'][i:i+shard_rows], v[i:i+shard_rows])
+            except ValueError as e:
+                raise ValueError(f'{path}: of the entries from {i}, {e}') from None
     return store
 
 # %% ../nbs/01a_store.ipynb #af3c3cd9

@@ -19,6 +19,7 @@ from .config import TrainConfig
 from .core import atomic_path,claimed,pick_device,progress,write_json
 from .model import official_max_tokens
 from .noise import add_noise,keyed_randn,normalize
+from .weights import is_finite
 
 _all_ = ['TrainConfig']
 
@@ -112,6 +113,17 @@ def save_state(
         save_file(tensors, tmp, metadata={'progress': json.dumps(progress_info)})
 
 # %% ../nbs/05_training.ipynb #68466988
+def _saved_progress(f, path):
+    "The progress noted in an open checkpoint"
+    try:
+        info = json.loads((f.metadata() or {})['progress'])
+    except (ValueError,RecursionError):
+        info = None
+    if not isinstance(info, dict):
+        raise ValueError(f'{path}: not a complete checkpoint of capdec (its progress is damaged); delete it to start '
+            f'again')
+    return info
+
 def load_state(
     path:str|Path, # File that `save_state` wrote
     params:dict, # Name -> parameter, filled in place
@@ -121,7 +133,7 @@ def load_state(
     from safetensors import SafetensorError,safe_open
     try:
         with safe_open(path, 'pt') as f:
-            info,keys = json.loads((f.metadata() or {})['progress']),set(f.keys())
+            info,keys = _saved_progress(f, path),set(f.keys())
             if missing := [k for k in params if f'param/{k}' not in keys]:
                 raise ValueError(f'{path}: has no weights named {missing[0]}; it belongs to another model')
             for k,p in params.items():
@@ -130,8 +142,10 @@ def load_state(
                     raise ValueError(f'{path}: {k} has shape {tuple(saved.shape)}, the model {tuple(p.shape)}')
                 with torch.no_grad():
                     p.copy_(saved)
-                own = [o for o in keys if o.startswith('opt/') and o.split('/', 2)[2] == k]
+                own = [o for o in keys if o.startswith('opt/') and o.split('/', 2)[2:] == [k]]
                 if state := {o.split('/')[1]: f.get_tensor(o) for o in own}:
+                    if odd := [n for n,v in state.items() if n != 'step' and v.shape != p.shape]:
+                        raise ValueError(f'{path}: {odd[0]} of {k} has another shape; delete it to start again')
                     # the count of steps stays on the CPU
                     opt.state[p] = {n: v if n == 'step' else v.to(p.device) for n,v in state.items()}
     except (SafetensorError, KeyError) as e:
@@ -166,6 +180,8 @@ class TrainData:
             vectors,captions = data
             if len(vectors) != len(captions):
                 raise ValueError(f'{len(vectors)} vectors but {len(captions)} captions; one vector per caption')
+            if not is_finite(vectors):
+                raise ValueError('the vectors hold NaN or infinity; embed the captions again')
             self.store,n,d = None,len(vectors),vectors.shape[1] if len(vectors) else 0
             pieces = (captions[i:i+10_000] for i in range(0, n, 10_000))
         else:
@@ -300,6 +316,8 @@ class _Run:
         self.data = TrainData(data, model, c.max_tokens, dev, c.official)
         self.val = None if val is None else TrainData(val, model, c.max_tokens, dev, c.official)
         self.offset = None if offset is None else offset.to(dev).float().flatten()
+        if offset is not None and not is_finite(offset):
+            raise ValueError('the modality offset holds NaN or infinity; compute it again')
         if offset is not None and len(self.offset) != self.data.dim:
             raise ValueError(f'the modality offset has {len(self.offset)} numbers, the vectors have {self.data.dim}; '
                 f'both must come from the same encoder')
@@ -322,6 +340,9 @@ class _Run:
         return self.batch_no//self.config.accumulate
 
 # %% ../nbs/05_training.ipynb #run00005
+_PROGRESS = dict(batch_no=int, history=dict, bad=int, count=int, ecount=int, best=int|float|None, sum=int|float,
+    esum=int|float, fingerprint=dict)
+
 @patch
 def save(self:_Run):
     "Write the state from which an interrupted run goes on"
@@ -335,7 +356,10 @@ def save(self:_Run):
 @patch
 def load(self:_Run):
     "Go on from a saved state, if there is one for these very settings"
-    info,now = load_state(self.out/'state.safetensors', self.params, self.opt),self.fingerprint
+    f,now = self.out/'state.safetensors',self.fingerprint
+    info = load_state(f, self.params, self.opt)
+    if odd := [k for k,kind in _PROGRESS.items() if not isinstance(info.get(k), kind)]:
+        raise ValueError(f'{f}: not a complete checkpoint of capdec ({odd[0]}); delete it to start again')
     if diff := [k for k,v in info['fingerprint'].items() if now.get(k) != v]:
         k = diff[0]
         raise ValueError(f'{self.out}: holds a run with {k}={info["fingerprint"][k]!r}, now {k}={now.get(k)!r}; '

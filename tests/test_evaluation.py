@@ -179,7 +179,7 @@ def test_perfect_captions():
     ([dict(image_id=1)], {1: ['a']}, 'expected an object with image_id and caption'),
     ({1: [None]}, {1: ['a']}, 'must be text'),
     ({1: 'a'}, {1: [5]}, 'must be text'),
-    ([dict(image_id=1.5, caption='a')], {1: ['a']}, 'must be a number or text'),
+    ([dict(image_id=1.5, caption='a')], {1: ['a']}, 'must be a whole number or text'),
 ])
 def test_what_does_not_fit_is_one_line(pred, refs, why):
     with pytest.raises(ValueError, match=why) as e:

@@ -456,6 +456,29 @@ def test_row_numbers(tmp_path):
     with pytest.raises(ValueError, match='do not fit'):
         read_official_pickle(f)
 
+def test_captions_reordered_while_photos_were_missing(tmp_path):
+    "The number of a row counts photos that were skipped, too: its rank is the row"
+    f = tmp_path/'o.pkl'
+    for index,want in (([9, 0, 4], [2, 0, 1]), ([4, 9, 0], [1, 2, 0]), ([7, 8, 9], [0, 1, 2]), ([5, 2, 1], [2, 1, 0])):
+        f.write_bytes(pickle.dumps(_official(noise(3), noise(3), index=index)))
+        got = read_official_pickle(f)
+        assert torch.equal(got['text'], noise(3)[want]) and torch.equal(got['image'], noise(3)[want])
+        store = import_official(f, tmp_path/f'store{index[0]}')
+        assert store.captions() == ['c0', 'c1', 'c2'] and torch.equal(store.vectors(), noise(3)[want])
+
+def test_row_numbers_that_repeat_are_rows(tmp_path):
+    f = tmp_path/'o.pkl'
+    # as many captions as photos, and one photo has two
+    f.write_bytes(pickle.dumps(_official(image=noise(3), index=[0, 0, 2])))
+    assert torch.equal(read_official_pickle(f)['image'], noise(3)[[0, 0, 2]])
+    # no numbers at all: one after the other; some and some: an error
+    f.write_bytes(pickle.dumps(_official(noise(3), index=[None]*3)))
+    assert torch.equal(read_official_pickle(f)['text'], noise(3))
+    for index in ([0, None, 2], [0, 0, 7], ['0', 1, 2]):
+        f.write_bytes(pickle.dumps(_official(noise(3), index=index)))
+        with pytest.raises(ValueError, match='do not fit'):
+            read_official_pickle(f)
+
 @pytest.mark.parametrize('obj', [[], 3, {'captions': 'x'}, {'captions': [3]},
     {'captions': [{'caption': 'a'}], 'clip_embedding': torch.zeros(1, 2)}, {'captions': []},
     {'captions': [{'caption': 'a', 'image_id': 1}], 'clip_embedding': torch.zeros(2, 2, 2)}])

@@ -305,3 +305,18 @@ def test_weights_can_be_loaded_without_the_rest():
     "The command line must not wait for transformers to read its help"
     code = 'import capdec.weights, sys; print("transformers" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == 'False'
+
+def test_an_encoder_without_some_of_its_weights(tmp_path):
+    "transformers would fill them with random numbers"
+    from safetensors.torch import load_file, save_file
+    save_hf(tmp_path/'clip')
+    f = tmp_path/'clip'/'model.safetensors'
+    state = load_file(f)
+    gone = next(k for k in state if 'q_proj.weight' in k)
+    save_file({k: v for k, v in state.items() if k != gone}, f, metadata={'format': 'pt'})
+    with pytest.raises(ValueError, match=f'lack 1 tensors, such as {gone}') as e:
+        load_encoder(tmp_path/'clip', 'cpu')
+    assert '\n' not in str(e.value)
+    save_file(state | {gone: torch.full_like(state[gone], float('nan'))}, f, metadata={'format': 'pt'})
+    with pytest.raises(ValueError, match='holds NaN or infinity'):
+        load_encoder(tmp_path/'clip', 'cpu')
