@@ -6,12 +6,15 @@
 __all__ = ['BRIDGES', 'NO_MEMORY', 'Bridge']
 
 # %% ../nbs/03a_bridges.ipynb #bridges-imports
+import math
+
 from fastcore.basics import patch
 import torch
 from torch import Tensor
 
 from .core import whole_number
 from .noise import project_on_memory
+from .weights import is_finite
 
 # %% ../nbs/03a_bridges.ipynb #bridges-class
 BRIDGES = ('none','offset','memory') # Ways from the image vector to the mapper
@@ -34,6 +37,11 @@ class Bridge:
                 "and pass it (capdec predict --add_modality_offset, or Bridge in Python)")
         if kind == 'memory' and memory is None:
             raise ValueError(f"bridge 'memory': {NO_MEMORY}")
+        for name,v in (('offset',offset), ('memory',memory)):
+            if v is not None and not is_finite(v):
+                raise ValueError(f'the {name} holds NaN or infinity, which would make every caption nonsense')
+        if not 0 < temperature < math.inf:
+            raise ValueError(f'temperature {temperature}: must be greater than 0')
         self.kind,self.offset,self.memory,self.sentences,self.temperature = kind, offset, memory, sentences, temperature
 
 # %% ../nbs/03a_bridges.ipynb #bridges-call

@@ -18,6 +18,7 @@ from torch import Tensor
 from .config import Limits
 from .core import derived,progress,whole_number
 from .model import CaptionModel
+from .weights import is_finite
 
 _all_ = ['Limits']
 
@@ -149,6 +150,7 @@ def _layer_class():
 
 # %% ../nbs/04a_decoding.ipynb #fast0001
 FAST = True # Read with the quick GPT-2 and the quick cache; False: with the library's own
+_NO_NUMBERS = 'this captioner computes NaN: its weights are damaged, or too large for its number type (dtype)'
 
 class _FastReader(_Reader):
     "The same numbers as `_Reader`, sooner"
@@ -177,7 +179,11 @@ class _FastReader(_Reader):
             o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
 
 def _reader(*args):
-    return (_FastReader if FAST else _Reader)(*args)
+    reader = (_FastReader if FAST else _Reader)(*args)
+    # a weight or a vector that is no number makes every logit NaN, and the caption `$%%%%`
+    if reader.logits.isnan().any():
+        raise ValueError(_NO_NUMBERS)
+    return reader
 
 # %% ../nbs/04a_decoding.ipynb #c45d3ef6
 class _Words:
@@ -521,6 +527,9 @@ def generate(
             x = vectors[i:i+size].to(model.device).float()
             x = model.unit(x) if normalize is None else F.normalize(x, dim=-1) if normalize else x
             prefix = model.prefix(x)
+            if not is_finite(prefix):
+                row = next((i+k for k,o in enumerate(x) if not is_finite(o)), None)
+                raise ValueError(_NO_NUMBERS if row is None else f'vector {row} holds NaN or infinity; embed again')
             if method == 'beam':
                 found = [o[:num_captions] for o in beam_search(model, prefix, limits=limits, **own)]
             elif method == 'greedy':
