@@ -7,14 +7,14 @@ __all__ = ['PIECE', 'TEXT_COLUMNS', 'split_sentences', 'count_words', 'read_line
            'read_open_text', 'mix']
 
 # %% ../nbs/07_open_text.ipynb #430bf7be
-import contextlib,csv,hashlib,io,random,re,warnings
+import contextlib,csv,hashlib,random,re,warnings
 from collections import Counter
 from dataclasses import dataclass,field
 from itertools import chain,islice
 from pathlib import Path
 
 from .core import is_our_table,of_cell
-from .data import _is_archive,_members,open_binary
+from .data import _Text,_is_archive,_members,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
 def _check_language(language):
@@ -68,7 +68,8 @@ def _text_file(path, encoding):
     # with UTF-8, a mark at the beginning is no text
     how = dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
     try:
-        with open_binary(path) as f, io.TextIOWrapper(f, **how) as text:
+        with open_binary(path) as f, _Text(f, **how) as text:
+            text.path = path
             yield text
     except UnicodeDecodeError as e:
         raise ValueError(f'{path}: not {encoding} text (byte {e.object[e.start]:#04x} cannot be read); name its '
