@@ -7,20 +7,21 @@ __all__ = ['OURS', 'write_table', 'read_table', 'sidecars', 'copies', 'originals
            'caption_album']
 
 # %% ../nbs/09d_album.ipynb #e2865b80
-import contextlib,csv,errno,json,os,re,sys,warnings
+import contextlib,csv,errno,hashlib,json,os,re,sys,warnings
 from collections import Counter,namedtuple
 from collections.abc import Iterable
 from dataclasses import asdict,dataclass,field
 from itertools import takewhile
 from pathlib import Path
 
-from .captioner import Captioner
+from .captioner import Captioner,Result
 from .config import Limits
-from .core import IMAGE_SUFFIXES,Journal,as_cell,atomic_path,is_url,json_text,of_cell,printable,progress
-from .core import read_json,remove_left_overs
-from .exif import is_copy,write_caption
+from .core import IMAGE_SUFFIXES,Journal,as_cell,atomic_path,is_url,json_text,of_cell,one_line,printable
+from .core import progress,read_json,remove_left_overs,write_json
+from .embedding import open_small
+from .exif import is_copy,read_caption,write_caption
 from .flags import error_line
-from .folder import memory_id,weights_id
+from .folder import captioner_folder,memory_id,weights_id
 
 # %% ../nbs/09d_album.ipynb #1e560460
 def _row(result, num_captions):
@@ -92,6 +93,10 @@ def _captions_of(row):
     "The captions in a row of any of our layouts"
     return [t for k,t in row.items() if str(k).startswith('caption_')] or row.get('captions') or [row.get('caption')]
 
+def _kept_rows(rows):
+    "The captions of each photo that did not fail, by its name"
+    return {r['file']: o for r in rows if not r.get('error') and all(o := _captions_of(r))}
+
 def read_table(
     out:str, # .csv, .json or .jsonl file
     num_captions:int=1, # Captions per photo that you want now
@@ -101,7 +106,7 @@ def read_table(
     if rows is None:
         raise ValueError(f'`out` {out}: is there already and is no table of captions as this command writes it; name '
             'another file, or replace it with `overwrite`')
-    kept = {r['file']: o for r in rows if not r.get('error') and all(o := _captions_of(r))}
+    kept = _kept_rows(rows)
     other = next((len(o) for o in kept.values() if len(o) != num_captions), 0)
     if other:
         raise ValueError(f'`out` {out}: has {other} captions for each photo; pass `num_captions` {other}, name another '
@@ -267,7 +272,7 @@ class Album:
 
     def has(self,
         path, # Photo
-        kept:dict, # What the table holds, see `read_table`
+        kept:dict|set, # Names of the photos whose caption in the table is good, see `read_table`
     )->bool: # True when nothing is to be done for this photo
         "Is everything there, the table's row as well?"
         if self.overwrite or not self.quiet:
@@ -313,6 +318,18 @@ def _deliver(result, album):
             write_caption(result.path, album.copies[result.path], result.captions[0])
     return lines
 
+def _says_other(result, album):
+    "Do the text file and the copy that stay where they are say something else?"
+    if album.overwrite or not result.captions:
+        return False
+    beside,copy = album.sidecars.get(result.path), album.copies.get(result.path)
+    with contextlib.suppress(OSError, ValueError):
+        if beside and os.path.isfile(beside) and beside.read_text(encoding='utf-8').split('\n')[:-1] != result.captions:
+            return True
+        return bool(copy and os.path.isfile(copy) and read_caption(copy) != result.captions[0])
+    # it cannot be read, so it is no text of ours
+    return True
+
 def _places(album, lines):
     "Where the caption of a photo is, when `lines` could not be written"
     missing = ' '.join(lines)
@@ -323,9 +340,10 @@ def _places(album, lines):
 # %% ../nbs/09d_album.ipynb #12db3ac3
 def _caption_and_note(captioner, todo, album, journal, bar_start, total, **how):
     "Caption photos one by one into sidecars, copies and journal: `(failed, not in every place)`"
-    failed = bare = 0
+    failed = bare = other = 0
     bar = progress(captioner.caption_files(todo, **how), 'captioning', total, 'photo', bar_start, show=album.quiet)
     for r in bar:
+        other += _says_other(r, album)
         lines = [] if r.error else _deliver(r, album)
         if lines:
             r = r._replace(error='; '.join(lines))
@@ -341,16 +359,22 @@ def _caption_and_note(captioner, todo, album, journal, bar_start, total, **how):
         elif not album.quiet:
             for t in r.captions:
                 print(f'{printable(str(r.path))}\t{printable(t)}')
+    if other:
+        warnings.warn(f'text files or copies that were there and say something else: {other:,}; they stay as they are '
+            '(`overwrite` writes them again)')
     return failed,bare
 
 # %% ../nbs/09d_album.ipynb #30c2831b
-def _finish_table(album, journal, paths, kept, num_captions):
-    "Write the table: what stood there, with the captions that are new"
+def _finish_table(album, journal, paths, kept, num_captions, note):
+    "Write the table: what stood there, with the captions that are new; and the note of what made it"
     done = {o['key']: o for o in journal.records()}
     kept = {k: dict(key=k, captions=o, error=None) for k,o in kept.items()}
     # photos that are not named now stay in the table
     named = {album.name(p) for p in paths}
     others = [o for k,o in kept.items() if k not in named]
+    # before the table: the journal knows what is new, should we be interrupted between the two
+    if note:
+        write_json(_note_file(album.out), note)
     write_table(album.out, others + [done.get(str(p)) or kept[album.name(p)] for p in paths], num_captions)
     journal.close(remove=True)
 
@@ -378,13 +402,144 @@ def album_settings(
         bridge=captioner.bridge.kind, memory=memory_id(memory), num_captions=num_captions,
         limits=asdict(limits), **_decode(method, beam_size, seed))
 
-# %% ../nbs/09d_album.ipynb #2b26ea8d
-def _kept(album, num_captions):
-    "What stays of the table that is there"
-    if not album.out or album.overwrite or not Path(album.out).exists():
-        return {}
-    return read_table(album.out, num_captions)
+# %% ../nbs/09d_album.ipynb #3b6df801
+def _digits(tensors):
+    "A few digits that stand for many numbers: sixteen of each tensor, in half precision, which is alike everywhere"
+    h = hashlib.sha256()
+    for name,w in sorted(tensors.items()):
+        w = w.detach().flatten()
+        some = w[[i*(len(w)-1)//15 for i in range(16)]] if len(w) else w
+        h.update(name.encode() + some.half().cpu().numpy().tobytes())
+    return h.hexdigest()[:16]
 
+def _maker(captioner, settings, num_captions, limits, how):
+    "What decides the captions, so that it can be compared with another day's"
+    b = captioner.bridge
+    # what the bridge uses: an offset, a memory
+    way = getattr(b, b.kind, None)
+    return dict(model=(settings or {}).get('model') or 'another captioner', weights=_digits(captioner.model.state_dict()),
+        encoder=captioner.encoder.name, bridge=b.kind, way='' if way is None else _digits(dict(way=way)),
+        num_captions=num_captions, **asdict(limits), **dict(beam_size=None, seed=None) | how)
+
+# %% ../nbs/09d_album.ipynb #b438212e
+def _differences(note, made):
+    "What was told otherwise when a table was made, as words; None when nothing was"
+    other = [k for k in made if k in note and note[k] != made[k] and k != 'model']
+    if not other:
+        return None
+    words = [f'{k} {note[k]!r}' for k in other if k not in ('weights','way')]
+    if 'weights' in other:
+        # another captioner has another encoder, too
+        words = [o for o in words if o.split()[0] not in ('encoder','bridge')]
+        return ['other weights']*(note.get('model') == made['model']) + words
+    return [f'another {made["bridge"]}']*('way' in other and 'bridge' not in other) + words
+
+def _typed(made):
+    "Was anything asked for that is not what everybody gets?"
+    own = read_json(captioner_folder('mini')/'captioner.json')
+    usual = dict(encoder=own['encoder'], bridge=own['bridge'], **asdict(Limits()), **_decode('beam', 5, None))
+    return made['model'] not in ('mini','another captioner') or any(made[k] != v for k,v in usual.items())
+
+# %% ../nbs/09d_album.ipynb #cbe84575
+def _note_file(out):
+    return Path(out).with_name(f'.{Path(out).name}.made')
+
+def _read_note(out):
+    "What the file beside a table tells about it; None where there is no such file, or no table any more"
+    file = _note_file(out)
+    if not (file.exists() and Path(out).exists()):
+        return None
+    note = read_json(file)
+    if not isinstance(note, dict) or not isinstance(note.get('others'), list) or not isinstance(note.get('model'), str):
+        raise ValueError(f'{file}: does not tell what made {out}; remove it')
+    return note
+
+def _folder(out, paths, note):
+    "Where the names in the table start from, as seen from the table; an error when that is another folder than this one"
+    here,home = os.path.realpath('.'), os.path.realpath(Path(out).parent)
+    then = note.get('folder')
+    relative = [p for p in paths if not is_url(p) and not os.path.isabs(p)]
+    if not relative:
+        return then
+    if then is not None and os.path.realpath(os.path.join(home, then)) != here:
+        raise ValueError(f'{out}: photos in it are named from {os.path.normpath(os.path.join(home, then))}, where '
+            f'{relative[0]} is another one; run the command there, name another file, or name photos with their whole '
+            'paths')
+    return os.path.relpath(here, home)
+
+# %% ../nbs/09d_album.ipynb #e52f3287
+def _before_overwriting(out, named, num_captions, note, words):
+    "Captions of photos that are not named now, and which of them something else made"
+    rows = _kept_rows(_table_rows(out) or [])
+    rows = {k: o for k,o in rows.items() if k not in named}
+    kept = {k: o for k,o in rows.items() if len(o) == num_captions}
+    if gone := len(rows) - len(kept):
+        warnings.warn(f'{out}: captions of photos that are not named now and are gone from it, because there are not '
+            f'{num_captions} for each: {gone:,}')
+    others = kept if note is None or words is not None else kept.keys() & set(note['others'])
+    if kept and words is not None:
+        warnings.warn(f'{out}: captions of photos that are not named now stay as {note["model"]} made them: {len(kept):,}')
+    return kept, set(), sorted(others)
+
+def _before(album, paths, num_captions, made):
+    "What the table holds: captions, names that are done, and names that something else captioned (None: not known)"
+    if not Path(album.out).exists():
+        return {}, set(), []
+    note,named = _read_note(album.out), {album.name(p) for p in paths}
+    words = note and _differences(note, made)
+    if album.overwrite:
+        return _before_overwriting(album.out, named, num_captions, note, words)
+    kept = read_table(album.out, num_captions)
+    if note is None:
+        if named & kept.keys() and _typed(made):
+            warnings.warn(f'{album.out}: does not tell what made it, so its captions stay; `overwrite` to caption again')
+        return kept, set(kept), None if kept else []
+    if words is not None and kept:
+        how = f' with {", ".join(words)}' if words else ''
+        raise ValueError(f'{album.out} was made by {note["model"]}{how}: `overwrite` to caption again, or name another '
+            'file')
+    return kept, kept.keys() - set(note['others']), [o for o in note['others'] if o not in named]
+
+# %% ../nbs/09d_album.ipynb #da61036c
+def _otherwise(captioner, there, album, how):
+    "What to say about photos that are done, when a few of them would be captioned otherwise now; empty when they are not"
+    if there and how['method'] == 'sample' and 'seed' not in how:
+        return 'sampled captions differ every time'
+    some = there[::max(1, len(there)//4)][:4]
+    good = [(p, im) for p in some if not isinstance(im := open_small(p), Exception)]
+    if not good:
+        return ''
+    found = captioner([im for _,im in good], show=False, **how)
+    texts = [[one_line(t) for t in ([o] if isinstance(o, str) else o)] for o in found]
+    n = sum(_says_other(Result(p, o, None), album) for (p,_),o in zip(good, texts))
+    return f'{n} of {len(good)} that we tried would get another caption now' if n else ''
+
+# %% ../nbs/09d_album.ipynb #20683771
+def _caption_table(captioner, paths, album, settings, made, how):
+    "Caption the photos that the table does not have yet"
+    n = how['num_captions']
+    if any(_real(p) == _real(album.out) for p in paths if not is_url(p)):
+        raise ValueError(f'`out` {album.out}: is one of the photos; name another file')
+    _before(album, paths, n, made)
+    note = _read_note(album.out) or {}
+    made = made | dict(folder=_folder(album.out, paths, note))
+    # a captioner that was moved keeps its first name
+    if _differences(note, made) is None:
+        made |= {k: note[k] for k in ('model',) if k in note}
+    with Journal(f'{album.out}.part', (settings or {}) | dict(folder=made['folder'])) as journal:
+        # another run may have ended since we looked
+        with warnings.catch_warnings(action='ignore'):
+            kept,done,others = _before(album, paths, n, made)
+        noted = {o['key'] for o in journal.records() if not o['error']}
+        there = {p for p in paths if album.has(p, done)}
+        skip = there | {p for p in paths if str(p) in noted and album.has_files(p)}
+        todo = [p for p in paths if p not in skip]
+        failed,bare = _caption_and_note(captioner, todo, album, journal, len(skip), len(paths), **how)
+        note = None if others is None else made | dict(others=others)
+        _finish_table(album, journal, paths, kept, n, note)
+    return Counts(failed, bare, sum(p in there for p in paths))
+
+# %% ../nbs/09d_album.ipynb #2b26ea8d
 def caption_album(
     captioner:Captioner, # Captions with it
     paths:list, # Photos, as `find_images` returns them
@@ -401,21 +556,16 @@ def caption_album(
     # of runs that were killed; a run that finds all there would write nothing, and so not look
     for folder in {t.parent for o in (album.sidecars, album.copies) for t in o.values()}:
         remove_left_overs(folder)
-    kept = _kept(album, num_captions)
-    there = [p for p in paths if album.has(p, kept)]
-    how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits, **_decode(method, beam_size, seed))
-    if not album.out:
-        skip = set(there)
-        todo = [p for p in paths if p not in skip]
-        return Counts(*_caption_and_note(captioner, todo, album, None, len(skip), len(paths), **how), len(there))
-    with Journal(f'{album.out}.part', settings or {}) as journal:
-        # again: another run may have written the table before we claimed it
-        kept = _kept(album, num_captions)
-        there = [p for p in paths if album.has(p, kept)]
-        fields = dict(key=str, captions=list|None, error=str|None)
-        noted = {o['key'] for o in journal.records(fields) if not o['error']}
-        skip = set(there) | {p for p in paths if str(p) in noted and album.has_files(p)}
-        todo = [p for p in paths if p not in skip]
-        failed,bare = _caption_and_note(captioner, todo, album, journal, len(skip), len(paths), **how)
-        _finish_table(album, journal, paths, kept, num_captions)
-    return Counts(failed, bare, len(there))
+    how = _decode(method, beam_size, seed)
+    made = _maker(captioner, settings, num_captions, limits, how)
+    how |= dict(num_captions=num_captions, batch_size=batch_size, limits=limits)
+    if album.out:
+        return _caption_table(captioner, paths, album, settings, made, how)
+    there = [p for p in paths if album.has(p, {})]
+    if told := _otherwise(captioner, there, album, how):
+        warnings.warn(f'text files or copies that were there: {len(there):,}; they stay as they are, though {told} '
+            '(`overwrite` writes them again)')
+    done = set(there)
+    todo = [p for p in paths if p not in done]
+    return Counts(*_caption_and_note(captioner, todo, album, None, len(there), len(paths), **how), len(there))
+

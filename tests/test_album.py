@@ -1,4 +1,5 @@
 "Albums: nothing that is there is destroyed, and what cannot be written costs one photo."
+import functools
 import hashlib
 import os
 import warnings
@@ -13,6 +14,16 @@ from capdec.exif import is_copy, read_caption, write_caption
 from shell import capdec, one_line # the command in this process
 
 FAST = ('--device', 'cpu', '--beam_size', 1)
+
+@functools.cache
+def cached(*args):
+    from capdec.embedding import load_encoder
+    return load_encoder(*args)
+
+@pytest.fixture(autouse=True)
+def one_encoder(monkeypatch):
+    "The encoder is built once for all of these tests"
+    monkeypatch.setattr('capdec.folder.load_encoder', cached)
 
 def said(r):
     return r.stdout.strip().splitlines()[-1]
@@ -238,7 +249,7 @@ def test_a_folder_that_may_only_be_read(tmp_path, monkeypatch, out):
         assert {o.name for o in tmp_path.rglob('*.txt')} == {'1.txt', '3.txt'}
         if '--exif' in out:
             assert {o.name for o in (tmp_path/'copies').rglob('*.jpg')} == {'1.jpg', '2.jpg', '3.jpg'}
-    assert not list(tmp_path.rglob('.*'))
+    assert {o.name for o in tmp_path.rglob('.*')} <= {'.c.csv.made', '.c.json.made'}
 
 def test_a_folder_of_copies_that_may_only_be_read(tmp_path, monkeypatch):
     for o in ('a/1.jpg', 'b/2.jpg'):
@@ -286,3 +297,203 @@ def test_a_full_disk_ends_a_run_with_one_line(small_disk):
     for where in (['--sidecar'], ['--exif', small_disk/'out']):
         r = capdec('caption', small_disk/'a.jpg', small_disk/'b.jpg', *where, *FAST, ok=False)
         assert len(one_line(r)) == 1 and 'No space left on device' in r.stderr
+
+# ---- what made a table
+
+@pytest.fixture(scope='module')
+def mine(tmp_path_factory):
+    "A captioner of one's own: mini with other weights"
+    import torch
+    from capdec.captioner import Captioner
+    c = Captioner.from_pretrained('mini', 'cpu')
+    with torch.no_grad():
+        for w in c.model.mapper.parameters():
+            w.mul_(1.01)
+    return c.save(tmp_path_factory.mktemp('own')/'mine')
+
+@pytest.fixture
+def trip(tmp_path, monkeypatch):
+    photo(tmp_path/'trip'/'a.jpg')
+    photo(tmp_path/'trip'/'b.jpg', 90)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+# what is typed the second time, and what is said about the first
+OTHER = {'model': (['--model', '{mine}'], ''), 'max_words': (['--max_words', 5], ' with max_words 0'),
+    'bridge': (['--bridge', 'none'], " with bridge 'offset'"),
+    'memory': (['--memory', 'm.txt'], " with bridge 'offset'"),
+    'prompt': (['--prompt', 'A photo of'], " with prompt ''"), 'beams': (['--beam_size', 2], ' with beam_size 5'),
+    'greedy': (['--method', 'greedy'], " with beam_size 5, method 'beam'"),
+    'seed': (['--method', 'sample', '--seed', 3], " with beam_size 5, seed None, method 'beam'")}
+
+@pytest.mark.parametrize('name,kind', [*((o, 'csv') for o in OTHER), ('model', 'json'), ('max_words', 'jsonl')])
+def test_a_table_of_another_captioner_is_refused(trip, mine, name, kind):
+    (trip/'m.txt').write_text('A cup of coffee.\nA cat.\n')
+    other, words = OTHER[name]
+    out, other = f't.{kind}', [str(o).format(mine=mine) for o in other]
+    run = lambda *args, ok=True: capdec('caption', 'trip', '--out', out, '--device', 'cpu', *args, ok=ok)
+    run()
+    before = hashes(trip)
+    r = run(*other, ok=False)
+    assert one_line(r) == [f'capdec: error: {out} was made by mini{words}: --overwrite to caption again, or name '
+        'another file'] and hashes(trip) == before
+    assert said(run()).startswith('0 photos captioned, 2 were there')
+    # captioned again, and now the plain command is refused
+    assert said(run(*other, '--overwrite')) == f'2 photos captioned: {out}'
+    assert said(run(*other)).startswith('0 photos captioned, 2 were there')
+    who = mine if name == 'model' else 'mini'
+    assert f'{out} was made by {who}' in run(ok=False).stderr
+
+def test_other_weights_under_the_same_name(trip, mine):
+    import shutil
+    from capdec.captioner import Captioner
+    shutil.copytree(mine, 'm')
+    run = lambda *args, ok=True: capdec('caption', 'trip', '--out', 't.csv', *FAST, *args, ok=ok)
+    run('--model', 'm')
+    # moved, copied, by another path: the same captioner
+    shutil.copytree('m', 'n')
+    for name in ('n', './m', str(trip/'m')):
+        assert said(run('--model', name)).startswith('0 photos captioned, 2 were there')
+    Captioner.from_pretrained('mini', 'cpu').save('m')
+    assert 't.csv was made by m with other weights: --overwrite' in run('--model', 'm', ok=False).stderr
+    # two memories
+    for o in 'ab':
+        (trip/f'{o}.txt').write_text(f'A {o}.\nA cat.\n')
+    run('--memory', 'a.txt', '--overwrite')
+    assert 't.csv was made by mini with another memory: ' in run('--memory', 'b.txt', ok=False).stderr
+    run('--memory', 'a.txt')
+
+def test_a_style_is_another_captioner(trip, mine, monkeypatch):
+    capdec('caption', 'trip', '--out', 't.csv', *FAST, ok=True)
+    r = capdec('caption', 'trip', '--out', 't.csv', '--style', mine, *FAST, ok=False)
+    assert 't.csv was made by mini: --overwrite to caption again' in r.stderr
+
+def test_a_table_that_does_not_tell(trip, mine):
+    "Made before there were notes, or moved without its note: nothing is said about a plain run, and nothing is lost"
+    run = lambda *args, ok=True: capdec('caption', 'trip', '--out', 't.csv', *FAST, *args, ok=ok)
+    (trip/'t.csv').write_text('file,caption,error\ntrip/a.jpg,My own words.,\n')
+    r = capdec('caption', 'trip', '--out', 't.csv', '--device', 'cpu', ok=True)
+    assert not one_line(r) and said(r).startswith('1 photos captioned, 1 were there')
+    for args in (['--model', mine], ['--max_words', 5], ['--bridge', 'none']):
+        r = run(*args)
+        assert one_line(r) == ['capdec: t.csv: does not tell what made it, so its captions stay; --overwrite to '
+            'caption again']
+        assert 'My own words.' in (trip/'t.csv').read_text() and not (trip/'.t.csv.made').exists()
+    run('--max_words', 5, '--overwrite')
+    assert 'was made by mini with max_words 5' in run(ok=False).stderr
+    # the note of a table that is gone tells nothing
+    (trip/'t.csv').unlink()
+    assert said(run()) == '2 photos captioned: t.csv'
+
+def test_photos_that_are_not_named_stay_in_the_table(trip, mine):
+    "Captioned again are only those that are named; the others are, as soon as they are named"
+    run = lambda *args, ok=True: capdec('caption', *args, '--out', 't.csv', *FAST, ok=ok)
+    run('trip')
+    rows = (trip/'t.csv').read_text().splitlines()
+    assert said(run('trip/b.jpg', '--overwrite')) == '1 photos captioned: t.csv'
+    assert (trip/'t.csv').read_text().splitlines() == rows
+    r = run('trip/b.jpg', '--overwrite', '--max_words', 4)
+    assert 'captions of photos that are not named now stay as mini made them: 1' in one_line(r)[0]
+    mixed = (trip/'t.csv').read_text().splitlines()
+    assert mixed[1] == rows[1] and mixed[2] != rows[2]
+    assert said(run('trip', '--max_words', 4)).startswith('1 photos captioned, 1 were there')
+    assert all(len(o.split(',')[1].split()) <= 4 for o in (trip/'t.csv').read_text().splitlines()[1:])
+    assert said(run('trip', '--max_words', 4)).startswith('0 photos captioned, 2 were there')
+    # another number of captions does not fit into the table
+    r = run('trip/b.jpg', '--overwrite', '--num_captions', 2)
+    assert 'gone from it, because there are not 2 for each: 1' in one_line(r)[0]
+
+def test_a_run_that_was_cut_off_keeps_its_note(trip, mine, monkeypatch):
+    def cut(*args):
+        raise KeyboardInterrupt
+    run = lambda *args, ok=True: capdec('caption', 'trip', '--out', 't.csv', *FAST, *args, ok=ok)
+    run()
+    whole = (trip/'t.csv').read_text()
+    with monkeypatch.context() as m:
+        m.setattr('capdec.album.write_table', cut)
+        assert run('--max_words', 4, '--overwrite', ok=False).returncode == 130
+    assert (trip/'t.csv').read_text() == whole
+    run('--max_words', 4)
+    assert (trip/'t.csv').read_text() != whole
+    assert 'was made by mini with max_words 4' in run(ok=False).stderr
+
+@pytest.mark.parametrize('note', ['[1]', '{}', '{"model": 5, "others": []}', '{"model": "m", "others": 1}', 'null',
+    '{'])
+def test_a_damaged_note_is_one_line(trip, note):
+    capdec('caption', 'trip', '--out', 't.csv', *FAST, ok=True)
+    (trip/'.t.csv.made').write_text(note)
+    r = capdec('caption', 'trip', '--out', 't.csv', *FAST, ok=False)
+    assert len(one_line(r)) == 1 and '.t.csv.made: ' in r.stderr and not (trip/'t.csv.part').exists()
+
+def test_names_of_another_folder_are_other_photos(tmp_path):
+    "Two cards, one table: IMG_0001.jpg of the second is not IMG_0001.jpg of the first"
+    for i in (1, 2):
+        photo(tmp_path/f'card{i}'/'IMG_0001.jpg', 90*i)
+    run = lambda i, *args, ok=True, photos='.': capdec('caption', photos, '--out', tmp_path/'t.csv', *FAST, *args,
+        cwd=tmp_path/f'card{i}', ok=ok)
+    run(1)
+    before = (tmp_path/'t.csv').read_text()
+    for args in ([], ['--overwrite']):
+        r = run(2, *args, ok=False)
+        assert len(one_line(r)) == 1 and f'named from {tmp_path}/card1, where IMG_0001.jpg is another one' in r.stderr
+        assert (tmp_path/'t.csv').read_text() == before and not (tmp_path/'t.csv.part').exists()
+    assert said(run(2, photos=tmp_path/'card2')).startswith('1 photos captioned')
+    assert said(run(1)).startswith('0 photos captioned, 1 were there') and len(hashes(tmp_path)) == 4
+    # the same for a run that was cut off
+    from capdec.captioner import Captioner
+    (tmp_path/'t.csv').unlink()
+    real = Captioner.caption_files
+    with pytest.MonkeyPatch.context() as m:
+        def stop(*args, **kw):
+            yield next(real(*args, **kw))
+            raise KeyboardInterrupt
+        m.setattr(Captioner, 'caption_files', stop)
+        assert run(1, ok=False).returncode == 130
+    assert 'was begun with other settings' in run(2, ok=False).stderr
+    # an album that is moved with its table
+    run(1)
+    (tmp_path/'card1').rename(tmp_path/'album')
+    (tmp_path/'t.csv').rename(tmp_path/'album'/'t.csv')
+    capdec('caption', '.', '--out', 't.csv', *FAST, cwd=tmp_path/'album', ok=True)
+    (tmp_path/'album').rename(tmp_path/'old album')
+    r = capdec('caption', '.', '--out', 't.csv', *FAST, cwd=tmp_path/'old album', ok=True)
+    assert said(r).startswith('0 photos captioned, 1 were there')
+
+@pytest.mark.parametrize('where', [['--sidecar'], ['--exif', 'copies'], ['--sidecar', '--exif', 'copies']])
+def test_text_files_and_copies_do_not_tell(trip, mine, where):
+    run = lambda *args, ok=True: capdec('caption', 'trip', *where, '--device', 'cpu', *args, ok=ok)
+    run()
+    before = hashes(trip)
+    assert not one_line(run())
+    assert not one_line(run('--max_words', 60))
+    assert 'sampled captions differ every time' in one_line(run('--method', 'sample'))[0]
+    for args in (['--max_words', 4], ['--bridge', 'none', '--prompt', 'There'], ['--model', mine, '--prompt', 'One']):
+        r = run(*args)
+        assert len(one_line(r)) == 1 and 'were there: 2; they stay as they are, though 2 of 2 that we tried' in r.stderr
+        assert said(r).startswith('0 photos captioned, 2 were there')
+    # a new table beside them
+    r = run('--out', 'n.csv', '--max_words', 4)
+    assert len(one_line(r)) == 1 and 'were there and say something else: 2; they stay' in r.stderr
+    assert {k: v for k, v in hashes(trip).items() if 'n.csv' not in k} == before
+    assert not one_line(run('--out', 'o.csv'))
+    r = run('--max_words', 4, '--overwrite')
+    assert not one_line(r) and said(r).startswith('2 photos captioned') and hashes(trip) != before
+
+def test_a_table_is_no_photo(trip):
+    (trip/'c.csv').write_bytes((trip/'trip'/'a.jpg').read_bytes())
+    for out in ('c.csv', 'trip/../c.csv'):
+        r = capdec('caption', 'c.csv', '--out', out, '--overwrite', *FAST, ok=False)
+        assert f'--out {out}: is one of the photos' in one_line(r)[0]
+
+def test_the_same_in_python(trip, mine):
+    from capdec.album import Album, caption_album
+    from capdec.captioner import Captioner
+    from capdec.config import Limits
+    c, paths = Captioner.from_pretrained('mini', 'cpu'), [type(trip)('trip/a.jpg')]
+    caption_album(c, paths, Album('t.csv'))
+    assert caption_album(c, paths, Album('t.csv')).there == 1
+    for other, limits in ((c, Limits(max_words=4)), (Captioner.from_pretrained(mine, 'cpu'), Limits())):
+        with pytest.raises(ValueError, match='t.csv was made by another captioner with (max_words 0|other weights): '):
+            caption_album(other, paths, Album('t.csv'), limits=limits)
+    # as the command line made it
+    assert said(capdec('caption', 'trip/a.jpg', '--out', 't.csv', '--device', 'cpu', ok=True)).startswith('0 photos')

@@ -28,8 +28,8 @@ def test_bad_photos_do_not_stop_the_others(album, tmp_path, kind):
     done = {r['file'].split('/')[-1]: r for r in rows}
     assert {k for k, v in done.items() if v.get('caption')} == GOOD
     assert {k for k, v in done.items() if v.get('error')} == {'text.jpg', 'cut.jpg'}
-    # the journal is gone
-    assert os.listdir(tmp_path) == [out.name]
+    # the journal is gone; what made the table lies beside it
+    assert set(os.listdir(tmp_path)) == {out.name, f'.{out.name}.made'}
 
 def test_caption_prints_and_writes_sidecars(album, tmp_path):
     import shutil

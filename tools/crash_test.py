@@ -99,9 +99,9 @@ def content(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*'))
         if p.is_file()}
 
-# a file that was being written when the process died
+# a file that was being written when the process died; what made a table is told beside it in `.captions.csv.made`
 def left_over(name):
-    return any(part.startswith('.') for part in Path(name).parts)
+    return any(part.startswith('.') and not part.endswith('.made') for part in Path(name).parts)
 
 def compare(folder, wanted):
     "What differs from the uninterrupted run (empty: nothing), and how many temporary files are still there"
