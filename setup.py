@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=['capdec', 'capdec.*']), include_package_data=True,
     package_data={'capdec': cfg['package_data'].split()},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={'dev': cfg['dev_requirements'].split(), 'heic': cfg['heic_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
     classifiers=['Programming Language :: Python :: 3',

@@ -140,7 +140,7 @@ def sidecars(
 def _roots(sources):
     "The folders that are named, or lie before the first star of a pattern"
     plain = lambda p: Path(*takewhile(lambda o: not set(o) & set('*?['), p.parts))
-    named = [Path(s).expanduser() for s in sources]
+    named = [Path(os.path.expanduser(s)) for s in sources]
     return [p if os.path.isdir(p) else plain(p) for p in named]
 
 def _real(path):
@@ -417,8 +417,9 @@ def _maker(captioner, settings, num_captions, limits, how):
     b = captioner.bridge
     # what the bridge uses: an offset, a memory
     way = getattr(b, b.kind, None)
-    return dict(model=(settings or {}).get('model') or 'another captioner', weights=_digits(captioner.model.state_dict()),
-        encoder=captioner.encoder.name, bridge=b.kind, way='' if way is None else _digits(dict(way=way)),
+    return dict(model=(settings or {}).get('model') or 'another captioner',
+        weights=_digits(captioner.model.state_dict()), encoder=captioner.encoder.name,
+        bridge=b.kind, way='' if way is None else _digits(dict(way=way)),
         num_captions=num_captions, **asdict(limits), **dict(beam_size=None, seed=None) | how)
 
 # %% ../nbs/09d_album.ipynb #b438212e
@@ -455,7 +456,7 @@ def _read_note(out):
     return note
 
 def _folder(out, paths, note):
-    "Where the names in the table start from, as seen from the table; an error when that is another folder than this one"
+    "Where the names in the table start from, as seen from the table; an error when that is another folder"
     here,home = os.path.realpath('.'), os.path.realpath(Path(out).parent)
     then = note.get('folder')
     relative = [p for p in paths if not is_url(p) and not os.path.isabs(p)]
@@ -478,7 +479,8 @@ def _before_overwriting(out, named, num_captions, note, words):
             f'{num_captions} for each: {gone:,}')
     others = kept if note is None or words is not None else kept.keys() & set(note['others'])
     if kept and words is not None:
-        warnings.warn(f'{out}: captions of photos that are not named now stay as {note["model"]} made them: {len(kept):,}')
+        warnings.warn(f'{out}: captions of photos that are not named now stay as {note["model"]} made them: '
+            f'{len(kept):,}')
     return kept, set(), sorted(others)
 
 def _before(album, paths, num_captions, made):
@@ -492,7 +494,8 @@ def _before(album, paths, num_captions, made):
     kept = read_table(album.out, num_captions)
     if note is None:
         if named & kept.keys() and _typed(made):
-            warnings.warn(f'{album.out}: does not tell what made it, so its captions stay; `overwrite` to caption again')
+            warnings.warn(f'{album.out}: does not tell what made it, so its captions stay; `overwrite` to caption '
+                'again')
         return kept, set(kept), None if kept else []
     if words is not None and kept:
         how = f' with {", ".join(words)}' if words else ''
@@ -502,7 +505,7 @@ def _before(album, paths, num_captions, made):
 
 # %% ../nbs/09d_album.ipynb #da61036c
 def _otherwise(captioner, there, album, how):
-    "What to say about photos that are done, when a few of them would be captioned otherwise now; empty when they are not"
+    "What to say about photos that are done, when a few of them would be captioned otherwise now; else empty"
     if there and how['method'] == 'sample' and 'seed' not in how:
         return 'sampled captions differ every time'
     some = there[::max(1, len(there)//4)][:4]

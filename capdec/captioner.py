@@ -68,8 +68,8 @@ def _names_many(o):
     "Is this the name of a folder, or a pattern?"
     if not isinstance(o, (str,Path)) or is_url(o):
         return False
-    p = Path(o).expanduser()
-    return p.is_dir() or bool(set('*?[') & set(str(o))) and not p.exists()
+    p = os.path.expanduser(o)
+    return os.path.isdir(p) or bool(set('*?[') & set(str(o))) and not os.path.lexists(p)
 
 def _as_list(images):
     "Several photos as a list, whatever holds them: a column of a table, a generator, a set (sorted); else None"

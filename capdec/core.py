@@ -11,7 +11,8 @@ __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'remove_l
            'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
-import contextlib,errno,glob,hashlib,io,json,math,os,pickle,re,shutil,tempfile,warnings,weakref,zipfile
+import contextlib,errno,fnmatch,functools,glob,hashlib,importlib,io,json,math,os,pickle,re,shutil,tempfile,warnings
+import weakref,zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -799,15 +800,49 @@ def _array_to_pil(a):
 # %% ../nbs/00_core.ipynb #c913b53e
 MAX_PIXELS = 200_000_000 # Larger images are refused: Pillow would need gigabytes to decode them
 
-def _to_pil(src):
-    "A Pillow image of anything, not decoded yet, and a name for errors"
+@functools.cache
+def _can_open_heic():
+    "Is pillow-heif installed? Pillow is told of it here"
+    try:
+        importlib.import_module('pillow_heif').register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+def _open(f, name):
+    "A Pillow image of an open file; HEIC photos often have another ending"
+    try:
+        return Image.open(f)
+    except Image.UnidentifiedImageError:
+        f.seek(0)
+        if not re.match(rb'....ftyp(hei[cxms]|hev[cx]|mif1|msf1)', f.read(12), re.S):
+            raise
+    if not _can_open_heic():
+        raise ValueError(f'{name}: is a HEIC photo; to open it, pip install "capdec[heic]"')
+    return Image.open(f)
+
+# %% ../nbs/00_core.ipynb #cb9ce9c7
+def _image_file(path):
+    "A file that may hold an image, open"
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, an image file was expected')
+    if not path.is_file():
+        raise ValueError(f'{path}: is a pipe or a device, an image file was expected')
+    if path.stat().st_size == 0:
+        raise ValueError(f'{path}: is empty')
+    return open(path, 'rb')
+
+def _source(src, stack):
+    "What Pillow can open, or an image, and a name for errors; `stack` closes a file that we opened"
     if isinstance(src, Image.Image):
         return src, 'image'
     if isinstance(src, (bytes, bytearray)):
-        return Image.open(io.BytesIO(src)), 'bytes'
+        return io.BytesIO(src), 'bytes'
     # before `detach`, which files have too
     if hasattr(src, 'read'):
-        return Image.open(src), str(getattr(src, 'name', 'file'))
+        return src, str(getattr(src, 'name', 'file'))
     # a tensor
     if hasattr(src, 'detach'):
         src = src.detach().cpu().numpy()
@@ -817,39 +852,58 @@ def _to_pil(src):
         raise ValueError(f'{type(src).__name__}: not an image; use a path, an address, bytes, an open file, '
             f'a PIL image, an array or a tensor')
     if is_url(src):
-        return Image.open(io.BytesIO(read_url(src))), str(src)
-    path = Path(src).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: no such file')
-    if path.is_dir():
-        raise ValueError(f'{path}: is a folder, an image file was expected')
-    if path.stat().st_size == 0:
-        raise ValueError(f'{path}: is empty')
-    return Image.open(path), str(path)
+        return io.BytesIO(read_url(src)), src
+    path = Path(os.path.expanduser(src))
+    return stack.enter_context(_image_file(path)), str(path)
 
 # %% ../nbs/00_core.ipynb #4921662d
-def _decoded(src):
-    "The picture of `src`, upright; every failure is one line"
+# More files than the system allows: no photo is to blame
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+
+@contextlib.contextmanager
+def _decoding(name):
+    "Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...), each for an image that is damaged"
     try:
-        with warnings.catch_warnings():
-            # `MAX_PIXELS` decides
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            im,name = _to_pil(src)
-            if im.width*im.height > MAX_PIXELS:
-                raise ValueError(f'{name}: {im.width} x {im.height} pixels are more than {MAX_PIXELS:,}')
+        yield
+    except Image.UnidentifiedImageError:
+        raise ValueError(f'{name}: not an image that can be read') from None
+    except MemoryError:
+        raise ValueError(f'{name}: does not fit into the memory of this machine') from None
+    except Exception as e:
+        # the disk, the network drive, HEIC: told already
+        if isinstance(e, OSError) and e.errno or str(e).startswith(f'{name}: '):
+            raise
+        raise ValueError(f'{name}: damaged or unsupported image ({one_line(str(e))})') from None
+
+def _picture(src):
+    "The picture of `src`, upright"
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        # `MAX_PIXELS` decides
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        im,name = _source(src, stack)
+        with _decoding(name):
+            im = im if isinstance(im, Image.Image) else _open(im, name)
+        if im.width*im.height > MAX_PIXELS:
+            raise ValueError(f'{name}: {im.width} x {im.height} pixels are more than {MAX_PIXELS:,}')
+        with _decoding(name):
             im.load()
             return ImageOps.exif_transpose(im)
-    except (FileNotFoundError, ValueError):
-        raise
+
+def _picture_or_why(src):
+    "The picture and None, or None and an error of one line that holds on to nothing"
+    what = src if isinstance(src, (str,Path)) else type(src).__name__
+    try:
+        return _picture(src), None
+    except (FileNotFoundError, ValueError) as e:
+        return None, (ValueError if isinstance(e, ValueError) else FileNotFoundError)(str(e))
     except PermissionError:
-        raise ValueError(f'{src}: permission denied') from None
-    except Exception as e:
-        # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...),
-        # and each means that this file cannot be decoded
-        what = src if isinstance(src, (str,Path)) else type(src).__name__
-        unknown = isinstance(e, Image.UnidentifiedImageError)
-        why = 'not an image that can be read' if unknown else f'damaged or unsupported image ({e})'
-        raise ValueError(f'{what}: {why}') from None
+        return None, ValueError(f'{what}: permission denied')
+    except OSError as e:
+        if e.errno not in _NO_FILES:
+            return None, ValueError(f'{what}: cannot be read ({e.strerror})')
+        why = OSError(f'{what}: cannot be opened ({e.strerror}); allow more open files with `ulimit -n`')
+        why.errno = e.errno
+        return None, why
 
 # %% ../nbs/00_core.ipynb #1b0cee77
 def _eight_bits(im):
@@ -866,7 +920,9 @@ def open_image(
     src:object, # Path, address (http, https), bytes, open binary file, PIL image, array or tensor (floats in 0..1)
 )->Image.Image: # RGB, 8 bits, upright
     "Open anything that is an image as upright RGB, transparency on white, 16 bits scaled"
-    im = _decoded(src)
+    im,why = _picture_or_why(src)
+    if why:
+        raise why
     if im.mode.startswith('I') or im.mode == 'F':
         im = _eight_bits(im)
     if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
@@ -875,36 +931,132 @@ def open_image(
     return im.convert('RGB')
 
 # %% ../nbs/00_core.ipynb #b12756e7
+_HEIC = {'.heic','.heif','.hif'}
 # What a folder is searched for
-IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff','.ppm','.pgm'}
+IMAGE_SUFFIXES = {'.jpg','.jpeg','.jpe','.jfif','.jif','.jfi','.pjpeg','.pjp','.png','.apng','.webp','.avif','.avifs',
+    '.bmp','.dib','.gif','.tif','.tiff','.jp2','.j2k','.j2c','.jpc','.jpf','.jpx','.mpo','.ppm','.pgm','.pbm','.pnm',
+    *_HEIC}
 
-def _in_folder(folder, recursive):
+# %% ../nbs/00_core.ipynb #013774eb
+# What lies among photos and is counted: its name (one, several) and its endings
+_LEFT_OUT = {
+    ('video','videos'): {'.mp4','.mov','.m4v','.avi','.mkv','.webm','.3gp','.3g2','.mts','.m2ts','.mpg','.mpeg',
+        '.wmv','.flv','.vob','.ogv','.insv','.lrv'},
+    ('raw file','raw files'): {'.dng','.cr2','.cr3','.crw','.nef','.nrw','.arw','.srf','.sr2','.raf','.orf','.rw2',
+        '.rwl','.pef','.srw','.x3f','.3fr','.fff','.iiq','.erf','.mrw','.kdc','.dcr','.mef','.mos','.gpr','.raw'},
+    ('picture of another kind','pictures of other kinds'): {'.jxl','.psd','.psb','.svg','.eps','.xcf','.ai','.insp'}}
+# Folders that programs fill with small copies of photos, or with what was thrown away
+_NO_PHOTOS = {'@eadir','@__thumb','__macosx','#recycle','@recycle','$recycle.bin','lost+found'}
+
+# %% ../nbs/00_core.ipynb #2df509d4
+class _Search:
+    "One search for photos: folders that were looked into, and what was left out"
+    def __init__(self, sources):
+        folders = (os.path.expanduser(o) for o in sources if not is_url(o))
+        self.named = [Path(os.path.realpath(o)) for o in folders if os.path.isdir(o)]
+        self.seen,self.left = set(),{}
+
+    def leave(self, path, one, several):
+        "Count what is left out; the first of each kind is named"
+        n,first = self.left.get((one, several), (0, path))
+        self.left[one,several] = n+1,first
+        return False
+
+    def told(self):
+        "What was left out, as a line; empty when nothing was"
+        parts = [f'{n:,} {several if n > 1 else one} ({"such as "*(n > 1)}{first})'
+            for (one,several),(n,first) in self.left.items()]
+        heic = any('HEIC' in one for one,_ in self.left)
+        return f'left out: {", ".join(parts)}' + '; for HEIC photos: pip install "capdec[heic]"'*heic if parts else ''
+
+# %% ../nbs/00_core.ipynb #4854194e
+@patch
+def enter(self:_Search, at, name, top):
+    "Is this folder to be looked into? A linked one is followed once, and not where photos are found anyway"
+    path = os.path.join(at, name)
+    if name.startswith('.') or name.lower() in _NO_PHOTOS:
+        return False
+    real = Path(os.path.realpath(path))
+    if os.path.islink(path):
+        if real in Path(os.path.realpath(top)).parents:
+            return self.leave(path, 'link that leads back', 'links that lead back')
+        if any(real.is_relative_to(o) for o in self.named):
+            return False
+    if real in self.seen:
+        return False
+    self.seen.add(real)
+    return True
+
+@patch
+def take(self:_Search, path, ending=None):
+    "Is this file a photo, by its name? `ending`: the one of the pattern that it matches; others are tried there, too"
+    suffix = path.suffix.lower()
+    if path.name.upper().startswith(('SYNOPHOTO_THUMB','SYNOFILE_THUMB')):
+        return False
+    if os.path.islink(path) and not os.path.exists(path):
+        return self.leave(path, 'dead link', 'dead links')
+    if suffix in _HEIC and not _can_open_heic():
+        return self.leave(path, 'HEIC photo', 'HEIC photos')
+    kind = next((k for k,v in _LEFT_OUT.items() if suffix in v and suffix != ending), None)
+    if kind:
+        return self.leave(path, *kind)
+    if suffix not in IMAGE_SUFFIXES and ending is None:
+        return False
+    return os.path.isfile(path) or self.leave(path, 'pipe or device', 'pipes or devices')
+
+# %% ../nbs/00_core.ipynb #beaa7fe5
+@patch
+def folder(self:_Search, top, recursive=True, take=None):
     "The image files in a folder, sorted, and a line for each folder that cannot be opened"
-    found,closed = [],[]
+    found,closed,take = [],[],take or self.take
     def cannot(e):
         closed.append(f'{e.filename}: cannot be opened ({e.strerror})')
-    for at,folders,names in os.walk(folder, onerror=cannot):
-        # hidden folders are not looked into
-        folders[:] = [o for o in folders if recursive and not o.startswith('.')]
-        paths = (Path(at, o) for o in names if not o.startswith('.'))
-        found += [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    self.seen.add(Path(os.path.realpath(top)))
+    for at,folders,names in os.walk(top, onerror=cannot, followlinks=True):
+        folders[:] = [o for o in sorted(folders) if recursive and self.enter(at, o, top)]
+        found += [p for o in sorted(names) if not o.startswith('.') and take(p := Path(at, o))]
     return sorted(found),closed
 
+# %% ../nbs/00_core.ipynb #87c725e2
+def _matches(parts, pattern):
+    "Do the parts of a path match those of a pattern, where `**` stands for any number of folders?"
+    if not pattern:
+        return not parts
+    if pattern[0] == '**':
+        return _matches(parts, pattern[1:]) or bool(parts) and _matches(parts[1:], pattern)
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+@patch
+def pattern(self:_Search, pattern):
+    "The files that a pattern stands for"
+    parts = pattern.parts
+    take = lambda p: self.take(p, pattern.suffix.lower())
+    if '**' not in parts:
+        found = sorted(Path(o) for o in glob.glob(str(pattern)))
+        for p in filter(os.path.isdir, found):
+            self.leave(p, 'folder that matches', 'folders that match')
+        return [p for p in found if not os.path.isdir(p) and take(p)]
+    n = next(i for i,o in enumerate(parts) if set(o) & set('*?['))
+    top = Path(*parts[:n])
+    # glob would go round and round where links lead in a circle
+    self.named.append(Path(os.path.realpath(top)))
+    return self.folder(top, take=lambda p: _matches(p.relative_to(top).parts, parts[n:]) and take(p))[0]
+
 # %% ../nbs/00_core.ipynb #fa82f027
-def _named_by(source, recursive):
+def _named_by(source, recursive, search):
     "The images that one source stands for, and a line for each thing that is missing"
     if is_url(source):
         return [source],[]
     if not str(source):
         return [],["a photo without a name (this folder is '.')"]
-    p = Path(source).expanduser()
-    if p.is_dir():
-        found,lines = _in_folder(p, recursive)
+    p = Path(os.path.expanduser(source))
+    if os.path.isdir(p):
+        found,lines = search.folder(p, recursive)
         if not found and not lines:
             lines = [f'{p}: no images in this folder (looked for {", ".join(sorted(IMAGE_SUFFIXES))})']
         return found,lines
-    if any(c in str(source) for c in '*?[') and not p.exists():
-        found = sorted(Path(o) for o in glob.glob(str(p), recursive=True) if Path(o).is_file())
+    if any(c in str(source) for c in '*?[') and not os.path.lexists(p):
+        found = search.pattern(p)
         return found, [] if found else [f'{source}: no file matches this pattern']
     # missing files are reported one by one where they are opened
     return [p],[]
@@ -915,14 +1067,17 @@ def find_images(
     recursive:bool=True, # Also look into folders within folders, except hidden ones
     empty:list|None=None, # List that gets a line for each folder or pattern without images, instead of a warning
 )->list[Path]: # Paths in the order given, each folder's sorted by name, each path once; addresses stay text
-    "The image files that `sources` name"
-    out,lines = {},[]
-    for source in ([sources] if isinstance(sources, (str,Path)) else sources):
-        found,missing = _named_by(source, recursive)
+    "The image files that `sources` name; what is left out of a folder, such as videos, is told in one warning"
+    sources = [sources] if isinstance(sources, (str,Path)) else list(sources)
+    out,lines,search = {},[],_Search(sources)
+    for source in sources:
+        found,missing = _named_by(source, recursive, search)
         out.update(dict.fromkeys(found))
         lines += missing
     if lines and not out:
-        raise FileNotFoundError(lines[0])
+        raise FileNotFoundError('; '.join(filter(None, [lines[0], search.told()])))
+    if search.left:
+        warnings.warn(search.told())
     if empty is not None:
         empty += lines
     else:
