@@ -87,8 +87,9 @@ def open_small(
     "The photo, no larger than it needs to be while it waits; or the reason why it cannot be read"
     try:
         im = open_image(image)
-    except (OSError, ValueError) as e:
-        return e
+    except (FileNotFoundError, ValueError) as e:
+        # its traceback would keep all that was in hand
+        return e.with_traceback(None)
     if max(im.size) > LARGEST:
         im.thumbnail((LARGEST,LARGEST), reducing_gap=3)
     return im
@@ -694,7 +695,7 @@ def _or_reason(f):
     def g(path):
         try:
             return f(path),None
-        except (OSError,ValueError) as e:
+        except (FileNotFoundError,ValueError) as e:
             return None,str(e)
     return g
 
