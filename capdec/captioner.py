@@ -68,7 +68,7 @@ def _names_many(o):
     "Is this the name of a folder, or a pattern?"
     if not isinstance(o, (str,Path)) or is_url(o):
         return False
-    p = os.path.expanduser(o)
+    p = Path(os.path.expanduser(o))
     return os.path.isdir(p) or bool(set('*?[') & set(str(o))) and not os.path.lexists(p)
 
 def _as_list(images):

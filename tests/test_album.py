@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 from skimage import data as photos
 
@@ -122,6 +123,37 @@ def test_a_file_in_the_place_of_the_folder(cards):
     r = capdec('caption', 't', '--exif', 'out', *FAST, cwd=cards, ok=False)
     assert len(one_line(r)) == 1 and 'is a file' in r.stderr and (cards/'out').read_text() == 'mine'
 
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from(['{d}', '.', '..', '../..', 'in', '../o', 'link', '../o/link', 'in/..']),
+    st.sampled_from(['', '/*.jpg', '/x.jpg', '/y.jpg', '/*/x.jpg', '/**/*.jpg'])), min_size=1, max_size=4),
+    st.sampled_from(['out', '../out', 'in/out', '../o/out', '{d}/out', 'link/out']))
+def test_no_copy_lands_on_a_photo_or_outside(tmp_path_factory, sources, folder):
+    "However photos and the folder are named"
+    top = tmp_path_factory.getbasetemp()/'w'
+    if not top.exists():
+        for o in ('t/x.jpg', 't/y.jpg', 't/in/x.jpg', 'o/x.jpg', 'o/in/y.jpg', 'x.jpg'):
+            photo(top/o, len(o))
+        (top/'t'/'link').symlink_to('../o')
+        (top/'o'/'link').symlink_to('../t/in')
+    here = os.getcwd()
+    os.chdir(top/'t')
+    try:
+        sources, folder = [(a + b).format(d=top) for a, b in sources], folder.format(d=top)
+        from capdec.core import find_images
+        with warnings.catch_warnings(action='ignore'):
+            paths = find_images(sources)
+            made = copies(sources, originals(sources, paths, folder), folder)
+        out = os.path.realpath(folder) + os.sep
+        real = {p: os.path.realpath(p) for p in made}
+        assert made and all(os.path.realpath(t).startswith(out) for t in made.values())
+        assert not {os.path.realpath(t) for t in made.values()} & set(real.values())
+        # two photos, two copies
+        assert len({os.path.realpath(t) for t in made.values()}) >= len(set(real.values()))
+    except FileNotFoundError as e:
+        assert 'no file matches' in str(e)
+    finally:
+        os.chdir(here)
+
 # ---- two cameras that begin with the same name
 
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'webp'])
@@ -202,13 +234,15 @@ def test_what_a_copy_is(tmp_path):
 
 def closed(monkeypatch, folder):
     "A folder that may be read only (root may write anywhere, so the error is made)"
+    import inspect
     import tempfile
-    real = tempfile.mkdtemp
-    def mkdtemp(*args, dir=None, **kw):
-        if dir is not None and os.path.realpath(dir) == os.path.realpath(folder):
-            raise PermissionError(13, 'Permission denied', str(dir))
-        return real(*args, dir=dir, **kw)
-    monkeypatch.setattr(tempfile, 'mkdtemp', mkdtemp)
+    for name in ('mkstemp', 'mkdtemp'):
+        def closed_there(*args, real=getattr(tempfile, name), **kw):
+            at = inspect.signature(real).bind(*args, **kw).arguments.get('dir')
+            if at is not None and os.path.realpath(at) == os.path.realpath(folder):
+                raise PermissionError(13, 'Permission denied', str(at))
+            return real(*args, **kw)
+        monkeypatch.setattr(tempfile, name, closed_there)
 
 @pytest.mark.parametrize('name', ['n'*240 + '.jpg', 'n'*251 + '.jpg', 'ü'*125 + '.jpg', '图'*83 + '.jpg'])
 def test_long_names(tmp_path, name):

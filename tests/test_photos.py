@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from PIL import Image, features
 from skimage import data as photos
 
@@ -321,3 +322,36 @@ def test_a_file_of_the_users_own_stays_open(tmp_path):
         with pytest.raises(ValueError, match=f'{f.name}: damaged'):
             open_image(f)
         assert not f.closed
+
+# ---- any tree of folders and links
+
+NAMES = st.sampled_from(['a', 'b', 'c', 'd'])
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from(['photo', 'folder', 'link']), st.lists(NAMES, min_size=1, max_size=4),
+    st.lists(st.sampled_from(['a', 'b', 'c', '..', '.']), max_size=4)), max_size=14), st.booleans())
+def test_every_photo_of_any_tree_is_found_once(tmp_path_factory, tree, pattern):
+    top = tmp_path_factory.mktemp('tree')
+    for kind, at, to in tree:
+        path = top/'trip'/Path(*at)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == 'photo':
+                path.with_suffix('.jpg').touch()
+            elif kind == 'folder':
+                path.mkdir()
+            else:
+                path.symlink_to(Path(*to))
+        except OSError:
+            # a loop of links, or something of that name is there
+            continue
+    (top/'trip').mkdir(exist_ok=True)
+    inside = {os.path.realpath(Path(at, o)) for at, _, names in os.walk(top/'trip') for o in names if o.endswith('.jpg')}
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            paths = find_images(f'{top}/trip/**/*.jpg' if pattern else top/'trip')
+    except FileNotFoundError:
+        paths = []
+    real = [os.path.realpath(p) for p in paths]
+    # nothing lies outside, so links bring nothing new
+    assert len(set(real)) == len(real) and set(real) == inside
