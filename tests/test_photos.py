@@ -346,7 +346,8 @@ def test_every_photo_of_any_tree_is_found_once(tmp_path_factory, tree, pattern):
             # a loop of links, or something of that name is there
             continue
     (top/'trip').mkdir(exist_ok=True)
-    inside = {os.path.realpath(Path(at, o)) for at, _, names in os.walk(top/'trip') for o in names if o.endswith('.jpg')}
+    inside = {os.path.realpath(os.path.join(at, o)) for at, _, names in os.walk(top/'trip') for o in names
+        if o.endswith('.jpg')}
     try:
         with warnings.catch_warnings(action='ignore'):
             paths = find_images(f'{top}/trip/**/*.jpg' if pattern else top/'trip')
