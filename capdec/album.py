@@ -533,7 +533,8 @@ def _caption_table(captioner, paths, album, settings, made, how):
         # another run may have ended since we looked
         with warnings.catch_warnings(action='ignore'):
             kept,done,others = _before(album, paths, n, made)
-        noted = {o['key'] for o in journal.records() if not o['error']}
+        fields = dict(key=str, captions=list|None, error=str|None)
+        noted = {o['key'] for o in journal.records(fields) if not o['error']}
         there = {p for p in paths if album.has(p, done)}
         skip = there | {p for p in paths if str(p) in noted and album.has_files(p)}
         todo = [p for p in paths if p not in skip]

@@ -7,12 +7,12 @@ __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'remove_l
            'json_text', 'write_json', 'regular_file', 'no_stand_in', 'read_json', 'escape_name', 'unescape_name',
            'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim', 'give_back',
            'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url',
-           'pieces_of', 'read_url', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived', 'package_file',
-           'demo_photos', 'whole_number', 'progress']
+           'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived',
+           'package_file', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
-import contextlib,errno,fnmatch,functools,glob,hashlib,importlib,io,json,math,os,pickle,re,shutil,tempfile,warnings
-import weakref,zipfile
+import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib,io,json,math,os,pickle,re,shutil,tempfile
+import threading,warnings,weakref,zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -798,7 +798,7 @@ def _array_to_pil(a):
     return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
 # %% ../nbs/00_core.ipynb #c913b53e
-MAX_PIXELS = 200_000_000 # Larger images are refused: Pillow would need gigabytes to decode them
+MAX_PIXELS = 200_000_000 # Larger images are refused, and no more pixels than this are decoded at once
 
 @functools.cache
 def _can_open_heic():
@@ -809,17 +809,31 @@ def _can_open_heic():
         return False
     return True
 
+_lifted = threading.Lock()
+
+def _header(f):
+    "`Image.open` up to our own limit: Pillow's is lower, and all threads share it"
+    try:
+        return Image.open(f)
+    except Image.DecompressionBombError:
+        with _lifted:
+            limit,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
+            try:
+                return Image.open(f)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+
 def _open(f, name):
     "A Pillow image of an open file; HEIC photos often have another ending"
     try:
-        return Image.open(f)
+        return _header(f)
     except Image.UnidentifiedImageError:
         f.seek(0)
         if not re.match(rb'....ftyp(hei[cxms]|hev[cx]|mif1|msf1)', f.read(12), re.S):
             raise
     if not _can_open_heic():
         raise ValueError(f'{name}: is a HEIC photo; to open it, pip install "capdec[heic]"')
-    return Image.open(f)
+    return _header(f)
 
 # %% ../nbs/00_core.ipynb #cb9ce9c7
 def _image_file(path):
@@ -856,7 +870,46 @@ def _source(src, stack):
     path = Path(os.path.expanduser(src))
     return stack.enter_context(_image_file(path)), str(path)
 
+# %% ../nbs/00_core.ipynb #room00002
+_room,_held = threading.Condition(),threading.local()
+_room.used = 0
+
+def _trim():
+    "Give freed memory back: the C library of Linux keeps it for the thread that had it, gigabytes for each"
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+def _take(pixels):
+    "Take room for a picture, within `photo_room`; waits while others have it, unless this thread has some already"
+    mine = getattr(_held, 'pixels', None)
+    if mine is None:
+        return
+    _held.pixels = mine+pixels
+    with _room:
+        _room.wait_for(lambda: mine or not _room.used or _room.used+pixels <= MAX_PIXELS)
+        _room.used += pixels
+
+@contextlib.contextmanager
+def photo_room(): # Context manager
+    "Room for the photo that this thread opens in the block: other threads get it back at the end"
+    if hasattr(_held, 'pixels'):
+        yield
+        return
+    _held.pixels = 0
+    try:
+        yield
+    finally:
+        # a photo of a phone has fewer
+        if _held.pixels > MAX_PIXELS//4:
+            _trim()
+        with _room:
+            _room.used -= _held.pixels
+            _room.notify_all()
+        del _held.pixels
+
 # %% ../nbs/00_core.ipynb #4921662d
+# Pillow has Ghostscript or Windows draw these, and a drawing can be a program
+_DRAWN = ('EPS','WMF')
 # More files than the system allows: no photo is to blame
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
 
@@ -884,7 +937,10 @@ def _picture(src):
         with _decoding(name):
             im = im if isinstance(im, Image.Image) else _open(im, name)
         if im.width*im.height > MAX_PIXELS:
-            raise ValueError(f'{name}: {im.width} x {im.height} pixels are more than {MAX_PIXELS:,}')
+            raise ValueError(f'{name}: {im.width:,} x {im.height:,} pixels are more than {MAX_PIXELS:,}')
+        if im.format in _DRAWN:
+            raise ValueError(f'{name}: is {im.format}, which another program would have to draw; save it as PNG')
+        _take(im.width*im.height)
         with _decoding(name):
             im.load()
             return ImageOps.exif_transpose(im)
@@ -906,29 +962,43 @@ def _picture_or_why(src):
         return None, why
 
 # %% ../nbs/00_core.ipynb #1b0cee77
+def _strips(im):
+    "Strips of an image with their places: each copy of a large one takes a gigabyte"
+    step = max(1, 4_000_000//im.width)
+    for y in range(0, im.height, step):
+        yield (0, y), im.crop((0, y, im.width, min(y+step, im.height)))
+
 def _eight_bits(im):
     "An image of 16 or 32 bits a pixel, scaled to 8"
-    a = np.array(im, dtype=np.float32)
-    if im.mode == 'F' and not a.max() > 1:
-        a *= 65535
-    # in place: such images may have a hundred million pixels
-    a = np.nan_to_num(a, copy=False).clip(0, 65535, out=a)
-    a /= 257
-    return Image.fromarray(a.round(out=a).astype(np.uint8))
+    scale,out = 1, Image.new('L', im.size)
+    if im.mode == 'F' and not np.max([np.array(o).max() for _,o in _strips(im)]) > 1:
+        scale = 65535
+    for place,strip in _strips(im):
+        a = np.nan_to_num(np.array(strip, dtype=np.float32)*scale).clip(0, 65535)/257
+        out.paste(Image.fromarray(a.round().astype(np.uint8)), place)
+    return out
+
+def _on_white(im):
+    "A transparent picture on white"
+    out = Image.new('RGB', im.size)
+    for place,strip in _strips(im):
+        strip = strip.convert('RGBA')
+        out.paste(Image.alpha_composite(Image.new('RGBA', strip.size, 'white'), strip).convert('RGB'), place)
+    return out
 
 def open_image(
     src:object, # Path, address (http, https), bytes, open binary file, PIL image, array or tensor (floats in 0..1)
 )->Image.Image: # RGB, 8 bits, upright
     "Open anything that is an image as upright RGB, transparency on white, 16 bits scaled"
-    im,why = _picture_or_why(src)
-    if why:
-        raise why
-    if im.mode.startswith('I') or im.mode == 'F':
-        im = _eight_bits(im)
-    if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
-        im = im.convert('RGBA')
-        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
-    return im.convert('RGB')
+    with photo_room():
+        im,why = _picture_or_why(src)
+        if why:
+            raise why
+        if im.mode.startswith('I') or im.mode == 'F':
+            im = _eight_bits(im)
+        if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
+            im = _on_white(im)
+        return im if im.mode == 'RGB' else im.convert('RGB')
 
 # %% ../nbs/00_core.ipynb #b12756e7
 _HEIC = {'.heic','.heif','.hif'}

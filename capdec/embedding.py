@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn,Tensor
 
-from .core import file_sha256,open_image,pick_device,progress,read_json,whole_number
+from .core import file_sha256,open_image,photo_room,pick_device,progress,read_json,whole_number
 from .data import image_id_of
 from .store import COLUMNS,EmbeddingStore
 from .weights import is_finite,load_tensors,safe_config,sketch
@@ -85,14 +85,15 @@ def open_small(
     image, # Anything that `open_image` takes
 ): # PIL image, its longer side at most `LARGEST`; or the error that says why it cannot be read
     "The photo, no larger than it needs to be while it waits; or the reason why it cannot be read"
-    try:
-        im = open_image(image)
-    except (FileNotFoundError, ValueError) as e:
-        # its traceback would keep all that was in hand
-        return e.with_traceback(None)
-    if max(im.size) > LARGEST:
-        im.thumbnail((LARGEST,LARGEST), reducing_gap=3)
-    return im
+    with photo_room():
+        try:
+            im = open_image(image)
+        except (FileNotFoundError, ValueError) as e:
+            # its traceback would keep all that was in hand
+            return e.with_traceback(None)
+        if max(im.size) > LARGEST:
+            im.thumbnail((LARGEST,LARGEST), reducing_gap=3)
+        return im
 
 # %% ../nbs/02_embedding.ipynb #d2e257c7
 def opened(
@@ -181,18 +182,21 @@ def encode_text(self:TwoTowers,
     return torch.cat(out) if out else torch.zeros(0, self.dim, device=self.device)
 
 # %% ../nbs/02_embedding.ipynb #de578ae6
+def _middle(im):
+    "Only the middle of a thin strip is seen; scaling all of it up would fill the memory"
+    w,h = im.size
+    if max(w, h) <= 20*min(w, h):
+        return im
+    x,y = max(0, w-20*h)//2,max(0, h-20*w)//2
+    return im.crop((x, y, w-x, h-y))
+
 @patch
 def prepare(self:TwoTowers,
     image, # Anything that `open_image` takes
 ): # What the image tower takes, for one image, on the CPU
     "Open an image and bring it to the encoder's own size"
-    im = open_image(image)
-    w,h = im.size
-    # only the middle of a thin strip is seen; scaling all of it up would fill the memory
-    if max(w, h) > 20*min(w, h):
-        x,y = max(0, w-20*h)//2,max(0, h-20*w)//2
-        im = im.crop((x, y, w-x, h-y))
-    return self._pixels(im)
+    with photo_room():
+        return self._pixels(_middle(open_image(image)))
 
 # %% ../nbs/02_embedding.ipynb #9c8c1b65
 @patch
@@ -700,6 +704,13 @@ def _or_reason(f):
     return g
 
 # %% ../nbs/02_embedding.ipynb #5250c5ee
+def _small(path):
+    "A photo, no larger than it needs to be while it waits"
+    im = open_small(path)
+    if isinstance(im, Exception):
+        raise im
+    return im
+
 def _encode_files(paths, encoder, batch_size, bar):
     "Vectors of the files that can be read `{path: (d,)}`, and the reasons for the others `{path: reason}`"
     if hasattr(encoder, 'encode_files'):
@@ -707,7 +718,7 @@ def _encode_files(paths, encoder, batch_size, bar):
     if hasattr(encoder, 'prepare'):
         prepare,encode = encoder.prepare,encoder.encode_prepared
     else:
-        prepare,encode = open_image,lambda ims: encoder.encode_image(ims, batch_size=batch_size, show=False)
+        prepare,encode = _small,lambda ims: encoder.encode_image(ims, batch_size=batch_size, show=False)
     good,failed,out = [],{},[]
     def readable():
         for path,(x,why) in zip(paths, read_ahead(_or_reason(prepare), paths, ahead=2*batch_size)):

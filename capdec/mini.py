@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from torch import nn,Tensor
 
 from .config import from_json
-from .core import atomic_path,open_image,package_file,pick_device,progress,read_json,whole_number,write_json
+from .core import atomic_path,open_image,package_file,photo_room,pick_device,progress,read_json,whole_number
+from .core import write_json
 from .weights import check_fit,check_vocabulary,load_tensors,sketch,tokenizer_errors
 
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
@@ -165,9 +166,10 @@ def to_pixels(
 )->Tensor: # Pixels `(3, side, side)` in -1..1
     "Squash to a square; nothing is cut away"
     from PIL import Image
-    im = open_image(image)
-    if im.size != (side,side):
-        im = im.resize((side,side), Image.BICUBIC, reducing_gap=3)
+    with photo_room():
+        im = open_image(image)
+        if im.size != (side,side):
+            im = im.resize((side,side), Image.BICUBIC, reducing_gap=3)
     return torch.from_numpy(np.array(im)).permute(2,0,1)/127.5 - 1
 
 # %% ../nbs/01b_mini_encoder.ipynb #eac8e554

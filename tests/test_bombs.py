@@ -27,10 +27,20 @@ def repeated(open_, path, piece=b'A', n=60_000_000, before=b'', after=b''):
         f.write(after)
     return path
 
+# The high-water mark of a program that another started, from `getrusage`, includes that of the one that started it.
+MOST = """
+def most():
+    import pathlib, re, resource
+    status = pathlib.Path('/proc/self/status')
+    if status.exists():
+        return int(re.search(r'VmHWM:\\s*([0-9]+)', status.read_text())[1])//1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1000
+"""
+
 def peak(code, *args):
     "The last line that a program prints, and the memory it took, in MB"
-    more = '\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1000)'
-    r = subprocess.run([sys.executable, '-c', code + more, *map(str, args)], capture_output=True, text=True, timeout=120)
+    code = MOST + code + '\nprint(most())'
+    r = subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0, r.stderr
     *_, said, mb = r.stdout.splitlines()
     return said, int(mb)
@@ -190,3 +200,134 @@ def test_open_files_can_be_read_in_any_way(tmp_path):
     with open_binary(tmp_path/'a.gz') as f:
         assert f.peek(1)[:1] == b'A' and f.readline() == b'A dog.\n' and f.read(2) == b'A ' and f.read() == b'cat.\n'
     assert Path(tmp_path/'a.gz').exists()
+
+# ---- pictures
+
+def png(path, w, h, colour=6):
+    "A picture of one colour, written row by row; `colour`: 0 grey, 2 RGB, 4 and 6 with transparency"
+    import struct
+    import zlib
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    pack, row = zlib.compressobj(9), b'\0'*(1 + w*{0: 1, 2: 3, 4: 2, 6: 4}[colour])
+    data = b''.join(pack.compress(row) for _ in range(h)) + pack.flush()
+    head = struct.pack('>IIBBBBB', w, h, 8, colour, 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', data) + chunk(b'IEND', b''))
+    return path
+
+CAPTION = """
+import os, sys
+os.cpu_count = lambda: 16
+from capdec.captioner import Captioner
+from capdec.embedding import embed_images
+c = Captioner.from_pretrained('mini', 'cpu')
+before = most()
+if sys.argv[1] == 'caption':
+    assert all(c(sys.argv[2:]))
+else:
+    assert len(embed_images(sys.argv[2:], c.encoder, sys.argv[2] + '.store', show=False)) == 3
+print(most() - before)
+"""
+
+@pytest.mark.parametrize('how', ['caption', 'embed'])
+def test_three_pictures_of_one_colour(tmp_path, how):
+    files = [png(tmp_path/f'{i}.png', 11_000, 11_000) for i in range(3)]
+    assert files[0].stat().st_size < 500_000
+    # MB; two copies of one of them have 970, all three together had 5,000
+    more, _ = peak(CAPTION, how, *files)
+    assert int(more) < 1600
+
+def test_the_limit_is_ours(tmp_path, monkeypatch):
+    "Pillow refuses pictures of 179 megapixels, and called them damaged"
+    import capdec.core
+    from PIL import Image
+    from capdec.core import MAX_PIXELS, open_image
+    limit = Image.MAX_IMAGE_PIXELS
+    f = png(tmp_path/'a.png', 18_000, 10_400, 0)
+    assert 2*limit < 18_000*10_400 < MAX_PIXELS and open_image(f).size == (18_000, 10_400)
+    big = png(tmp_path/'b.png', 20_001, 10_000, 0)
+    for src in (big, big.read_bytes(), open(big, 'rb')):
+        with pytest.raises(ValueError, match='20,001 x 10,000 pixels are more than 200,000,000'):
+            open_image(src)
+    assert Image.MAX_IMAGE_PIXELS == limit
+    # a size that no file could fill
+    raw = bytearray(png(tmp_path/'c.png', 10, 10).read_bytes())
+    import struct
+    import zlib
+    raw[16:24] = struct.pack('>II', 2**31-1, 2**31-1)
+    raw[29:33] = struct.pack('>I', zlib.crc32(raw[12:29]))
+    with pytest.raises(ValueError, match='pixels are more than'):
+        open_image(bytes(raw))
+    monkeypatch.setattr(capdec.core, 'MAX_PIXELS', 99)
+    with pytest.raises(ValueError, match='10 x 10 pixels are more than 99'):
+        open_image(tmp_path/'c.png') if png(tmp_path/'c.png', 10, 10) else None
+
+def test_room_is_given_back(tmp_path, monkeypatch):
+    "By good photos and bad ones, in every thread; nobody waits for ever"
+    import capdec.core
+    from capdec.core import open_image
+    from capdec.embedding import open_small, read_ahead
+    monkeypatch.setattr(capdec.core, 'MAX_PIXELS', 1000)
+    files = []
+    for i in range(60):
+        f = png(tmp_path/f'{i}.png', 30, 30) if i % 3 else tmp_path/f'{i}.png'
+        if i % 3 == 0:
+            f.write_bytes(png(tmp_path/'x.png', 20, 20).read_bytes()[:40 + i % 7])
+        files.append(f)
+    most = []
+    real = capdec.core._take
+    def watched(n):
+        real(n)
+        most.append(capdec.core._room.used)
+    monkeypatch.setattr(capdec.core, '_take', watched)
+    got = list(read_ahead(open_small, files, ahead=20, workers=8))
+    assert sum(not isinstance(o, Exception) for o in got) == 40 and max(most) <= 1000
+    assert capdec.core._room.used == 0
+    # a picture that is open already, within the room of another
+    with capdec.core.photo_room():
+        a = open_image(files[1])
+        assert open_image(a).size == (30, 30) and open_image(files[2]).size == (30, 30)
+    assert capdec.core._room.used == 0
+
+@pytest.mark.parametrize('head', [b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n'])
+def test_no_other_program_draws(tmp_path, head, monkeypatch):
+    "Pillow has Ghostscript draw EPS, whatever the file is called"
+    from capdec.core import open_image
+    monkeypatch.setattr(subprocess, 'Popen', lambda *a, **k: pytest.fail('another program was started'))
+    (tmp_path/'a.jpg').write_bytes(head + b'showpage\n')
+    with pytest.raises(ValueError, match='a.jpg: is EPS, which another program would have to draw'):
+        open_image(tmp_path/'a.jpg')
+
+def test_strips_change_no_pixel(monkeypatch):
+    import numpy as np
+    from PIL import Image
+    import capdec.core
+    from capdec.core import open_image
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (67, 41, 4), dtype=np.uint8), 'RGBA')
+    ramp = rng.random((67, 41)).astype(np.float32)
+    images = [noise, noise.convert('LA'), noise.convert('RGBa'), noise.quantize(16), Image.fromarray(ramp),
+        Image.fromarray(ramp*65535), Image.fromarray((ramp*65535).astype(np.uint16)),
+        Image.fromarray((ramp*65535).astype(np.int32))]
+    clear = noise.convert('RGB').quantize(16)
+    clear.info['transparency'] = 3
+    keyed, grey = noise.convert('RGB'), noise.convert('L')
+    keyed.info['transparency'], grey.info['transparency'] = keyed.getpixel((3, 3)), 7
+    images += [clear, keyed, grey]
+    def plain(im):
+        if im.mode.startswith('I') or im.mode == 'F':
+            a = np.array(im, dtype=np.float32)
+            a = a*65535 if im.mode == 'F' and not a.max() > 1 else a
+            im = Image.fromarray((np.nan_to_num(a).clip(0, 65535)/257).round().astype(np.uint8))
+        if im.mode in ('LA', 'PA', 'RGBA', 'RGBa', 'La') or 'transparency' in im.info:
+            im = im.convert('RGBA')
+            im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+        return np.array(im.convert('RGB'))
+    real = capdec.core._strips
+    def narrow(im):
+        for y in range(0, im.height, 10):
+            yield (0, y), im.crop((0, y, im.width, min(y+10, im.height)))
+    for strips in (real, narrow):
+        monkeypatch.setattr(capdec.core, '_strips', strips)
+        for im in images:
+            assert np.array_equal(np.array(open_image(im)), plain(im)), im.mode
