@@ -8,8 +8,8 @@ PHOTOS ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help demo test test-nbs test-py export notebooks readme mini fuzz crash-test memory caption-memory docs pages \
-	card bench browser-test clean
+.PHONY: help demo test test-nbs test-py export notebooks readme mini fuzz properties crash-test memory \
+	caption-memory docs pages card bench browser-test clean
 
 # Set up once; again when what is needed has changed.
 $(READY): settings.ini setup.py constraints.txt
@@ -55,9 +55,14 @@ readme: $(READY) ## Write README.md from nbs/index.ipynb
 mini: $(READY) ## Train the bundled models again, from the research data in ../shared (an hour on two cores)
 	$(BIN)/python -m capdec.studies.recipe --shared ../shared --out _out/mini
 
-N ?= 5
-fuzz: $(READY) ## Run the property tests with new random examples, five times over (or N=times)
-	for i in $$(seq $(N)); do HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n 2 --dist loadfile -m hypothesis tests \
+# Each input is a function of its number: make fuzz N=500 FUZZ="--only images --first 90000" tries others.
+N ?= 50000
+fuzz: $(READY) ## Damage files and answers of every kind, and count how capdec ends (50,000 inputs, or N=500)
+	$(BIN)/python tools/fuzz.py --n $(N) $(FUZZ)
+
+ROUNDS ?= 5
+properties: $(READY) ## Run the property tests with new random examples, five times over (or ROUNDS=times)
+	for i in $$(seq $(ROUNDS)); do HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n 2 --dist loadfile -m hypothesis tests \
 		|| exit 1; done
 
 # Embed, train, predict and caption are killed 30 times each; what they leave is compared with uninterrupted runs.

@@ -12,8 +12,8 @@ __all__ = ['FREE_BYTES', 'MAX_RATIO', 'MAX_LINE', 'MAX_VALUE', 'KARPATHY_SPLITS'
            'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
-import ast,bz2,contextlib,fnmatch,functools,gzip,hashlib,io,itertools,json,lzma,re,shutil,tarfile,tempfile,tokenize
-import warnings,zipfile,zlib
+import ast,bz2,contextlib,errno,fnmatch,functools,gzip,hashlib,io,itertools,json,lzma,re,shutil,tarfile,tempfile
+import tokenize,warnings,zipfile,zlib
 from collections import Counter
 from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
@@ -27,7 +27,25 @@ from .core import (IMAGE_SUFFIXES,atomic_path,find_images,is_our_table,is_pickle
 _BROKEN = (zlib.error, EOFError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError)
 
 def _damaged(path, e):
-    return ValueError(f'{path}: damaged archive ({e}); download it again')
+    # tarfile lists all that it tried
+    return ValueError(f'{path}: damaged archive ({str(e).partition(":"+chr(10))[0]}); download it again')
+
+@contextlib.contextmanager
+def _unpacking(path):
+    "Damage in an archive becomes one line that names it"
+    try:
+        yield
+    except _BROKEN as e:
+        raise _damaged(path, e) from None
+    except OSError as e:
+        # bzip2's words, and a place before the beginning, where a zip archive says that it goes on
+        broken = str(e) == 'Invalid data stream' or e.errno == errno.EINVAL and not e.filename
+        raise (_damaged(path, e) if broken else e) from None
+    except (RuntimeError, NotImplementedError) as e:
+        # what zipfile raises for a password and for unknown compression
+        if not isinstance(e, NotImplementedError) and 'password' not in str(e):
+            raise
+        raise ValueError(f'{path}: this archive cannot be opened ({e})') from None
 
 def _magic(path):
     with open(path, 'rb') as f:
@@ -67,6 +85,9 @@ def _unzipped(f, path=''):
     elif head[:6] == b'\xfd7zXZ\0':
         content = lzma.LZMAFile(f)
     else:
+        # the first bytes of a compressed file that broke off would be read as text
+        if len(head) < 10 and str(path).lower().endswith(('.gz','.bz2','.xz')):
+            raise EOFError(f'only {len(head)} bytes are left')
         return f
     # a file in an archive cannot say where it is
     packed = (lambda: f.raw.n) if isinstance(f.raw, _Unpacked) else f.tell
@@ -118,13 +139,11 @@ def _members(path):
     "Names of the files in an archive or below a folder"
     if path.is_dir():
         return sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
-    try:
+    with _unpacking(path):
         if _is_tar(path):
             return sorted(_tar_of(path)[1])
         with zipfile.ZipFile(path) as z:
             return sorted(o for o in z.namelist() if not o.endswith('/'))
-    except _BROKEN as e:
-        raise _damaged(path, e) from None
 
 # %% ../nbs/01_data_parsing.ipynb #0489ca4b
 def _seen_in(path):
@@ -148,8 +167,9 @@ def _find_member(path, pattern):
     if len(found) == 1:
         return found[0]
     if found:
-        some = ', '.join(found[:6]) + (', ...' if len(found)>6 else '')
-        raise ValueError(f'{path}: {len(found)} files in it fit; name one, as in {path}/{found[0]} (there are {some})')
+        names = [one_line(o) for o in found]
+        some = ', '.join(names[:6]) + (', ...' if len(names)>6 else '')
+        raise ValueError(f'{path}: {len(names)} files in it fit; name one, as in {path}/{names[0]} (there are {some})')
     raise FileNotFoundError(f'{path}: nothing in it is named like {pattern.replace("|"," or ")}')
 
 # %% ../nbs/01_data_parsing.ipynb #a3006bda
@@ -193,25 +213,14 @@ def open_binary(
     pattern:str='*', # Name of the file in an archive or folder, `|` between alternatives in order of preference
 ): # Context manager that yields a binary file
     "Open a file wherever it lies; a damaged archive is one clear line"
-    try:
-        with contextlib.ExitStack() as stack:
-            where,member = _locate(path, pattern)
-            f = stack.enter_context(io.BufferedReader(_open_member(where, member, path, stack)))
-            if not str(path).lower().endswith(('.html','.htm')):
-                no_stand_in(f.peek(512)[:512], path)
-            if (plain := _unzipped(f, path)) is not f:
-                f = stack.enter_context(plain)
-            yield f
-    except _BROKEN as e:
-        raise _damaged(path, e) from None
-    except OSError as e:
-        # bzip2's words
-        raise (_damaged(path, e) if str(e) == 'Invalid data stream' else e) from None
-    except (RuntimeError, NotImplementedError) as e:
-        # what zipfile raises for a password and for unknown compression
-        if not isinstance(e, NotImplementedError) and 'password' not in str(e):
-            raise
-        raise ValueError(f'{path}: this archive cannot be opened ({e})') from None
+    with _unpacking(path), contextlib.ExitStack() as stack:
+        where,member = _locate(path, pattern)
+        f = stack.enter_context(io.BufferedReader(_open_member(where, member, path, stack)))
+        if not str(path).lower().endswith(('.html','.htm')):
+            no_stand_in(f.peek(512)[:512], path)
+        if (plain := _unzipped(f, path)) is not f:
+            f = stack.enter_context(plain)
+        yield f
 
 # %% ../nbs/01_data_parsing.ipynb #lines0002
 MAX_LINE = 10_000_000 # Characters of a line
@@ -435,7 +444,12 @@ def _some(names, n=8):
 
 # %% ../nbs/01_data_parsing.ipynb #3d16a2bd
 # stands for an image id that the file name gives
-_BY_NAME = object()
+class _ByName:
+    "Stands for an id that the name of the file decides"
+    def __repr__(self):
+        return '<by name>'
+
+_BY_NAME = _ByName()
 
 def _shared_numbers(rows):
     "Numbers that are in the names of two different files"
@@ -451,12 +465,21 @@ def _named(name, rows_again):
     return name if isinstance(image_id, int) and image_id in rows_again() else image_id
 
 # %% ../nbs/01_data_parsing.ipynb #records-main
+def _single(rows):
+    "A caption each: a text that is written as a list is the captions in it"
+    for image_id,text,id_,filename in rows:
+        found = _listed_texts(text)
+        if isinstance(text, str) and isinstance(found, list):
+            yield from ((image_id, o, id_ if len(found) == 1 else None, filename) for o in found)
+        else:
+            yield image_id, text, id_, filename
+
 def _records(rows, path, again=None):
     """Records from `(image_id, caption, id or None, filename or None)`; a missing id becomes the number of the row.
     `again` begins the rows of all parts anew, so that their file names can be compared"""
     shared = functools.cache(lambda: _shared_numbers(again()) if again else ())
     n = empty = 0
-    for i,(image_id,caption,id_,filename) in enumerate(rows):
+    for i,(image_id,caption,id_,filename) in enumerate(_single(rows)):
         caption = one_line(_text(caption, f'{path}, caption {i+1}'))
         if not caption:
             empty += 1
@@ -797,7 +820,7 @@ def _row(o, i, where, part=None, caption=None, image=None):
     named = f is not None and isinstance(o[f], str) and (image or _is_image(o[f]))
     filename = o[f].strip() if named else None
     image_id = _id_in(o, found, filename, i, where)
-    texts = [_listed_texts(o[c]) for c in captions]
+    texts = [o[c] for c in captions]
     id_ = o['id'] if isinstance(o.get('id'), int) and len(texts) == 1 else None
     for text in texts:
         if isinstance(text, (list,tuple)):
@@ -1079,7 +1102,8 @@ def _batches(file, rows=4096, caption=None, image=None):
     if _magic(file) == b'PAR1':
         with pq.ParquetFile(file) as f:
             _check_schema(file, f.schema_arrow, caption)
-            yield from f.iter_batches(_rows_at_once(f, file, rows), columns=list(_wanted(f.schema_arrow, named).values()))
+            columns = list(_wanted(f.schema_arrow, named).values())
+            yield from f.iter_batches(_rows_at_once(f, file, rows), columns=columns)
         return
     with pa.memory_map(str(file)) as m:
         f = pa.ipc.open_file(m) if _magic(file) == b'ARRO' else pa.ipc.open_stream(m)

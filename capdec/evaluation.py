@@ -192,7 +192,7 @@ def _n(n, what):
 
 def _few(ids):
     "The first three"
-    return ', '.join(map(str, islice(ids, 3))) + (', ...' if len(ids) > 3 else '')
+    return ', '.join(one_line(str(o)) for o in islice(ids, 3)) + (', ...' if len(ids) > 3 else '')
 
 # %% ../nbs/06_evaluation.ipynb #16a99003
 def _pairs(o, what):

@@ -31,7 +31,7 @@ def pad_ids(
     n = torch.tensor([len(o) for o in ids])
     mask = torch.arange(int(n.max()))[None] < n[:,None]                     # (b, n)
     tokens = torch.zeros(mask.shape, dtype=torch.long)
-    tokens[mask] = torch.tensor([t for o in ids for t in o])
+    tokens[mask] = torch.tensor([t for o in ids for t in o], dtype=torch.long)
     return tokens.to(device), mask.to(device)
 
 # %% ../nbs/01b_mini_encoder.ipynb #ed018c30
@@ -318,7 +318,8 @@ def _read_tokenizer(path):
     with tokenizer_errors(path):
         tokenizer = Tokenizer.from_file(str(path))
         # odd files show when the tokenizer is used
-        tokenizer.encode('A dog.')
+        if not tokenizer.encode('A dog.').ids:
+            raise ValueError('it makes no tokens of a sentence')
         return tokenizer
 
 # %% ../nbs/01b_mini_encoder.ipynb #towers001

@@ -563,7 +563,10 @@ def _saved_tokenizer(folder):
     with tokenizer_errors(folder):
         tok = PreTrainedTokenizerFast.from_pretrained(folder)
         # odd files show when the tokenizer is used
-        tok.decode(tok('A dog.', add_special_tokens=False)['input_ids'])
+        ids = tok('A dog.', add_special_tokens=False)['input_ids']
+        if not ids:
+            raise ValueError('it makes no tokens of a sentence')
+        tok.decode(ids)
         return tok
 
 # %% ../nbs/04_model.ipynb #lod00004

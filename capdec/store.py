@@ -95,7 +95,8 @@ def _is_sound(index):
             and index['dtype'] in ('float16','float32') and isinstance(index['finished'], bool)
             and _is_notes(index['meta']) and _is_notes(index.get('report', {})) and isinstance(names, list) and names
             and all(isinstance(c, str) and c.isprintable() for c in names) and len(set(names)) == len(names)
-            and 'vector' not in names and isinstance(index['shards'], list) and all(_is_shard(s, index['dim']) for s in index['shards']))
+            and 'vector' not in names and isinstance(index['shards'], list)
+            and all(_is_shard(s, index['dim']) for s in index['shards']))
     except (KeyError,TypeError):
         return False
 

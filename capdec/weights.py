@@ -186,7 +186,13 @@ def safe_config(
 ): # The configuration
     "A configuration of transformers that brings no code"
     from transformers import AutoConfig
-    config = AutoConfig.from_pretrained(name, **kwargs | dict(trust_remote_code=False))
+    try:
+        config = AutoConfig.from_pretrained(name, **kwargs | dict(trust_remote_code=False))
+    except ValueError as e:
+        if 'trust_remote_code' not in str(e):
+            raise
+        raise ValueError(f'{name}: brings along code of its own (auto_map), which is never run; name a model that '
+            'transformers itself knows') from None
     config._attn_implementation = None
     return config
 

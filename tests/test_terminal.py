@@ -16,7 +16,7 @@ ODD = 'a\x1b[2J\x1b]0;owned\x07\x9b2J\u202eb\ncapdec: all is well'
 CAPDEC = [sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())']
 # sends itself a signal when the n-th file gets its name, or the n-th record is noted
 SIGNALLED = """
-import os, signal, sys
+import os, sys, time
 from capdec import core
 from capdec.cli import main
 number, left = int(sys.argv[1]), [int(sys.argv[2])]
@@ -115,16 +115,18 @@ def test_the_window_is_closed(tmp_path):
     "The terminal goes away with the signal: nothing can be told, and all is kept"
     for i in range(3):
         Image.new('RGB', (40, 30), (40*i, 9, 9)).save(tmp_path/f'{i}.jpg')
-    # says on a pipe that the first photo is noted, then waits for the signal
+    # says on a pipe that the first photo is noted, then waits for the signal; one that comes just before a wait of any
+    # length would be noticed after it
     code = """
-import os, signal, sys
+import os, sys, time
 from capdec import core
 from capdec.cli import main
 add = core.Journal.add
 def add_and_wait(self, records):
     add(self, records)
     os.write(int(sys.argv[1]), b'noted')
-    signal.pause()
+    while True:
+        time.sleep(.05)
 core.Journal.add = add_and_wait
 sys.exit(main(sys.argv[2:]))
 """

@@ -1,38 +1,19 @@
-"""Give capdec captioners that somebody has damaged, by accident or on purpose, and count what becomes of them.
+"""Captioners, encoders, official checkpoints and stores that somebody has damaged, by accident or on purpose.
 
-    python tools/fuzz_folders.py --n 2000 --seed 0
-
-Each input is a good captioner with one to three changes that know its structure: values of another type or size in its
-JSON, tensors of another shape, type or name, cut and exchanged files, pipes and devices, odd tokenizers. Each is read
-in a process of its own, which captions a vector, saves what it read and reads it again. There are two good ends. The
-same caption comes back (read), or one line says which file is wrong: at the door, when the file as a whole is no file
-of its kind, or inside. The bad ends are listed: a traceback, an error of several lines, an error that names no file, a
-crash, more than 20 seconds (hang), more than 3 GB of memory, a caption that changed. The exit code is 1 when there is
-one of them.
+Each is a good one with one to three changes that know its structure: values of another type or size in its JSON,
+tensors of another shape, type or name, cut and exchanged files, pipes and devices, odd tokenizers. It captions a
+vector, is saved and read again, and must say the same; or one line says which file is wrong, at the door, when the file
+as a whole is no file of its kind, or inside.
 """
-import argparse
 import json
 import os
 import pickle
-import random
-import resource
-import select
 import shutil
-import signal
 import struct
-import sys
-import tempfile
-import time
-import traceback
-import warnings
-from collections import Counter
-from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')
 import torch
+from fuzzing import outcome
 
-LIMIT_S, LIMIT_BYTES = 20, 3_000_000_000
-GOOD = ('read', 'refused inside', 'refused at the door')
 # what is said of a file before anything in it is looked at
 DOOR = ('damaged', 'missing', 'no such', 'not valid JSON', 'not UTF-8', 'is a folder', 'is a pipe', 'bytes',
     'no index.json',
@@ -141,6 +122,8 @@ def use_store(path):
     return rows, list(again.rows())
 
 TARGETS = dict(folder=use_folder, encoder=use_encoder, official=use_official, store=use_store)
+# half of them folders
+TURN = ['folder', 'encoder', 'folder', 'official', 'folder', 'store']
 
 # ---- changes
 
@@ -399,103 +382,31 @@ def change(folder, rng):
         done.append(f'{how.__name__} {f.name}')
     return done
 
-# ---- one input in a process of its own
+# ---- the kind
 
-def outcome(use, path):
-    "The end of one input: `(kind, line)`"
-    try:
-        with warnings.catch_warnings(record=True):
-            warnings.simplefilter('always')
-            first, again = use(path)
-        return ('read', '') if first == again else ('changed', f'{first} became {again}')
-    except (ValueError, OSError) as e:
-        if '\n' in str(e):
-            return 'several lines', str(e)
-        if str(path.parent) not in str(e):
-            return 'unnamed', str(e)
-        return ('refused at the door' if any(o in str(e) for o in DOOR) else 'refused inside'), str(e)
-    except BaseException as e:
-        return 'traceback', ''.join(traceback.format_exception(e))[-1500:]
+class Folders:
+    name, door = 'folders', DOOR
+    def ready(self, folder):
+        "Good captioners, encoders, checkpoints and stores, each of which must be read as it is"
+        self.good = folder/'good'
+        self.good.mkdir()
+        model = make_folder(self.good/'folder')
+        make_encoder(self.good/'encoder')
+        make_official(self.good/'official', model)
+        make_store(self.good/'store')
+        for name in TARGETS:
+            box = folder/f'try {name}'
+            shutil.copytree(self.good/name, box/name)
+            end = outcome(self, box/name, name)
+            assert end == ('read', ''), (name, end)
 
-def run(use, path):
-    "The end of one input, in a process of its own; hangs and too much memory are ends, too"
-    get, put = os.pipe()
-    if not (pid := os.fork()):
-        os.close(get)
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1)
-        os.dup2(devnull, 2)
-        os.chdir(path.parent)
-        resource.setrlimit(resource.RLIMIT_CPU, (2*LIMIT_S, 2*LIMIT_S))
-        with os.fdopen(put, 'w') as o:
-            o.write(json.dumps(outcome(use, path)))
-        os._exit(0)
-    os.close(put)
-    end, said = time.monotonic()+LIMIT_S, b''
-    while select.select([get], [], [], max(0, end-time.monotonic()))[0]:
-        if not (part := os.read(get, 1 << 16)):
-            break
-        said += part
-    else:
-        os.kill(pid, signal.SIGKILL)
-    os.close(get)
-    _, status, used = os.wait4(pid, 0)
-    if not said:
-        return ('hang', f'{LIMIT_S} s') if time.monotonic() >= end else ('crash', f'status {status}')
-    if (path.parent/'EVIL').exists():
-        return 'code ran', ''
-    # Linux counts in KB
-    if used.ru_maxrss*1000 > LIMIT_BYTES:
-        return 'memory', f'{used.ru_maxrss/1e6:.1f} GB'
-    return tuple(json.loads(said))
+    def name_of(self, path):
+        return str(path.parent)
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--n', type=int, default=500, help='number of inputs')
-    p.add_argument('--seed', type=int, default=0, help='number of the first input; each is a function of its number')
-    p.add_argument('--target', choices=list(TARGETS),
-        help='what to damage (default: all in turn, half of them folders)')
-    p.add_argument('--keep', help='folder for the inputs that end badly')
-    p.add_argument('--show', type=int, default=10, help='bad ends to show in full')
-    args = p.parse_args()
-    with tempfile.TemporaryDirectory() as tmp:
-        tmp = Path(tmp)
-        model = make_folder(tmp/'folder')
-        make_encoder(tmp/'encoder')
-        make_official(tmp/'official', model)
-        make_store(tmp/'store')
-        for name, use in TARGETS.items():
-            assert outcome(use, tmp/name) == ('read', ''), (name, outcome(use, tmp/name))
-            for o in ('again', 'again.safetensors'):
-                shutil.rmtree(tmp/o, ignore_errors=True)
-        turn = [args.target] if args.target else ['folder', 'encoder', 'folder', 'official', 'folder', 'store']
-        ends, bad, start = Counter(), [], time.monotonic()
-        for i in range(args.seed, args.seed+args.n):
-            rng, name = random.Random(i), turn[i % len(turn)]
-            box = tmp/'box'
-            box.mkdir()
-            path = box/name
-            shutil.copytree(tmp/name, path)
-            done = change(path, rng)
-            kind, line = run(TARGETS[name], path)
-            ends[name, kind] += 1
-            if kind not in GOOD:
-                bad.append(kind)
-                if len(bad) <= args.show:
-                    print(f'{i} {name}: {", ".join(done)}: {kind}\n  {line}\n', flush=True)
-                if args.keep:
-                    shutil.copytree(path, Path(args.keep)/f'{i}-{kind.replace(" ", "_")}', symlinks=True,
-                        ignore=lambda d, names: [o for o in names if not (Path(d)/o).is_file()], dirs_exist_ok=True)
-            shutil.rmtree(box)
-    print(f'{args.n:,} inputs in {time.monotonic()-start:.0f} s')
-    total = Counter()
-    for (_, kind), v in ends.items():
-        total[kind] += v
-    for kind in sorted(total, key=lambda k: (k not in GOOD, k)):
-        each = ', '.join(f'{name} {ends[name, kind]:,}' for name in TARGETS if ends[name, kind])
-        print(f'{kind:20}{total[kind]:>7,}  ({each})')
-    print(f'{1 - total[GOOD[2]]/args.n:.0%} got past the first check of their files')
-    return bool(bad)
+    def make(self, box, rng):
+        name = rng.choice(TURN)
+        shutil.copytree(self.good/name, box/name)
+        return box/name, f'{name}: {", ".join(change(box/name, rng))}', name
 
-if __name__ == '__main__':
-    sys.exit(main())
+    def use(self, path, known):
+        return TARGETS[known](path)

@@ -5,7 +5,9 @@ Quarto's cell options that the project uses are honoured: echo, output, include,
 fig-alt. The layout is in site.html and site.css. No page asks another host for anything. What is published is Quarto's.
 """
 import argparse
+import base64
 import html
+import io
 import os
 import re
 import shutil
@@ -18,8 +20,10 @@ import yaml
 from execnb.shell import CaptureShell
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
+from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbdev.process import Processor
+from PIL import Image
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -54,11 +58,14 @@ class Renderer(IPythonRenderer):
 
     def heading(self, text, level, **attrs):
         title = html.unescape(re.sub(r'<[^>]+>', '', text)).strip()
+        # to Markdown the underscores of `Bridge.__call__` are bold type
+        text = re.sub(r'(?<=\.)<strong>(\w+)</strong>', r'__\1__', text)
         slug = re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', title.lower()).strip())
         slug = re.sub(r'^[^a-z]+', '', slug) or 'section'
         same = sum(o.slug == slug for o in self.headings)
         anchor = f'{slug}-{same}' if same else slug
-        self.headings.append(SimpleNamespace(level=level, title=title, slug=slug, anchor=anchor))
+        shown = re.sub(r'(?<=[\w.])[._](?=\w)', r'\g<0><wbr>', html.escape(re.sub(r'<[^>]+>', '', text).strip()))
+        self.headings.append(SimpleNamespace(level=level, title=Markup(shown), slug=slug, anchor=anchor))
         link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this heading">#</a>'
         return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'
 
@@ -84,6 +91,12 @@ class Renderer(IPythonRenderer):
         parts = re.sub(r'(?<=\w)[_/](?=\w)', r'\g<0><wbr>', html.escape(text))
         return '<code>' + re.sub(r'(?<!\S)--?\w', r'<span class="flag">\g<0></span>', parts) + '</code>'
 
+    def block_code(self, code, info=None):
+        # nor within a number
+        made = super().block_code(code, info)
+        whole = r'(?<![\w-])--?\w[\w-]*|\b\d[\d.]*e-\d+|\butf-8'
+        return re.sub(rf'(<[^>]*>)|{whole}', lambda m: m[1] or f'<span class="flag">{m[0]}</span>', made)
+
     def table(self, text):
         return f'<div class="table"><table>\n{text}</table></div>\n'
 
@@ -99,6 +112,7 @@ def options(source):
 
 def printed(text):
     "A box of printed text; its lines are wrapped, but for those of a table"
+    text = text.rstrip('\n')
     lines = text.splitlines()
     columns = sum(bool(re.search(r'\S {2,}\S', o)) for o in lines)
     table = columns > 2 and columns > len(lines)/2 and max(map(len, lines)) < 140
@@ -109,7 +123,9 @@ def figure(data, kind, opts, render):
     caption = opts.get('fig-cap', '')
     alt = html.escape(opts.get('fig-alt', caption))
     below = f'<figcaption>{render.markdown(caption)}</figcaption>' if caption else ''
-    return f'<figure><img src="data:{kind};base64,{data[kind].strip()}" alt="{alt}">{below}</figure>'
+    width = Image.open(io.BytesIO(base64.b64decode(data[kind]))).width
+    image = f'<img src="data:{kind};base64,{data[kind].strip()}" alt="{alt}" style="--width: {width}px">'
+    return f'<figure><div class="picture">{image}</div>{below}</figure>'
 
 def render_output(o, opts, render):
     "HTML of one output of a cell"
