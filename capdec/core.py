@@ -928,8 +928,8 @@ def _decoding(name):
             raise
         raise ValueError(f'{name}: damaged or unsupported image ({one_line(str(e))})') from None
 
-def _picture(src):
-    "The picture of `src`, upright"
+def _picture(src, change):
+    "The picture of `src`, upright and changed"
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         # `MAX_PIXELS` decides
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
@@ -943,13 +943,13 @@ def _picture(src):
         _take(im.width*im.height)
         with _decoding(name):
             im.load()
-            return ImageOps.exif_transpose(im)
+            return change(ImageOps.exif_transpose(im))
 
-def _picture_or_why(src):
+def _picture_or_why(src, change=lambda im: im):
     "The picture and None, or None and an error of one line that holds on to nothing"
     what = src if isinstance(src, (str,Path)) else type(src).__name__
     try:
-        return _picture(src), None
+        return _picture(src, change), None
     except (FileNotFoundError, ValueError) as e:
         return None, (ValueError if isinstance(e, ValueError) else FileNotFoundError)(str(e))
     except PermissionError:
@@ -986,19 +986,22 @@ def _on_white(im):
         out.paste(Image.alpha_composite(Image.new('RGBA', strip.size, 'white'), strip).convert('RGB'), place)
     return out
 
+def _rgb(im):
+    if im.mode.startswith('I') or im.mode == 'F':
+        im = _eight_bits(im)
+    if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
+        im = _on_white(im)
+    return im if im.mode == 'RGB' else im.convert('RGB')
+
 def open_image(
     src:object, # Path, address (http, https), bytes, open binary file, PIL image, array or tensor (floats in 0..1)
 )->Image.Image: # RGB, 8 bits, upright
     "Open anything that is an image as upright RGB, transparency on white, 16 bits scaled"
     with photo_room():
-        im,why = _picture_or_why(src)
+        im,why = _picture_or_why(src, _rgb)
         if why:
             raise why
-        if im.mode.startswith('I') or im.mode == 'F':
-            im = _eight_bits(im)
-        if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
-            im = _on_white(im)
-        return im if im.mode == 'RGB' else im.convert('RGB')
+        return im
 
 # %% ../nbs/00_core.ipynb #b12756e7
 _HEIC = {'.heic','.heif','.hif'}

@@ -86,7 +86,7 @@ def _unzipped(f, path=''):
         content = lzma.LZMAFile(f)
     else:
         # the first bytes of a compressed file that broke off would be read as text
-        if len(head) < 10 and str(path).lower().endswith(('.gz','.bz2','.xz')):
+        if len(head) < 10 and str(path).lower().endswith(('.gz','.bz2','.xz','.zip','.tar','.tgz')):
             raise EOFError(f'only {len(head)} bytes are left')
         return f
     # a file in an archive cannot say where it is
@@ -442,6 +442,26 @@ def _some(names, n=8):
     "Names from a file, for an error of one line"
     return ', '.join(one_line(str(o)) for o in list(names)[:n])
 
+# %% ../nbs/01_data_parsing.ipynb #7cb0e05d
+def _listed_texts(s):
+    "The captions in a field that is written as a list, of JSON or of Python; a field that is none as it is"
+    if not (isinstance(s, str) and s[:1] == '[' and s[-1:] == ']'):
+        return s
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(s)
+        return found if all(isinstance(o, str) for o in found) else s
+    texts = []
+    try:
+        for t in tokenize.generate_tokens(io.StringIO(s[1:-1]).readline):
+            # numpy writes its lists without commas
+            if t.type == tokenize.STRING:
+                texts.append(ast.literal_eval(t.string))
+            elif t.string.strip() not in ('', ','):
+                return s
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return s
+    return texts if all(isinstance(o, str) for o in texts) else s
+
 # %% ../nbs/01_data_parsing.ipynb #3d16a2bd
 # stands for an image id that the file name gives
 class _ByName:
@@ -787,26 +807,6 @@ def _columns(names, caption, image):
     many = [k for n,k in keys.items() if not caption and re.fullmatch(rf'({"|".join(CAPTION_COLUMNS)})[_ ]?\d+', n)]
     captions = ((c,) if c is not None else ()) + tuple(o for o in many if o != c)
     return captions, pick(image, IMAGE_COLUMNS), pick(None, ID_COLUMNS), pick(None, _SPLIT_COLUMNS)
-
-# %% ../nbs/01_data_parsing.ipynb #7cb0e05d
-def _listed_texts(s):
-    "The captions in a field that is written as a list, of JSON or of Python; a field that is none as it is"
-    if not (isinstance(s, str) and s[:1] == '[' and s[-1:] == ']'):
-        return s
-    with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(s)
-        return found if all(isinstance(o, str) for o in found) else s
-    texts = []
-    try:
-        for t in tokenize.generate_tokens(io.StringIO(s[1:-1]).readline):
-            # numpy writes its lists without commas
-            if t.type == tokenize.STRING:
-                texts.append(ast.literal_eval(t.string))
-            elif t.string.strip() not in ('', ','):
-                return s
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        return s
-    return texts if all(isinstance(o, str) for o in texts) else s
 
 # %% ../nbs/01_data_parsing.ipynb #row-fields
 def _row(o, i, where, part=None, caption=None, image=None):

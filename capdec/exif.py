@@ -168,10 +168,14 @@ def _png_parts(raw):
         n,kind = struct.unpack_from('>I4s', raw, at)
         yield kind,raw[at+8:at+8+n],raw[at:at+12+n]
         at += 12+n
+        # what follows is no part of the picture, even if it looks like one
+        if kind == b'IEND':
+            return
 
 def _png(raw, caption):
-    parts,old,put = [raw[:8]], b'', False
+    parts,old,put,end = [raw[:8]], b'', False, 8
     for kind,body,chunk in _png_parts(raw):
+        end += len(chunk)
         if kind == b'eXIf':
             old = body
         if kind == b'IDAT' and not put:
@@ -180,6 +184,7 @@ def _png(raw, caption):
             parts.append(chunk)
     if not put:
         raise ValueError('damaged PNG')
+    parts.append(raw[end:])
     parts[put:put] = [_chunk(b'eXIf', exif_with_caption(old, caption)),
         _chunk(b'iTXt', b'Description\0\0\0\0\0' + caption.encode())]
     return b''.join(parts)

@@ -203,7 +203,7 @@ def test_photos_come_in_anything_that_holds_several(mini, tmp_path):
     assert mini([], beam_size=1) == mini((o for o in ()), beam_size=1) == []
 
 def test_no_network(mini):
-    with pytest.raises(ValueError, match='http://nowhere.invalid/a.jpg: cannot be fetched .*pass a file'):
+    with pytest.raises(ValueError, match='http://nowhere.invalid/a.jpg: cannot be fetched .*pass the file'):
         mini('http://nowhere.invalid/a.jpg')
 
 def test_a_seed_gives_a_photo_its_captions(mini, tmp_path):

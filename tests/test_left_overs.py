@@ -38,7 +38,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 def hidden(folder):
-    return sorted(str(o.relative_to(folder)) for o in Path(folder).rglob('.*'))
+    "What nobody sees, but for the note of what made a table"
+    return sorted(str(o.relative_to(folder)) for o in Path(folder).rglob('.*') if o.name != '.t.csv.made')
 
 def left_over(folder):
     (folder/'.capdec-dead0000.tmp').mkdir()

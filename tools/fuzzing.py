@@ -5,6 +5,7 @@ input in an empty folder and says what was done to it and what is known of it. `
 what people do, and gives two things that must be equal: what was read, and what is read after it was written again.
 Where `make` knows the right answer, `use` compares with it itself (`agree`).
 """
+import copy
 import json
 import os
 import random
@@ -137,7 +138,7 @@ def odd_tree(tree, rng):
     "Another value, or another key, somewhere in a tree of JSON; the tree is changed in place"
     path = rng.choice([p for p in places(tree)])
     if not path:
-        return rng.choice(ODD)
+        return copy.deepcopy(rng.choice(ODD))
     parent = tree
     for k in path[:-1]:
         parent = parent[k]
@@ -150,5 +151,5 @@ def odd_tree(tree, rng):
         v = parent[path[-1]]
         parent[path[-1]] = rng.choice([str(v)[:50], [v], {'v': v}])
     else:
-        parent[path[-1]] = rng.choice(ODD)
+        parent[path[-1]] = copy.deepcopy(rng.choice(ODD))
     return tree
