@@ -2,8 +2,12 @@
 import contextlib
 import io
 import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
 
 class Result:
     def __init__(self, returncode, stdout, stderr):
@@ -38,6 +42,54 @@ def capdec_process(*args, cwd=None, ok=None):
 
 def one_line(r):
     return [l for l in r.stderr.splitlines() if l.startswith('capdec')]
+
+def _become(code, args, cwd, env, files):
+    "In a forked process: run `code` as `python -c` would, and end"
+    code_out = 1
+    try:
+        for fd, f in enumerate(files):
+            os.dup2(f.fileno(), fd)
+        # what is ignored by whoever runs the tests, in the background or under nohup
+        for o in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(o, signal.default_int_handler if o == signal.SIGINT else signal.SIG_DFL)
+        sys.stdin = open(0, closefd=False)
+        sys.stdout, sys.stderr = (open(fd, 'w', encoding='utf-8', errors='surrogateescape', closefd=False,
+            buffering=1) for fd in (1, 2))
+        os.environ.update(env)
+        os.chdir(cwd or '.')
+        sys.argv = ['-c', *map(str, args)]
+        try:
+            exec(compile(code, '-c', 'exec'), {'__name__': '__main__'})
+            code_out = 0
+        except SystemExit as e:
+            code_out = e.code if isinstance(e.code, int) else int(e.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+    finally:
+        os._exit(code_out)
+
+def forked(code, *args, cwd=None, env=(), timeout=600):
+    "What `python -c CODE ARGS` gives, from a copy of this process: one that need not import torch takes no seconds"
+    # once, and not in each copy
+    import torch, timm, transformers.models.gpt2.modeling_gpt2
+    torch.set_num_threads(1)
+    with open(os.devnull) as no, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        if not (pid := os.fork()):
+            _become(code, args, cwd, dict(env), (no, out, err))
+        watch = os.pidfd_open(pid)
+        try:
+            if not select.select([watch], [], [], timeout)[0]:
+                os.kill(pid, signal.SIGKILL)
+                raise TimeoutError(f'{args}: more than {timeout} s')
+        finally:
+            os.close(watch)
+            status = os.waitpid(pid, 0)[1]
+        for f in (out, err):
+            f.seek(0)
+        return Result(os.waitstatus_to_exitcode(status), *(f.read().decode('utf-8', 'surrogateescape')
+            for f in (out, err)))
 
 GOOD = {'plain.jpg', 'cmyk.jpg', 'alpha.png', 'sixteen.png', 'rotated.jpg', 'grey.png'}
 

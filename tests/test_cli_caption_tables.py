@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from shell import capdec, capdec_process, one_line, GOOD
+from shell import capdec, capdec_process, forked, one_line, GOOD
 
 @pytest.mark.parametrize('kind', ['csv', 'json', 'jsonl'])
 def test_bad_photos_do_not_stop_the_others(album, tmp_path, kind):
@@ -62,9 +62,7 @@ def test_killed_captioning_continues(tmp_path):
     for i in range(40):
         im.rotate(i).save(d/f'{i:03}.jpg')
     args = ['caption', str(d), '--batch_size', '4', '--device', 'cpu', '--beam_size', '2']
-    env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    child = subprocess.run([sys.executable, '-c', DIES, *args, '--out', str(tmp_path/'a.csv')], env=env,
-        stderr=subprocess.DEVNULL)
+    child = forked(DIES, *args, '--out', tmp_path/'a.csv')
     assert child.returncode == -signal.SIGKILL
     # a line of settings, and the photos that were done
     assert (tmp_path/'a.csv.part').read_text().count('\n') == 1 + 12 and not (tmp_path/'a.csv').exists()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from capdec import core
 from capdec.core import atomic_path, claim, forget_lock, give_back, remove_left_overs, temporary
-from shell import capdec
+from shell import capdec, forked
 from test_locks import at_line, moments
 from test_training import tiny
 
@@ -47,9 +47,7 @@ def left_over(folder):
 
 def killed(*args, at=1):
     "`capdec` in a process that ends before it gives its n-th file a name"
-    env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    r = subprocess.run([sys.executable, '-c', KILLED, str(at), *map(str, args)], env=env, capture_output=True,
-        text=True, timeout=600)
+    r = forked(KILLED, at, *args)
     assert r.returncode == -signal.SIGKILL, r.stderr
 
 @pytest.fixture

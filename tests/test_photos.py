@@ -1,8 +1,6 @@
 "Folders of photos as phones and network drives leave them: nothing is passed over in silence, every file is closed."
 import functools
 import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from skimage import data as photos
 
 from capdec import core
 from capdec.core import find_images, open_image
-from shell import capdec, one_line # the command in this process
+from shell import capdec, forked, one_line # the command in this process
 
 FAST = ('--device', 'cpu', '--beam_size', 1)
 # ending -> how Pillow writes it
@@ -232,9 +230,7 @@ error = lambda r: r.error
 
 def limited(folder, code, *args):
     "Run `code` in a process that may open 40 files more than it has"
-    env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
-    r = subprocess.run([sys.executable, '-c', LIMITED + code, folder, *args], env=env, capture_output=True, text=True,
-        timeout=600)
+    r = forked(LIMITED + code, folder, *args)
     assert r.returncode == 0, r.stderr
     return r.stdout.strip()
 

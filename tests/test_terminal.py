@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from shell import capdec
+from shell import capdec, forked
 
 ENV = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
 # clears the screen; sets the title; the same in eight bits; turns the text around; a line of its own
@@ -98,8 +98,7 @@ def test_ended_in_order(tmp_path, verb, at, number):
         caption=['caption', '.', '--out', 'out/t.csv', '--batch_size', '1'],
         parse=['parse', 'some.txt', '--out', 'out/c.json'])[verb]
     how += ['--device', 'cpu']*(verb != 'parse')
-    r = subprocess.run([sys.executable, '-c', SIGNALLED, str(int(number)), str(at), *how], cwd=tmp_path, env=ENV,
-        preexec_fn=heard, capture_output=True, text=True, timeout=600)
+    r = forked(SIGNALLED, int(number), at, *how, cwd=tmp_path, env=ENV)
     assert r.returncode == 128 + number, r.stderr
     said = [o for o in r.stderr.splitlines() if 'capdec' in o]
     goes_on = verb != 'parse'

@@ -1,8 +1,6 @@
 "Training: exact resumption, order, noise, and errors."
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from capdec.model import CapDecConfig, CaptionModel, train_tokenizer
 from capdec.training import (PackedCaptions, TrainConfig, TrainData, epoch_batches, lr_at, train,
     validation_loss)
+from shell import forked
 
 WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street quickly slowly'.split()
 CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]
@@ -98,8 +97,8 @@ def test_killed_run_continues_bit_for_bit(tmp_path, one_thread, where, at):
     "The process ends itself at a place of our choice: no handler runs, and a file may be half written"
     whole = tiny()
     run(whole, config(epochs=4), tmp_path/'a')
-    child = lambda where: subprocess.run([sys.executable, '-c', CHILD.format(tests=str(Path(__file__).parent),
-        out=str(tmp_path/'b'), where=where, at=at)], timeout=1200).returncode
+    child = lambda where: forked(CHILD.format(tests=str(Path(__file__).parent), out=str(tmp_path/'b'), where=where,
+        at=at)).returncode
     assert child(where) == -signal.SIGKILL
     kept = load_state_info(tmp_path/'b'/'state.safetensors')
     assert kept['batch_no'] == {('step', 11): 10, ('write', 4): 3, ('write', 7): 5}[where, at]
