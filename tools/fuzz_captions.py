@@ -254,7 +254,7 @@ class Archives(Captions):
             return {'.gz': gzip, '.bz2': bz2, '.xz': lzma}[kind].compress(raw)
         more = {}
         if how == 'odd member':
-            more = {rng.choice(['../evil.txt', '/tmp/evil.txt', 'a/../../evil.txt', '__MACOSX/._x', '.DS_Store',
+            more = {rng.choice(['../evil.txt', '/etc/evil.txt', 'a/../../evil.txt', '__MACOSX/._x', '.DS_Store',
                 'x'*300,
                 'evil\n.txt', '\x1b[2J.txt', 'con.txt', '']): b'evil'}
         if how == 'two members':
