@@ -7,12 +7,12 @@ __all__ = ['VERBS', 'parse', 'open_text', 'embed', 'train', 'predict', 'convert'
            'caption', 'data', 'demo', 'examples', 'verb_parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
-import sys,warnings
+import os,sys,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
 from .config import Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig
-from .core import find_images,is_main,is_pickle,package_file,printable,whole_number
+from .core import find_images,is_main,is_pickle,no_other_file,package_file,printable,whole_number
 from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
 from .terminal import exit_code
 
@@ -26,8 +26,11 @@ def _skipped(failed):
         print(printable(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}'), file=sys.stderr)
 
 def _not_the_input(out, *inputs, flag='--out'):
-    if out and any(o and Path(out).resolve() == Path(o).resolve() for o in inputs):
+    # a circle of links is no error of `realpath`
+    if out and any(o and os.path.realpath(out) == os.path.realpath(o) for o in inputs):
         raise ValueError(f'{flag} {out}: is the file that is read; name another one')
+    if out and flag == '--out':
+        no_other_file(out)
 
 def _belongs_to_data(data, image_dir, which):
     "Flags that choose among captions, where there are none, would be dropped in silence"
@@ -398,6 +401,8 @@ def evaluate(
     _check_evaluate(style, factual, gallery, images, by)
     for k,o in {'--out': out, '--gallery': gallery}.items():
         _not_the_input(o, predictions, references, flag=k)
+    if gallery:
+        room.check_gallery(gallery)
     clip = bool(images) and clip_model_type != 'none'
     known = room.metric_named(by, metrics.split(','), clip, bool(style)) if gallery else ''
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
@@ -551,8 +556,12 @@ def _without_verb(argv):
 
 def _run(verb, flags):
     "Call a verb: its exit code"
+    told = set()
     def show_warning(message, *args, **kwargs):
-        print(f'capdec: {as_flags(" ".join(str(message).split()), flags)}', file=sys.stderr)
+        text = as_flags(' '.join(str(message).split()), flags)
+        if text not in told:
+            print(f'capdec: {text}', file=sys.stderr)
+        told.add(text)
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         return VERBS[verb](**arguments_of(VERBS[verb], flags)) or 0

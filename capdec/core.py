@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'remove_left_overs', 'temporary', 'atomic_path',
-           'json_text', 'write_json', 'regular_file', 'no_stand_in', 'read_json', 'escape_name', 'unescape_name',
-           'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim', 'give_back',
-           'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url',
-           'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images', 'pick_device', 'is_main', 'derived',
-           'package_file', 'demo_photos', 'whole_number', 'progress']
+           'json_text', 'write_json', 'regular_file', 'no_other_file', 'no_stand_in', 'read_json', 'escape_name',
+           'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim',
+           'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle',
+           'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images', 'pick_device', 'is_main',
+           'derived', 'package_file', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib,io,json,math,os,pickle,re,shutil,tempfile
@@ -190,6 +190,18 @@ def regular_file(
     if limit and (size := path.stat().st_size) > limit:
         raise ValueError(f'{path}: {size:,} bytes, more than the {limit:,} that {what} may have')
     return path
+
+# %% ../nbs/00_core.ipynb #other002
+def no_other_file(
+    path:str|Path, # JSON file to be written
+):
+    "Raise when there is a file that is no JSON, such as a photo"
+    if not Path(path).is_file():
+        return
+    with open(path, 'rb') as f:
+        head = f.read(512)
+    if head.strip() and not re.match(rb'\s*[\[{]', head):
+        raise ValueError(f'{path}: is there already and is no JSON; name another file')
 
 # %% ../nbs/00_core.ipynb #standin
 def no_stand_in(
@@ -465,6 +477,7 @@ def write_list(self:Journal,
     out:str|Path, # JSON file to write
 ):
     "Write all records as one list, line by line, and remove the journal"
+    no_other_file(out)
     with atomic_path(out) as tmp, open(tmp, 'wb') as f, open(self.path, 'rb') as lines:
         next(lines)
         f.write(b'[')

@@ -20,7 +20,8 @@ from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
 from .core import (IMAGE_SUFFIXES,atomic_path,find_images,is_our_table,is_pickle,json_text,load_pickle,one_line,
-    of_cell,read_json,no_stand_in,unescape_name)
+    of_cell,read_json,no_other_file,no_stand_in,unescape_name)
+from .flags import meant
 
 # %% ../nbs/01_data_parsing.ipynb #5b8da437
 # what damaged archives raise
@@ -1498,6 +1499,7 @@ def write_captions(
 )->int: # Number of captions written
     "Write CapDec's training format, `[{image_id, caption, id}]` with `filename` where it is known"
     n = 0
+    no_other_file(path)
     with atomic_path(path) as p, open(p, 'w', encoding='utf-8') as f:
         for n,o in enumerate(records, 1):
             kept = {k: o[k] for k in ('image_id','caption','id','filename') if o.get(k) is not None}
@@ -1785,7 +1787,7 @@ def verify_source(
 )->list[dict]: # Rows with `part`, counts, expected counts and a `verdict`: 'ok', 'missing', 'differs' or 'no figure'
     "Count what your copy holds, part by part, against what it should hold"
     if name not in SOURCES:
-        raise ValueError(f'source {name!r}: known are {", ".join(SOURCES)}')
+        raise ValueError(f'source {name!r}: not known{meant(name, SOURCES)} (known are {", ".join(SOURCES)})')
     src = SOURCES[name]
     found = dict(karpathy=_count_karpathy, flickrstyle=_count_style, ids=_count_ids, captions=_count_captions,
         raw=_count_raw)[src.layout](path, src)
@@ -1826,7 +1828,7 @@ def sources_table(
     out = []
     for name in names or SOURCES:
         if name not in SOURCES:
-            raise ValueError(f'source {name!r}: known are {", ".join(SOURCES)}')
+            raise ValueError(f'source {name!r}: not known{meant(name, SOURCES)} (known are {", ".join(SOURCES)})')
         s = SOURCES[name]
         modes = [f'{verb} {k}' for verb,d in DATASET_MODES.items() for k,(n,_) in d.items() if n == name]
         counts = ', '.join(f'{p} {c:,}' if i is None else f'{p} {i:,} images' + (f' / {c:,} captions' if c else '')

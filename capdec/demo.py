@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'corpus', 'held_out_vectors', 'held_out_descriptions', 'cider', 'ranks', 'small_model', 'train_one',
            'recovered', 'one_run', 'gain_interval', 'compared', 'experiment', 'recorded', 'recorded_study',
-           'contact_sheet', 'write_page', 'run_demo']
+           'contact_sheet', 'check_folder', 'write_page', 'run_demo']
 
 # %% ../nbs/10a_demo.ipynb #3f518a26
 import math,os,queue,textwrap,time
@@ -285,12 +285,26 @@ def _shown(e):
     return e | dict(runs=[r | dict(name=_named(r), score=np.mean(r['cider'])) for r in e['runs']])
 
 # %% ../nbs/10a_demo.ipynb #e9c120f9
+def check_folder(
+    folder:str|Path, # Folder for the page
+):
+    "Raise when there is a file in its place, or the page of somebody else in it"
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'`out` {folder}: is a file; name a folder for the page')
+    page = folder/'index.html'
+    ours = page.is_file() and '<title>capdec demo</title>' in page.read_text(encoding='utf-8', errors='replace')[:1000]
+    for f in (page, folder/'contact_sheet.png'):
+        if f.exists() and not ours:
+            raise ValueError(f'{f}: is there already, and is no page of the demo; name another folder (`out`)')
+
 def write_page(
     folder:str|Path, # Folder to write to
     items:list, # `(name, image, caption)` of each photo
     e:dict|None=None, # What `experiment` returned
 )->tuple: # Paths of the page and of the contact sheet
     "An HTML page that needs no other file, and a contact sheet"
+    check_folder(folder)
     folder = Path(folder)
     photos = [dict(name=name, url=picture_url(im), caption=text) for name,im,text in items]
     page = render('demo/page.html', photos=photos, e=e and _shown(e), recorded=recorded(), study=_study_line())
@@ -337,6 +351,7 @@ def run_demo(
     full:bool=False, # Use the whole corpus for each seed, which takes three times as long
 )->int: # 1 if none of your photos could be read, else 0
     "Caption photos, train with and without noise, write the page and say where it is"
+    check_folder(out)
     captioner = Captioner.from_pretrained('mini', device='cpu')
     own = find_images(list(photos)) if photos else []
     print('Captions by the bundled model, trained on text alone:\n', flush=True)

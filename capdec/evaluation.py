@@ -7,7 +7,7 @@ __all__ = ['JAVA_FLAGS', 'PUNCTUATION', 'SPICE_JARS', 'SPICE_URL', 'METRICS', 'N
            'meteor', 'spice_missing', 'spice', 'match_ids', 'scores_table', 'Scores', 'read_predictions', 'evaluate',
            'paired_bootstrap', 'caption_words', 'text_stats', 'StyleClassifier', 'NgramLM', 'style_measures',
            'clip_score', 'add_clip_score', 'worst_and_best', 'gallery', 'worst_and_best_figure', 'metric_named',
-           'add_style', 'save_worst_and_best']
+           'add_style', 'check_gallery', 'save_worst_and_best']
 
 # %% ../nbs/06_evaluation.ipynb #30c5446f
 import contextlib,json,math,os,random,re,subprocess,tempfile,threading,time,warnings
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import atomic_path,one_line,open_image,write_json
+from .core import atomic_path,no_other_file,one_line,open_image,write_json
 from .data import IdIndex,image_id_of,json_items,read_captions,sniff,whole_id
 
 # %% ../nbs/06_evaluation.ipynb #3bec5232
@@ -335,6 +335,7 @@ def save(self:Scores,
     path:str|Path, # JSON file
 )->Path: # The path written
     "Write corpus scores, remarks and the scores of each image"
+    no_other_file(path)
     each = [dict(image_id=k, **v) for k,v in self.per_image.items()]
     return write_json(path, dict(corpus=self.corpus, text=self.text, images=len(each), notes=self.notes,
         seconds=self.seconds, per_image=each))
@@ -774,6 +775,24 @@ def add_style(
     return scores
 
 # %% ../nbs/06_evaluation.ipynb #420f26ab
+def check_gallery(
+    path:str|Path, # PNG file to be written
+):
+    "Raise when there is another picture than one that we drew"
+    from PIL import Image
+    path = Path(path)
+    if path.suffix.lower() != '.png':
+        raise ValueError(f'`gallery` {path}: is a PNG file; name it so (.png)')
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as im:
+            ours = im.info.get('Software') == 'capdec'
+    except OSError:
+        ours = False
+    if not ours:
+        raise ValueError(f'`gallery` {path}: is there already, and this command did not draw it; name another file')
+
 def save_worst_and_best(
     scores:Scores, # What `evaluate` returned
     photos:list, # What `open_image` takes, in the order of `scores.per_image`
@@ -784,7 +803,8 @@ def save_worst_and_best(
     import matplotlib
     # a command has no window
     matplotlib.use('agg')
+    check_gallery(path)
     fig = worst_and_best_figure(scores, dict(zip(scores.per_image, photos)), by)
     with atomic_path(path) as p:
-        fig.savefig(p, dpi=110, bbox_inches='tight', format='png')
+        fig.savefig(p, dpi=110, bbox_inches='tight', format='png', metadata=dict(Software='capdec'))
     return Path(path)

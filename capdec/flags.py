@@ -126,12 +126,18 @@ def arguments_of(
 # %% ../nbs/00b_flags.ipynb #f825664b
 def as_flags(
     text:str, # What an error says
-    names:Iterable[str], # Names of flags
+    names:Iterable[str], # Names of flags; a dict also tells what was typed
 )->str: # The same, with parameters spelled as flags
     "The text of an error for somebody at a terminal"
     text = re.sub(r'`(\w+)`', lambda m: f'--{m[1]}' if m[1] in names else m[0], text)
-    first = re.match(r'(\w+)(?: [^ :]+)?: ', text)
-    return f'--{text}' if first and first[1] in names else text
+    first = re.match(r'(\w+)( [^ :]+)?: ', text)
+    if not first or first[1] not in names:
+        return text
+    # without a value it may be a file or folder of that name
+    typed = names.values() if isinstance(names, dict) else ()
+    if not first[2] and any(first[1] == o or isinstance(o, list) and first[1] in o for o in typed):
+        return text
+    return f'--{text}'
 
 # %% ../nbs/00b_flags.ipynb #be2bf678
 def error_line(

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import ExifTags, Image
 from skimage import data
 
+from capdec.core import open_image
 from capdec.exif import DESCRIPTION, EXIF_IFD, USER_COMMENT, XP_COMMENT, exif_with_caption, read_caption, write_caption
 
 def camera_exif(order):
@@ -138,3 +139,20 @@ def test_png_text_is_replaced(tmp_path, pixels):
     im = Image.open(tmp_path/'b.png')
     assert im.text == {'Description': '一杯咖啡', 'Author': 'me'} and read_caption(tmp_path/'b.png') == '一杯咖啡'
     assert np.array_equal(np.array(im), pixels)
+
+def test_what_follows_the_end_of_a_png_is_no_part_of_it(tmp_path):
+    "An EXIF chunk behind the end turned the copy"
+    im = Image.new('RGB', (30, 20), 'navy')
+    im.putpixel((0, 0), (255, 0, 0))
+    im.save(tmp_path/'a.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    im.save(tmp_path/'turned.png', exif=exif)
+    raw = (tmp_path/'turned.png').read_bytes()
+    at = raw.index(b'eXIf') - 4
+    chunk = raw[at:at+12+int.from_bytes(raw[at:at+4], 'big')]
+    for more in (chunk, b'more', chunk[:9]):
+        (tmp_path/'b.png').write_bytes((tmp_path/'a.png').read_bytes() + more)
+        write_caption(tmp_path/'b.png', tmp_path/'c.png', 'A dog.')
+        assert open_image(tmp_path/'c.png').tobytes() == open_image(tmp_path/'b.png').tobytes() == im.tobytes()
+        assert read_caption(tmp_path/'c.png') == 'A dog.' and (tmp_path/'c.png').read_bytes().endswith(more)

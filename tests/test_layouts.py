@@ -413,3 +413,59 @@ def test_wrong_types_in_json_are_one_line(tmp_path):
                 except (ValueError, OSError) as e:
                     assert '\n' not in str(e)
     assert n > 200 and read > 20
+
+# --- what fuzzing found
+
+@pytest.mark.parametrize('name,write', [
+    ('names.json', lambda o: json.dumps({'a.jpg': o, 'b.jpg': ['A cat.']})),
+    ('list.json', lambda o: json.dumps([dict(image_id=1, caption=o, id=5), dict(image_id=2, caption='A cat.', id=6)])),
+    ('coco.json', lambda o: json.dumps(dict(images=[], annotations=[dict(image_id=1, caption=o, id=5),
+        dict(image_id=2, caption='A cat.', id=6)]))),
+    ('lines.jsonl', lambda o: json.dumps(dict(image_id=1, caption=o)) + '\n' + json.dumps(dict(image_id=2,
+        caption='A cat.')))])
+def test_a_text_that_is_written_as_a_list(tmp_path, name, write):
+    "Is the captions in it, in every layout, so that what we write reads as what we read"
+    (tmp_path/name).write_text(write(json.dumps(['A dog.', 'One dog.'])))
+    assert captions(tmp_path/name) == ['A dog.', 'One dog.', 'A cat.']
+    rows = list(read_captions(tmp_path/name, None))
+    write_captions(rows, tmp_path/'again.json')
+    assert captions(tmp_path/'again.json') == ['A dog.', 'One dog.', 'A cat.']
+    (tmp_path/name).write_text(write(json.dumps(['A dog.'])))
+    assert captions(tmp_path/name) == ['A dog.', 'A cat.']
+
+@pytest.mark.parametrize('end', ['gz', 'bz2', 'xz', 'zip', 'tar', 'tgz'])
+@pytest.mark.parametrize('left', [b'P', b'BZh91AY', b'abc'])
+def test_a_few_letters_of_an_archive_are_no_caption(tmp_path, end, left):
+    f = tmp_path/f'captions.txt.{end}'
+    f.write_bytes(left)
+    with pytest.raises(ValueError, match=f'captions.txt.{end}: damaged archive'):
+        captions(f)
+
+def test_a_zip_that_ends_before_it_begins(tmp_path):
+    f = io.BytesIO()
+    with zipfile.ZipFile(f, 'w') as z:
+        z.writestr('captions.txt', 'A dog.\nA cat.\n')
+    raw = bytearray(f.getvalue())
+    at = raw.rindex(b'PK\5\6')
+    # where the list of members begins
+    for value in (b'\xff\xff\xff\x7f', b'\x00\x00\x01\x00'):
+        raw[at+16:at+20] = value
+        (tmp_path/'a.zip').write_bytes(raw)
+        with pytest.raises((ValueError, FileNotFoundError)) as e:
+            captions(tmp_path/'a.zip')
+        assert str(tmp_path/'a.zip') in str(e.value) and '\n' not in str(e.value)
+
+def test_what_tarfile_tried_is_one_line(tmp_path):
+    with tarfile.open(tmp_path/'a.tar', 'w') as t:
+        add(t, 'captions.txt', b'A dog.\n')
+    raw = bytearray((tmp_path/'a.tar').read_bytes())
+    raw[148] ^= 1
+    (tmp_path/'a.tar').write_bytes(raw)
+    with pytest.raises(ValueError) as e:
+        captions(tmp_path/'a.tar')
+    assert 'a.tar: damaged archive' in str(e.value) and '\n' not in str(e.value)
+
+def test_did_you_mean():
+    from capdec.data import sources_table
+    with pytest.raises(ValueError, match="source 'flikr8k': not known; did you mean flickr8k"):
+        sources_table(['flikr8k'])
