@@ -507,6 +507,8 @@ def _records(rows, path, again=None):
             continue
         n += 1
         image_id = _named(filename, shared) if image_id is _BY_NAME else image_id
+        if isinstance(image_id, str) and not image_id.strip():
+            raise ValueError(f'{path}, caption {i+1}: the name of its image is empty')
         yield {'image_id': image_id, 'caption': caption, 'id': i if id_ is None else id_, 'filename': filename}
     if empty:
         warnings.warn(f'{path}: {empty:,} empty caption{"s"*(empty>1)} skipped, {n:,} kept', stacklevel=2)

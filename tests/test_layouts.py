@@ -469,3 +469,12 @@ def test_did_you_mean():
     from capdec.data import sources_table
     with pytest.raises(ValueError, match="source 'flikr8k': not known; did you mean flickr8k"):
         sources_table(['flikr8k'])
+
+@pytest.mark.parametrize('name,tree', [('names.json', {'': ['A dog.', 'One dog.'], 'b.jpg': ['A cat.']}),
+    ('karpathy.json', dict(images=[dict(filename=' ', split='train', sentences=[dict(raw='A dog.')])])),
+    ('coco.json', dict(images=[], annotations=[dict(image_id='', caption='A dog.', id=1)]))])
+def test_captions_under_an_empty_name(tmp_path, name, tree):
+    "Would be those of several photos when they are read again"
+    (tmp_path/name).write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=f'{name}, caption 1: the name of its image is empty'):
+        captions(tmp_path/name)
