@@ -384,9 +384,12 @@ def whole_id(
 
 def _numbers(image_id):
     "The numbers that an id may have been given: today's, and the ones of version 0.1"
+    image_id = whole_id(image_id)
     if isinstance(image_id, int):
         return {image_id}
     name = PurePosixPath(image_id).name
+    # without its ending, a name is an id to many
+    name += '' if PurePosixPath(name).suffix else '.jpg'
     old = re.fullmatch(r'(?:COCO_\w+_)?(\d{5,})(?:_[0-9a-f]{8,10}(?:_\w)?)?\.\w+', name)
     return {o for o in (image_id_of(name), old and int(old[1])) if isinstance(o, int)}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .core import read_json
+from .data import IdIndex
 
 # %% ../nbs/08_fairness.ipynb #ab6d6c11
 _IRREGULAR = dict(person='people', child='children', human='humans', german='germans', roman='romans', shaman='shamans',
@@ -576,11 +577,13 @@ def gender_report(
 )->GenderReport: # Counts, error rates and ratio; printed as a table
     "Compare the group that each prediction speaks of with that of its image's references, on images of one group only"
     refs = _by_image(references)
+    # the same photo may be written in two ways
+    index = IdIndex(refs)
     if isinstance(predictions, dict):
         predictions = [{'image_id': k, 'caption': v} for k,v in predictions.items()]
     report,known = GenderReport(terms.groups, {g: Counter() for g in terms.groups}),0
     for o in predictions:
-        captions = refs.get(str(o['image_id']), [])
+        captions = refs.get(index.find(o['image_id']), [])
         known += bool(captions)
         truth = gender_of(captions, terms, pronouns, at_least)
         if truth in terms.groups:

@@ -478,3 +478,15 @@ def test_captions_under_an_empty_name(tmp_path, name, tree):
     (tmp_path/name).write_text(json.dumps(tree))
     with pytest.raises(ValueError, match=f'{name}, caption 1: the name of its image is empty'):
         captions(tmp_path/name)
+
+@pytest.mark.parametrize('spellings', [
+    [391895, '391895', '000000391895', '000000391895.jpg', 'COCO_val2014_000000391895', 'COCO_val2014_000000391895.jpg',
+     'val2014/COCO_val2014_000000391895.jpg'],
+    [1000268201, '1000268201', '1000268201_693b08cb0e', '1000268201_693b08cb0e.jpg', 'photos/1000268201_693b08cb0e.jpg']],
+    ids=['COCO', 'Flickr'])
+def test_one_photo_in_all_spellings(spellings):
+    "Names without their ending are ids to many"
+    for known in spellings:
+        index = IdIndex([known, 'other.jpg', 7])
+        assert [index.find(o) for o in spellings] == [known]*len(spellings)
+        assert index.find('another.jpg') is None and index.find(8) is None
