@@ -4,7 +4,6 @@ import io
 import os
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -32,9 +31,7 @@ def capdec(*args, cwd=None, ok=None):
 
 def capdec_process(*args, cwd=None, ok=None):
     "Run the command in a process of its own; never a traceback"
-    env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1')
-    r = subprocess.run([sys.executable, '-c', 'import sys; from capdec.cli import main; sys.exit(main())',
-        *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    r = forked('import sys; from capdec.cli import main; sys.exit(main())', *args, cwd=cwd)
     assert 'Traceback' not in r.stderr, r.stderr
     if ok is not None:
         assert (r.returncode == 0) == ok, (r.returncode, r.stdout, r.stderr)

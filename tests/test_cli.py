@@ -233,7 +233,7 @@ def test_parse_embed_and_back_to_the_official_tools(published, tmp_path):
 def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
     (tmp_path/'many.txt').write_text('\n'.join(f'A dog runs along the beach number {i}.' for i in range(5000)))
     (tmp_path/'some.txt').write_text('\n'.join(f'A dog {i}.' for i in range(400)))
-    (small_disk/'c.json').write_text('old')
+    (small_disk/'c.json').write_text('["old"]')
     for args in (('parse', tmp_path/'many.txt', '--out', small_disk/'c.json'), ('parse', tmp_path/'many.txt', '--out',
         small_disk/'c.store'), ('open-text', tmp_path/'many.txt', '--out', small_disk/'c.json'),
             ('embed', '--data', tmp_path/'some.txt', '--clip_model_type', 'mini', '--device', 'cpu', '--out',
@@ -241,7 +241,7 @@ def test_full_disk_is_one_line_and_what_was_there_stays(small_disk, tmp_path):
         said = one_line(capdec(*args, ok=False))
         assert len(said) == 1 and 'cannot be written (No space left on device)' in said[0] and str(small_disk) in said[
             0], said
-        assert (small_disk/'c.json').read_text() == 'old' and not list(small_disk.rglob('*.tmp')) and not (
+        assert (small_disk/'c.json').read_text() == '["old"]' and not list(small_disk.rglob('*.tmp')) and not (
             small_disk/'c.store').exists()
 
 @pytest.mark.parametrize('content', ['', '{', '[1, 2', '[{"image_id": 1, "caption": "a d',

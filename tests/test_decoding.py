@@ -337,7 +337,7 @@ def bundled():
         x = c.bridge(c.model.unit(load_file(package_file('data', 'flickr8k_dev_vectors.safetensors'))['image'].float()))
         return c.model,torch.cat([x, c.embed(demo_photos())])
 
-@pytest.mark.parametrize('method,step,kw', [('beam', 1, {}), ('greedy', 1, {}), ('sample', 5, dict(num_captions=2)),
+@pytest.mark.parametrize('method,step,kw', [('beam', 3, {}), ('greedy', 2, {}), ('sample', 5, dict(num_captions=2)),
     ('beam', 5, dict(num_captions=5, min_words=8, max_words=12, prompt='a photo of', no_repeat_ngram=0))])
 def test_quick_and_library_give_the_same_captions(bundled, method, step, kw, monkeypatch):
     "The switch `FAST` changes how long a caption takes, and nothing else"
