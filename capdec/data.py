@@ -943,7 +943,8 @@ def _unlike(names):
 def _headless(line):
     "Delimiter and columns of a table whose first row is no heading but an image with its caption"
     for d in '\t,;|':
-        cells = _cells(line, d)
+        # the first caption may go on in the next line
+        cells = _cells(line, d) or _cells(line.rstrip('\n') + '"', d)
         names = [o.strip() for o,_ in cells or []]
         if len(names) < 2:
             continue

@@ -490,3 +490,12 @@ def test_one_photo_in_all_spellings(spellings):
         index = IdIndex([known, 'other.jpg', 7])
         assert [index.find(o) for o in spellings] == [known]*len(spellings)
         assert index.find('another.jpg') is None and index.find(8) is None
+
+def test_the_first_row_without_a_heading_may_have_a_quote(tmp_path):
+    "That goes on in the next line, or is never closed"
+    f = tmp_path/'a.csv'
+    f.write_text('a.jpg,"A dog, ""x""\nruns."\nb.jpg,A cat sits.\n')
+    assert captions(f) == ['A dog, "x" runs.', 'A cat sits.']
+    f.write_text('a.jpg,"A dog runs.\nb.jpg,A cat sits.\n')
+    with pytest.raises(ValueError, match='a.csv, row 1: a quote opens and is never closed'):
+        captions(f)
