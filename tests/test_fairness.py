@@ -249,6 +249,7 @@ def test_real_image_lists(shared):
 
 def test_photos_are_found_however_their_ids_are_written():
     refs = {'000000391895': ['a man rides'], '12': ['a woman runs']}
-    pred = [dict(image_id='COCO_val2014_000000391895.jpg', caption='a man on a bike'), dict(image_id=12, caption='a man')]
+    pred = [dict(image_id='COCO_val2014_000000391895.jpg', caption='a man on a bike'),
+        dict(image_id=12, caption='a man')]
     report = gender_report(pred, refs)
     assert dict(report.counts['man']) == {'man': 1} and dict(report.counts['woman']) == {'man': 1}

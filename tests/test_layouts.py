@@ -480,9 +480,10 @@ def test_captions_under_an_empty_name(tmp_path, name, tree):
         captions(tmp_path/name)
 
 @pytest.mark.parametrize('spellings', [
-    [391895, '391895', '000000391895', '000000391895.jpg', 'COCO_val2014_000000391895', 'COCO_val2014_000000391895.jpg',
-     'val2014/COCO_val2014_000000391895.jpg'],
-    [1000268201, '1000268201', '1000268201_693b08cb0e', '1000268201_693b08cb0e.jpg', 'photos/1000268201_693b08cb0e.jpg']],
+    [391895, '391895', '000000391895', '000000391895.jpg', 'COCO_val2014_000000391895',
+     'COCO_val2014_000000391895.jpg', 'val2014/COCO_val2014_000000391895.jpg'],
+    [1000268201, '1000268201', '1000268201_693b08cb0e', '1000268201_693b08cb0e.jpg',
+     'photos/1000268201_693b08cb0e.jpg']],
     ids=['COCO', 'Flickr'])
 def test_one_photo_in_all_spellings(spellings):
     "Names without their ending are ids to many"
