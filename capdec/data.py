@@ -87,8 +87,9 @@ def _unzipped(f, path=''):
         content = lzma.LZMAFile(f)
     else:
         # the first bytes of a compressed file that broke off would be read as text
-        if len(head) < 10 and str(path).lower().endswith(('.gz','.bz2','.xz','.zip','.tar','.tgz')):
-            raise EOFError(f'only {len(head)} bytes are left')
+        itself = type(f.raw) in (io.FileIO, io.BufferedReader)
+        if itself and len(f.peek(32)) < 32 and str(path).lower().endswith(('.gz','.bz2','.xz','.zip','.tar','.tgz')):
+            raise EOFError(f'only {len(f.peek(32))} bytes are left')
         return f
     # a file in an archive cannot say where it is
     packed = (lambda: f.raw.n) if isinstance(f.raw, _Unpacked) else f.tell

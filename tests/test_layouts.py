@@ -434,12 +434,23 @@ def test_a_text_that_is_written_as_a_list(tmp_path, name, write):
     assert captions(tmp_path/name) == ['A dog.', 'A cat.']
 
 @pytest.mark.parametrize('end', ['gz', 'bz2', 'xz', 'zip', 'tar', 'tgz'])
-@pytest.mark.parametrize('left', [b'P', b'BZh91AY', b'abc'])
+@pytest.mark.parametrize('left', [b'P', b'BZh91AY', b'abc', b"B h-1AY&SY'"])
 def test_a_few_letters_of_an_archive_are_no_caption(tmp_path, end, left):
     f = tmp_path/f'captions.txt.{end}'
     f.write_bytes(left)
     with pytest.raises(ValueError, match=f'captions.txt.{end}: damaged archive'):
         captions(f)
+
+@pytest.mark.parametrize('end', ['zip', 'tar', 'tgz'])
+def test_a_small_file_in_an_archive_is_whole(tmp_path, end):
+    f = tmp_path/f'a.{end}'
+    if end == 'zip':
+        with zipfile.ZipFile(f, 'w') as z:
+            z.writestr('captions.txt', 'A dog.')
+    else:
+        with tarfile.open(f, 'w' if end == 'tar' else 'w:gz') as t:
+            add(t, 'captions.txt', b'A dog.')
+    assert captions(f) == ['A dog.']
 
 def test_a_zip_that_ends_before_it_begins(tmp_path):
     f = io.BytesIO()
