@@ -412,7 +412,7 @@ def _digits(tensors):
         h.update(name.encode() + some.half().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
 
-def _maker(captioner, settings, num_captions, limits, how):
+def _maker(captioner, settings, how):
     "What decides the captions, so that it can be compared with another day's"
     b = captioner.bridge
     # what the bridge uses: an offset, a memory
@@ -420,7 +420,7 @@ def _maker(captioner, settings, num_captions, limits, how):
     return dict(model=(settings or {}).get('model') or 'another captioner',
         weights=_digits(captioner.model.state_dict()), encoder=captioner.encoder.name,
         bridge=b.kind, way='' if way is None else _digits(dict(way=way)),
-        num_captions=num_captions, **asdict(limits), **dict(beam_size=None, seed=None) | how)
+        **asdict(how['limits']), **{k: how.get(k) for k in ('num_captions','beam_size','seed','method')})
 
 # %% ../nbs/09d_album.ipynb #b438212e
 def _differences(note, made):
@@ -451,7 +451,9 @@ def _read_note(out):
     if not (file.exists() and Path(out).exists()):
         return None
     note = read_json(file)
-    if not isinstance(note, dict) or not isinstance(note.get('others'), list) or not isinstance(note.get('model'), str):
+    good = isinstance(note, dict) and isinstance(note.get('model'), str) and isinstance(note.get('folder'), str|None)
+    names = note.get('others') if good else None
+    if not isinstance(names, list) or not all(isinstance(o, str) for o in names):
         raise ValueError(f'{file}: does not tell what made {out}; remove it')
     return note
 
@@ -518,11 +520,12 @@ def _otherwise(captioner, there, album, how):
     return f'{n} of {len(good)} that we tried would get another caption now' if n else ''
 
 # %% ../nbs/09d_album.ipynb #20683771
-def _caption_table(captioner, paths, album, settings, made, how):
+def _caption_table(captioner, paths, album, settings, how):
     "Caption the photos that the table does not have yet"
     n = how['num_captions']
     if any(_real(p) == _real(album.out) for p in paths if not is_url(p)):
         raise ValueError(f'`out` {album.out}: is one of the photos; name another file')
+    made = _maker(captioner, settings, how)
     _before(album, paths, n, made)
     note = _read_note(album.out) or {}
     made = made | dict(folder=_folder(album.out, paths, note))
@@ -560,11 +563,9 @@ def caption_album(
     # of runs that were killed; a run that finds all there would write nothing, and so not look
     for folder in {t.parent for o in (album.sidecars, album.copies) for t in o.values()}:
         remove_left_overs(folder)
-    how = _decode(method, beam_size, seed)
-    made = _maker(captioner, settings, num_captions, limits, how)
-    how |= dict(num_captions=num_captions, batch_size=batch_size, limits=limits)
+    how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits, **_decode(method, beam_size, seed))
     if album.out:
-        return _caption_table(captioner, paths, album, settings, made, how)
+        return _caption_table(captioner, paths, album, settings, how)
     there = [p for p in paths if album.has(p, {})]
     if told := _otherwise(captioner, there, album, how):
         warnings.warn(f'text files or copies that were there: {len(there):,}; they stay as they are, though {told} '

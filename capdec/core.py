@@ -811,6 +811,7 @@ def _array_to_pil(a):
     return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
 # %% ../nbs/00_core.ipynb #c913b53e
+_GET_HEIC = 'pip install "capdec[heic]"'
 MAX_PIXELS = 200_000_000 # Larger images are refused, and no more pixels than this are decoded at once
 
 @functools.cache
@@ -845,19 +846,13 @@ def _open(f, name):
         if not re.match(rb'....ftyp(hei[cxms]|hev[cx]|mif1|msf1)', f.read(12), re.S):
             raise
     if not _can_open_heic():
-        raise ValueError(f'{name}: is a HEIC photo; to open it, pip install "capdec[heic]"')
+        raise ValueError(f'{name}: is a HEIC photo; to open it, {_GET_HEIC}')
     return _header(f)
 
 # %% ../nbs/00_core.ipynb #cb9ce9c7
 def _image_file(path):
     "A file that may hold an image, open"
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: no such file')
-    if path.is_dir():
-        raise ValueError(f'{path}: is a folder, an image file was expected')
-    if not path.is_file():
-        raise ValueError(f'{path}: is a pipe or a device, an image file was expected')
-    if path.stat().st_size == 0:
+    if regular_file(path, 'an image file').stat().st_size == 0:
         raise ValueError(f'{path}: is empty')
     return open(path, 'rb')
 
@@ -1000,6 +995,7 @@ def _on_white(im):
     return out
 
 def _rgb(im):
+    "A picture of any mode as 8 bit RGB"
     if im.mode.startswith('I') or im.mode == 'F':
         im = _eight_bits(im)
     if im.mode in ('LA','PA','RGBA','RGBa','La') or 'transparency' in im.info:
@@ -1053,7 +1049,7 @@ class _Search:
         parts = [f'{n:,} {several if n > 1 else one} ({"such as "*(n > 1)}{first})'
             for (one,several),(n,first) in self.left.items()]
         heic = any('HEIC' in one for one,_ in self.left)
-        return f'left out: {", ".join(parts)}' + '; for HEIC photos: pip install "capdec[heic]"'*heic if parts else ''
+        return f'left out: {", ".join(parts)}' + f'; for HEIC photos: {_GET_HEIC}'*heic if parts else ''
 
 # %% ../nbs/00_core.ipynb #4854194e
 @patch

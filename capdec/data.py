@@ -87,9 +87,9 @@ def _unzipped(f, path=''):
         content = lzma.LZMAFile(f)
     else:
         # the first bytes of a compressed file that broke off would be read as text
-        itself = type(f.raw) in (io.FileIO, io.BufferedReader)
-        if itself and len(f.peek(32)) < 32 and str(path).lower().endswith(('.gz','.bz2','.xz','.zip','.tar','.tgz')):
-            raise EOFError(f'only {len(f.peek(32))} bytes are left')
+        n,itself = len(f.peek(32)), type(f.raw) in (io.FileIO, io.BufferedReader)
+        if itself and n < 32 and str(path).lower().endswith(('.gz','.bz2','.xz','.zip','.tar','.tgz')):
+            raise EOFError(f'only {n} bytes are left')
         return f
     # a file in an archive cannot say where it is
     packed = (lambda: f.raw.n) if isinstance(f.raw, _Unpacked) else f.tell
@@ -468,7 +468,6 @@ def _listed_texts(s):
     return texts if all(isinstance(o, str) for o in texts) else s
 
 # %% ../nbs/01_data_parsing.ipynb #3d16a2bd
-# stands for an image id that the file name gives
 class _ByName:
     "Stands for an id that the name of the file decides"
     def __repr__(self):
@@ -794,6 +793,7 @@ def _style_rows(path, style, part, seed, factual):
 
 # %% ../nbs/01_data_parsing.ipynb #baaae461
 # In order of preference
+_ANOTHER = 'caption_column names another: capdec parse --caption_column NAME'
 CAPTION_COLUMNS = ('caption','captions','text','sentence','sentences','raw','comment','description','title',
     'caption_str')
 IMAGE_COLUMNS = ('filename','file_name','image','image_name','image_path','img','path','file','filepath')
@@ -823,7 +823,7 @@ def _row(o, i, where, part=None, caption=None, image=None):
         return
     if not captions:
         raise ValueError(f'{where}: no caption in it; it has {_some(o, None) or "nothing"}, captions are looked '
-            f'for under {caption or ", ".join(CAPTION_COLUMNS)} (caption_column names another)')
+            f'for under {caption or ", ".join(CAPTION_COLUMNS)} ({_ANOTHER})')
     named = f is not None and isinstance(o[f], str) and (image or _is_image(o[f]))
     filename = o[f].strip() if named else None
     image_id = _id_in(o, found, filename, i, where)
@@ -983,7 +983,7 @@ def _table_rows(path, pattern, part=None, caption=None, image=None):
         if not captions:
             raise ValueError(f'{path}: row 1 names no column of captions (it has {_some(head, None) or "nothing"}); '
                 f'captions are looked for under {caption or ", ".join(CAPTION_COLUMNS)}. Write a heading such as '
-                f'image,caption, or name the column (caption_column)')
+                f'image,caption ({_ANOTHER})')
         rest = f if is_heading else itertools.chain([first], f)
         for n,text,cells in _rows_of(rest, d, None if at is None else head.index(at), path):
             where = f'{path}, row {n}'
@@ -1090,7 +1090,7 @@ def _wanted(schema, more=()):
 def _check_schema(file, schema, caption):
     if not _columns(tuple(schema.names), caption, None)[0]:
         raise ValueError(f'{file}: no column of captions; it has {_some(schema.names, None) or "nothing"}, captions '
-            f'are looked for under {caption or ", ".join(CAPTION_COLUMNS)} (caption_column names another)')
+            f'are looked for under {caption or ", ".join(CAPTION_COLUMNS)} ({_ANOTHER})')
 
 def _rows_at_once(f, file, rows):
     "Rows of an open Parquet file to read at once: each may be a text that the file holds once"

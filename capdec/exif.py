@@ -170,12 +170,12 @@ def _png_parts(raw):
         at += 12+n
         # what follows is no part of the picture, even if it looks like one
         if kind == b'IEND':
+            yield b'', b'', raw[at:]
             return
 
 def _png(raw, caption):
-    parts,old,put,end = [raw[:8]], b'', False, 8
+    parts,old,put = [raw[:8]], b'', False
     for kind,body,chunk in _png_parts(raw):
-        end += len(chunk)
         if kind == b'eXIf':
             old = body
         if kind == b'IDAT' and not put:
@@ -184,7 +184,6 @@ def _png(raw, caption):
             parts.append(chunk)
     if not put:
         raise ValueError('damaged PNG')
-    parts.append(raw[end:])
     parts[put:put] = [_chunk(b'eXIf', exif_with_caption(old, caption)),
         _chunk(b'iTXt', b'Description\0\0\0\0\0' + caption.encode())]
     return b''.join(parts)

@@ -275,6 +275,16 @@ def _to_numpy(vectors, dtype):
     with np.errstate(over='ignore'):
         return np.ascontiguousarray(vectors, dtype=dtype)
 
+def _odd_row(v):
+    "The first row that holds NaN or infinity, None where all are numbers; looks at a few thousand at a time"
+    for i in range(0, len(v), 8192):
+        some = v[i:i+8192]
+        # a tensor may be of a type that numpy does not know
+        some = some.float().numpy() if hasattr(some, 'detach') else some
+        bad = np.flatnonzero(~np.isfinite(some).all(1))
+        if len(bad):
+            return i + int(bad[0])
+
 def _vector_array(n, vectors, dim, dtype):
     "Vectors for `n` rows as an Arrow array, checked"
     import pyarrow as pa
@@ -283,9 +293,8 @@ def _vector_array(n, vectors, dim, dtype):
         raise ValueError(f'vectors of shape {tuple(v.shape)}: this store holds (n, {dim})')
     if n != len(v):
         raise ValueError(f'{n} records with {len(v)} vectors')
-    bad = np.flatnonzero(~np.isfinite(v).all(1))
-    if len(bad):
-        raise ValueError(f'row {bad[0]}: its vector holds NaN or numbers too large for {dtype} ({len(bad)} such rows)')
+    if (bad := _odd_row(v)) is not None:
+        raise ValueError(f'row {bad}: its vector holds NaN or numbers too large for {dtype}')
     return pa.FixedSizeListArray.from_arrays(pa.array(v.ravel()), dim)
 
 # %% ../nbs/01a_store.ipynb #75787add
@@ -419,10 +428,8 @@ def vectors(self:EmbeddingStore,
         # a view of the file
         v = table['vector'].chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(-1, self.dim)
         dst[where] = v[src]
-    for i in range(0, len(dst), 8192):
-        bad = np.flatnonzero(~np.isfinite(dst[i:i+8192]).all(1))
-        if len(bad):
-            raise ValueError(f'{self.path}: row {rows[i+bad[0]]:,}: its vector holds NaN or infinity; embed again')
+    if (bad := _odd_row(dst)) is not None:
+        raise ValueError(f'{self.path}: row {rows[bad]:,}: its vector holds NaN or infinity; embed again')
     return out
 
 # %% ../nbs/01a_store.ipynb #b1aa9485
@@ -539,10 +546,8 @@ def _official_vectors(path, v, rows, kind):
     if v.ndim != 2 or not v.is_floating_point():
         raise ValueError(f'{path}: {kind} vectors of shape {tuple(v.shape)} and type {v.dtype}, expected (n, d) of '
             f'floating point numbers')
-    for i in range(0, len(v), 8192):
-        bad = np.flatnonzero(~np.isfinite(v[i:i+8192].float().numpy()).all(1))
-        if len(bad):
-            raise ValueError(f'{path}: row {i+bad[0]:,} of the {kind} vectors holds NaN or infinity; make them again')
+    if (bad := _odd_row(v)) is not None:
+        raise ValueError(f'{path}: row {bad:,} of the {kind} vectors holds NaN or infinity; make them again')
     whole = all(isinstance(r, int) for r in rows)
     # one vector a caption, counted while photos were skipped: the first number is the first vector's
     if whole and len(v) == len(rows) == len(set(rows)):

@@ -2,10 +2,10 @@
 import contextlib
 import io
 import os
-import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 
 class Result:
@@ -75,17 +75,16 @@ def forked(code, *args, cwd=None, env=(), timeout=600):
     with open(os.devnull) as no, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         if not (pid := os.fork()):
             _become(code, args, cwd, dict(env), (no, out, err))
-        watch = os.pidfd_open(pid)
-        try:
-            if not select.select([watch], [], [], timeout)[0]:
+        end = time.monotonic() + timeout
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > end:
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
                 raise TimeoutError(f'{args}: more than {timeout} s')
-        finally:
-            os.close(watch)
-            status = os.waitpid(pid, 0)[1]
+            time.sleep(.01)
         for f in (out, err):
             f.seek(0)
-        return Result(os.waitstatus_to_exitcode(status), *(f.read().decode('utf-8', 'surrogateescape')
+        return Result(os.waitstatus_to_exitcode(ended[1]), *(f.read().decode('utf-8', 'surrogateescape')
             for f in (out, err)))
 
 GOOD = {'plain.jpg', 'cmyk.jpg', 'alpha.png', 'sixteen.png', 'rotated.jpg', 'grey.png'}

@@ -531,3 +531,15 @@ def test_the_same_in_python(trip, mine):
             caption_album(other, paths, Album('t.csv'), limits=limits)
     # as the command line made it
     assert said(capdec('caption', 'trip/a.jpg', '--out', 't.csv', '--device', 'cpu', ok=True)).startswith('0 photos')
+
+@pytest.mark.parametrize('note', ['[]', '5', '{}', '{"model": 5, "others": []}', '{"model": "mini", "others": [[]]}',
+    '{"model": "mini", "others": [], "folder": 5}', '{"model": "mini", "others": {"a": 1}}', 'x'])
+def test_a_note_that_somebody_has_damaged(tmp_path, monkeypatch, note):
+    "Is one line that names it, and the table stays"
+    monkeypatch.chdir(tmp_path)
+    Image.new('RGB', (40, 30), 'navy').save('a.jpg')
+    capdec('caption', 'a.jpg', '--out', 't.csv', '--device', 'cpu', ok=True)
+    before = (tmp_path/'t.csv').read_text()
+    (tmp_path/'.t.csv.made').write_text(note)
+    said = one_line(capdec('caption', 'a.jpg', '--out', 't.csv', '--device', 'cpu', ok=False))
+    assert len(said) == 1 and '.t.csv.made' in said[0] and (tmp_path/'t.csv').read_text() == before

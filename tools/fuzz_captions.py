@@ -14,7 +14,6 @@ import lzma
 import tarfile
 import zipfile
 from collections import Counter
-from pathlib import Path
 
 from fuzzing import ODD, agree, odd_bytes, odd_tree
 
@@ -298,13 +297,18 @@ class Predictions(Captions):
         return path, how, dict(right=right) if right else None
 
     def name_of(self, path):
-        # one of the two files, or what a comparison of both found
+        # what a comparison of both finds is the fault of neither
         return ''
 
     def use(self, path, known):
         from capdec.data import read_captions
         from capdec.evaluation import match_ids, read_predictions
-        said, refs = read_predictions(path)
+        try:
+            said, refs = read_predictions(path)
+        except ValueError as e:
+            if str(path) not in str(e):
+                raise AssertionError(f'unnamed: {e}') from None
+            raise
         pred, refs, _ = match_ids(said, refs or list(read_captions(path.parent/'references.json', None)))
         if known:
             agree({str(k): v for k, v in said.items()}, known['right'], 'predictions')
@@ -316,15 +320,9 @@ class Predictions(Captions):
 
 # ---- journals of runs that were interrupted
 
-class Journals:
-    name, door = 'journals', DOOR
+class Journals(Captions):
+    name = 'journals'
     fields = dict(key=str, captions=list|None, error=str|None)
-    def ready(self, folder):
-        import capdec.core
-
-    def name_of(self, path):
-        return str(path)
-
     def make(self, box, rng):
         lines = [dict(model='mini')]
         lines += [dict(key=f'{i}.jpg', captions=['A dog.'], error=None) for i in range(rng.randrange(8))]

@@ -12,7 +12,7 @@ import shutil
 import struct
 
 import torch
-from fuzzing import outcome
+from fuzzing import odd_tree, outcome, places
 
 # what is said of a file before anything in it is looked at
 DOOR = ('damaged', 'missing', 'no such', 'not valid JSON', 'not UTF-8', 'is a folder', 'is a pipe', 'bytes',
@@ -127,10 +127,6 @@ TURN = ['folder', 'encoder', 'folder', 'official', 'folder', 'store']
 
 # ---- changes
 
-ODD = [None, True, False, 0, 1, -1, 2, 7, 3.5, -0.5, 1e-300, 1e308, float('nan'), float('inf'), 10**4, 10**6, 10**9,
-    10**12, 10**30, -10**9, '', 'evil', '.', '../..', '/etc/passwd', 'a'*100_000, '\x00', '\ud800', [], [1], {},
-    {'a': 1},
-    [[]], ['evil'], [None], [10**9]*3, [0]*1000, {'': {}}]
 KEYS = dict(dtype='evil', torch_dtype='save', model_type='evil', encoder=5, mapping_type=[], n_layer=10**6, stop=5,
     auto_map={'AutoConfig': 'evil.Own'}, attn_implementation='evil/kernel', num_experts=10**6, pruned_heads={'0': [0]},
     architectures=['Evil'], tokenizer_class='Evil', quantization_config={'quant_method': 'gptq'}, is_decoder='x',
@@ -138,13 +134,6 @@ KEYS = dict(dtype='evil', torch_dtype='save', model_type='evil', encoder=5, mapp
     added_tokens_decoder={'x': 5}, extra_special_tokens={'a': 5}, model_max_length='x', backend='evil', rows='x')
 TYPES = ['F32', 'F16', 'BF16', 'F64', 'I64', 'I32', 'U8', 'BOOL', 'F8_E4M3', 'C64', 'EVIL', 'I4']
 SIZES = dict(F32=4, F16=2, BF16=2, F64=8, I64=8, I32=4, U8=1, BOOL=1, F8_E4M3=1, C64=8)
-
-def places(o, path=()):
-    "Every place in a tree of JSON"
-    yield path
-    items = o.items() if isinstance(o, dict) else enumerate(o[:50]) if isinstance(o, list) else ()
-    for k, v in list(items)[:200]:
-        yield from places(v, (*path, k))
 
 def odd_json(f, rng):
     "Another value, or another key, somewhere in the tree"
@@ -156,28 +145,7 @@ def odd_json(f, rng):
     spots = [p for p in places(tree) if 'vocab' not in p or rng.random() < .02]
     shallow = [p for p in spots if len(p) <= 2]
     path = rng.choice(shallow if rng.random() < .7 else spots)
-    parent = tree
-    for k in path[:-1]:
-        parent = parent[k]
-    kind = rng.choice(['value', 'value', 'value', 'delete', 'key', 'known', 'type'])
-    if not path or kind == 'key' and not isinstance(parent, dict):
-        if kind == 'known' and isinstance(tree, dict):
-            k = rng.choice(list(KEYS))
-            (tree['lm_config'] if 'lm_config' in tree and rng.random() < .7 else tree)[k] = KEYS[k]
-        else:
-            tree = rng.choice(ODD)
-    elif kind == 'delete':
-        del parent[path[-1]]
-    elif kind == 'key':
-        parent[rng.choice(['', 'evil', '__class__', 'self', path[-1] + ' '])] = parent.pop(path[-1])
-    elif kind == 'known' and isinstance(parent, dict):
-        k = rng.choice(list(KEYS))
-        parent[k] = KEYS[k]
-    elif kind == 'type':
-        v = parent[path[-1]]
-        parent[path[-1]] = rng.choice([str(v)[:50], [v], {'v': v}])
-    else:
-        parent[path[-1]] = rng.choice(ODD)
+    tree = odd_tree(tree, rng, path, KEYS)
     f.write_text(json.dumps(tree), encoding='utf-8')
 
 def odd_tensors(f, rng):

@@ -113,7 +113,6 @@ class Images:
     def ready(self, folder):
         import capdec.core
         import capdec.exif
-        import PIL.features
         from PIL import Image
         Image.init()
         self.kinds = [k for k in KINDS if k.upper() in Image.SAVE]

@@ -123,9 +123,10 @@ def odd_bytes(raw, rng):
             del b[at:]
     return bytes(b)
 
-ODD = [None, True, False, 0, 1, -1, 7, 3.5, 1e308, float('nan'), float('inf'), 10**6, 10**19, 10**30, -10**9, '', ' ',
+ODD = [None, True, False, 0, 1, -1, 2, 7, 3.5, -0.5, 1e-300, 1e308, float('nan'), float('inf'), 10**4, 10**6, 10**9,
+    10**12, 10**19, 10**30, -10**9, '', ' ',
     'evil', '.', '../..', '/etc/passwd', 'a'*100_000, '\x00', '\x1b[2J', '\ud800', 'a\nb', [], [1], {}, {'a': 1}, [[]],
-    ['evil'], [None], [0]*1000, {'': {}}]
+    ['evil'], [None], [10**9]*3, [0]*1000, {'': {}}]
 
 def places(o, path=()):
     "Every place in a tree of JSON"
@@ -134,16 +135,20 @@ def places(o, path=()):
     for k, v in list(items)[:200]:
         yield from places(v, (*path, k))
 
-def odd_tree(tree, rng):
-    "Another value, or another key, somewhere in a tree of JSON; the tree is changed in place"
-    path = rng.choice([p for p in places(tree)])
-    if not path:
-        return copy.deepcopy(rng.choice(ODD))
+def odd_tree(tree, rng, path=None, known=None):
+    """Another value, or another key, somewhere in a tree of JSON, which is changed in place. `path`: where; `known`:
+    values that keys of such files must not have"""
+    path = rng.choice(list(places(tree))) if path is None else path
     parent = tree
     for k in path[:-1]:
         parent = parent[k]
-    how = rng.choice(['value', 'value', 'delete', 'key', 'type'])
-    if how == 'delete':
+    how = rng.choice(['value', 'value', 'delete', 'key', 'type'] + ['value', 'known']*bool(known))
+    if how == 'known' and isinstance(parent, dict):
+        k = rng.choice(list(known))
+        parent[k] = known[k]
+    elif not path:
+        return copy.deepcopy(rng.choice(ODD))
+    elif how == 'delete':
         del parent[path[-1]]
     elif how == 'key' and isinstance(parent, dict):
         parent[rng.choice(['', 'evil', '__class__', f'{path[-1]} '])] = parent.pop(path[-1])
