@@ -357,6 +357,7 @@ def _caption_and_note(captioner, todo, album, journal, bar_start, total, **how):
         if journal:
             journal.add([dict(key=str(r.path), captions=r.captions, error=r.error)])
         elif not album.quiet:
+            # a name may hold a line break, which our streams let pass
             for t in r.captions:
                 print(f'{printable(str(r.path))}\t{printable(t)}')
     if other:

@@ -18,6 +18,7 @@ from .terminal import exit_code
 
 # %% ../nbs/11_cli.ipynb #bd71b37c
 def _said(path, what):
+    # a name may hold a line break, which our streams let pass
     print(f'{what}: {printable(str(path))}')
 
 def _skipped(failed):

@@ -500,7 +500,7 @@ def _single(rows):
 
 def _records(rows, path, again=None):
     """Records from `(image_id, caption, id or None, filename or None)`; a missing id becomes the number of the row.
-    `again` begins the rows of all parts anew, so that their file names can be compared"""
+    `again` begins the rows of all parts again, so that their file names can be compared"""
     shared = functools.cache(lambda: _shared_numbers(again()) if again else ())
     n = empty = 0
     for i,(image_id,caption,id_,filename) in enumerate(_single(rows)):

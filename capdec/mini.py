@@ -25,7 +25,7 @@ from .weights import check_fit,check_vocabulary,load_tensors,sketch,tokenizer_er
 # %% ../nbs/01b_mini_encoder.ipynb #0ae017a3
 def pad_ids(
     ids:list[list[int]], # Token ids of each sentence
-    device=None, # Device that the tensors shall lie on
+    device=None, # Device of the tensors
 )->tuple[Tensor,Tensor]: # Ids `(b, n)`, padded with 0, and mask `(b, n)`
     "Lists of unequal length as one tensor with its mask"
     n = torch.tensor([len(o) for o in ids])

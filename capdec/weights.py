@@ -115,7 +115,7 @@ def _from_torch(path, size):
 def load_tensors(
     path:str|Path, # `.safetensors`, a file of `torch.save`, or a TorchScript archive
 )->dict[str,Tensor]: # Name -> tensor, on the CPU
-    "The tensors of a file, whoever made it: nothing in it is run; what is wrong with it is one line"
+    "The tensors of a file: nothing in it is run; what is wrong with it is one line"
     path = regular_file(path, 'a file of weights')
     size = path.stat().st_size
     try:

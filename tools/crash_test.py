@@ -3,7 +3,7 @@
 Each verb (embed, train, predict, caption) is first run once without interruption. Then it is started over and over
 and killed at a random moment of that run's length, until so many kills have hit it; whenever a run comes to its end,
 every file in its folder must equal the uninterrupted run's, byte for byte, and nothing else may lie there: what the
-kills have left is removed by the last run. Then it begins anew in an empty folder.
+kills have left is removed by the last run. Then it begins again in an empty folder.
 
 Photos and captions of ../shared where it is, else photos inside installed packages and the bundled corpus.
 Usage: python tools/crash_test.py [--kills 30] [--verbs embed train predict caption] [--captions 4000] [--photos 40]

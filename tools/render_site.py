@@ -57,14 +57,14 @@ class Renderer(IPythonRenderer):
         self.headings = []
 
     def heading(self, text, level, **attrs):
-        title = html.unescape(re.sub(r'<[^>]+>', '', text)).strip()
         # to Markdown the underscores of `Bridge.__call__` are bold type
         text = re.sub(r'(?<=\.)<strong>(\w+)</strong>', r'__\1__', text)
-        slug = re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', title.lower()).strip())
+        title = html.unescape(re.sub(r'<[^>]+>', '', text)).strip()
+        slug = re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', title.replace('__', '').lower()).strip())
         slug = re.sub(r'^[^a-z]+', '', slug) or 'section'
         same = sum(o.slug == slug for o in self.headings)
         anchor = f'{slug}-{same}' if same else slug
-        shown = re.sub(r'(?<=[\w.])[._](?=\w)', r'\g<0><wbr>', html.escape(re.sub(r'<[^>]+>', '', text).strip()))
+        shown = re.sub(r'(?<=[\w.])[._](?=\w)', r'\g<0><wbr>', html.escape(title))
         self.headings.append(SimpleNamespace(level=level, title=Markup(shown), slug=slug, anchor=anchor))
         link = f'<a class="anchor" href="#{anchor}" aria-label="Link to this heading">#</a>'
         return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'

@@ -27,7 +27,7 @@ def experiment_row(
 @call_parse
 def main(
     sizes:Param('Versions to run: short, full (default: both)', str, nargs='*'),
-    results:str='capdec/data/demo_experiments.json', # File of results; a version that is run is written anew
+    results:str='capdec/data/demo_experiments.json', # File of results; a version that is run is written again
 ):
     "Run the demo's experiment and note what it gave, with the machine"
     if unknown := [o for o in sizes if o not in SIZES]:
