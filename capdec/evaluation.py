@@ -352,7 +352,10 @@ def read_predictions(
     pred = list(_pairs(rows, f'{path}, record'))
     # an error, and says which image has two captions
     if len(same := dict(pred)) != len(pred):
-        match_ids(rows, same)
+        try:
+            match_ids(rows, same)
+        except ValueError as e:
+            raise ValueError(f'{path}: {e}') from None
     refs = {o['image_id']: o['references'] for o in rows if 'references' in o}
     for i,r in refs.items():
         if not isinstance(r, list) or not all(isinstance(c, str) for c in r):

@@ -316,3 +316,11 @@ def test_the_fuzzers_find_nothing():
     # every kind was tried, and has inputs that are read
     assert all(f'{kind} ' in r.stdout for kind in ('captions', 'archives', 'predictions', 'journals', 'images',
         'addresses', 'folders'))
+
+def test_two_predictions_for_one_image_name_the_file(tmp_path):
+    import json
+    from capdec.evaluation import read_predictions
+    f = tmp_path/'p.json'
+    f.write_text(json.dumps([dict(image_id=1, caption='a dog'), dict(image_id=1, caption='a cat')]))
+    with pytest.raises(ValueError, match=r'p.json: several different predictions for 1 image \(1\)'):
+        read_predictions(f)
