@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: help demo test test-nbs test-py export notebooks readme mini fuzz properties crash-test memory \
-	caption-memory docs pages card bench browser-test clean
+	caption-memory slow-test docs pages card bench browser-test clean
 
 # Set up once; again when what is needed has changed.
 $(READY): settings.ini setup.py constraints.txt
@@ -42,6 +42,10 @@ endif
 TESTS ?=
 test-py: $(READY) ## Run tests/, or one file, or one test: make test-py TESTS="tests/test_noise.py -k offset"
 	$(BIN)/python -m pytest -q $(or $(TESTS),-n 2 --dist loadfile --durations 25 tests)
+
+# Checkpoints of full shape through a hub on this machine, several processes, shards by the thousand photos.
+slow-test: $(READY) ## Run the tests that take minutes and gigabytes, which `make test` leaves out
+	$(BIN)/python -m pytest -q -m slow --durations 25 $(or $(TESTS),tests)
 
 export: $(READY) ## Write the modules in capdec/ from the notebooks
 	$(BIN)/nbdev_export

@@ -677,9 +677,9 @@ def _opener(sockets, over):
 # %% ../nbs/00_core.ipynb #webrecv1
 class _Download:
     "A download in a thread of its own: the size that a server announces or `None`, then pieces, then an empty one"
-    def __init__(self, url, timeout):
+    def __init__(self, url, timeout, start=0):
         import queue,threading
-        self.url,self.timeout = url,timeout
+        self.url,self.timeout,self.start = url,timeout,start
         self.queue,self.over,self.sockets = queue.Queue(8), threading.Event(), []
         threading.Thread(target=self.work, daemon=True).start()
 
@@ -714,8 +714,11 @@ def work(self:_Download):
     import string,urllib.parse,urllib.request
     try:
         address = urllib.parse.quote(self.url, safe=string.punctuation)
-        request = urllib.request.Request(address, headers={'User-Agent': 'capdec'})
+        rest = {'Range': f'bytes={self.start}-'} if self.start else {}
+        request = urllib.request.Request(address, headers={'User-Agent': 'capdec'} | rest)
         with _opener(self.sockets, self.over).open(request, timeout=self.timeout) as f:
+            if rest and not f.headers.get('Content-Range', '').startswith(f'bytes {self.start}-'):
+                raise ConnectionError(f'the server does not go on after {self.start:,} bytes')
             announced,size,part = f.length, 0, None
             self.put(announced)
             while part != b'' and not self.over.is_set():
@@ -752,11 +755,12 @@ def pieces_of(
     url:str, # Address of a file, http:// or https://
     timeout:float=20, # Seconds for the whole download
     pace:float=math.inf, # Bytes that earn a second more, for large files
-): # Iterator: first the size that the server announces or `None`, then pieces of the file
+    start:int=0, # Bytes that you have already; a server that cannot go on there is an error
+): # Iterator: first the size that the server announces (of what is to come) or `None`, then pieces of the file
     "Download a file piece by piece; a `ConnectionError` says why it is not there, or not whole"
     import time
     end = time.monotonic() + timeout
-    with contextlib.closing(_Download(url, timeout)) as download:
+    with contextlib.closing(_Download(url, timeout, start)) as download:
         while (item := download.get(end)) != b'':
             if isinstance(item, Exception):
                 if why := _why_not(item, timeout):
