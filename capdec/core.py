@@ -8,11 +8,11 @@ __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'remove_l
            'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim',
            'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle',
            'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images', 'pick_device', 'is_main',
-           'derived', 'package_file', 'demo_photos', 'whole_number', 'progress']
+           'derived', 'package_file', 'MissingPackage', 'optional', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
-import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib,io,json,math,os,pickle,re,shutil,tempfile
-import threading,warnings,weakref,zipfile
+import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib.util,io,json,math,os,pickle,re,shutil
+import tempfile,threading,warnings,weakref,zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -1230,15 +1230,36 @@ def package_file(
         raise FileNotFoundError(f'{p}: missing from this installation of capdec; install it again')
     return p
 
+# %% ../nbs/00_core.ipynb #option01
+class MissingPackage(ModuleNotFoundError, ValueError):
+    "A package of an extra is not installed"
+
+@contextlib.contextmanager
+def optional(
+    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data or heic
+): # Context manager, for the imports
+    "Import what a plain installation does not have; a package that is missing is one line that names the extra"
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        raise MissingPackage(f"{e.name}: this package is not installed; `pip install 'capdec[{extra}]'` brings it, "
+            f"`pip install 'capdec[all]'` brings all", name=e.name) from None
+
 # %% ../nbs/00_core.ipynb #6a2c11be
+_PHOTOS = {
+    'skimage': ('data', 'astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png camera.png'),
+    'sklearn': ('datasets/images', 'china.jpg flower.jpg'), 'matplotlib': ('mpl-data/sample_data', 'grace_hopper.jpg')}
+
 def demo_photos()->list: # Paths of photos inside installed packages
-    "Photographs that ship with scikit-image, scikit-learn and matplotlib"
-    import matplotlib,skimage,sklearn
-    places = [
-        (skimage, 'data', ('astronaut.png','chelsea.png','coffee.png','rocket.jpg','motorcycle_left.png','camera.png')),
-        (sklearn, 'datasets/images', ('china.jpg','flower.jpg')),
-        (matplotlib, 'mpl-data/sample_data', ('grace_hopper.jpg',))]
-    return [p for m,d,names in places for n in names if (p := Path(m.__file__).parent/d/n).exists()]
+    "Photographs that ship with scikit-image, scikit-learn and matplotlib, as far as these are installed"
+    # they are found without being imported
+    at = {k: importlib.util.find_spec(k) for k in _PHOTOS}
+    found = [Path(o.origin).parent/_PHOTOS[k][0]/n for k,o in at.items() if o for n in _PHOTOS[k][1].split()]
+    found = [o for o in found if o.exists()]
+    if not found:
+        raise MissingPackage("photos to try: they come with scikit-image, scikit-learn and matplotlib, which are not "
+            "installed; `pip install 'capdec[explore]'` brings them, or name photos of your own", name='skimage')
+    return found
 
 # %% ../nbs/00_core.ipynb #a6cf4932
 def whole_number(

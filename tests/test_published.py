@@ -8,7 +8,7 @@ import torch
 from capdec import official
 from capdec.captioner import Captioner
 from capdec.core import package_file
-from capdec.embedding import load_encoder
+from capdec.embedding import import_clip, load_encoder
 from capdec.model import CapDecConfig, CaptionModel, gpt2_tokenizer, to_official, train_tokenizer
 from capdec.official import PUBLISHED, find_weights, load_checkpoint
 from loopback import Loopback
@@ -301,7 +301,7 @@ def test_a_damaged_file_of_drive_is_not_kept(drive, tmp_path):
 
 def openai(hub, monkeypatch, tmp_path, path):
     "Let OpenAI's RN50x4 be this file"
-    import clip
+    clip = import_clip()
     where = f'/clip/models/{sha(path)}/RN50x4.pt'
     hub.files[where] = path
     monkeypatch.setitem(clip.clip._MODELS, 'RN50x4', f'{hub.url}{where}')

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 
 AS_A_SHELL = """
 import sys
-import clip
 from capdec.cli import main
-clip.clip._MODELS['RN50x4'] = sys.argv[1]
+from capdec.embedding import import_clip
+import_clip().clip._MODELS['RN50x4'] = sys.argv[1]
 sys.exit(main(sys.argv[2:]))
 """
 
