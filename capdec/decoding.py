@@ -274,7 +274,8 @@ class _Repeats:
     "No sequence of `n` tokens comes twice"
     def __init__(self, model, prompt, n):
         self.n,self.prompt = n,torch.tensor(prompt, dtype=torch.long, device=model.device)
-        self.spelling = _spelling(model.raw_tokenizer, model.raw_lm.get_input_embeddings().num_embeddings).to(model.device)
+        v = model.raw_lm.get_input_embeddings().num_embeddings
+        self.spelling = _spelling(model.raw_tokenizer, v).to(model.device)
 
     def __call__(self, logits, tokens):
         said = torch.cat([self.prompt.expand(len(tokens), -1), tokens], 1)
@@ -296,7 +297,8 @@ class _Rules:
     def __init__(self, model, limits):
         self.model,self.prompt = model,[]
         if limits.prompt.strip():
-            self.prompt = model.raw_tokenizer(limits.prompt.rstrip(), add_special_tokens=False, verbose=False)['input_ids']
+            said = model.raw_tokenizer(limits.prompt.rstrip(), add_special_tokens=False, verbose=False)
+            self.prompt = said['input_ids']
         # the last token is never read
         room = model.room - len(self.prompt) + 1 if model.room else limits.max_length
         if room < 1:

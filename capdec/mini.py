@@ -151,7 +151,7 @@ class _Conv(nn.Conv2d):
 
 # %% ../nbs/01b_mini_encoder.ipynb #elite003
 class _LiteBlock(nn.Module):
-    "Widen (where `expand` is more than 1), look around within each channel, narrow; the way back is open at equal sizes"
+    "Widen (`expand` times), look around within each channel, narrow; at equal sizes what came in is added"
     def __init__(self, n_in, n_out, kernel, stride, expand):
         super().__init__()
         wide,self.skip = n_in*expand,stride == 1 and n_in == n_out

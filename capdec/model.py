@@ -341,15 +341,18 @@ class _LightTokenizer:
         from transformers import PreTrainedTokenizerFast
         return PreTrainedTokenizerFast(tokenizer_object=self.tok, **self.settings)
 
+_BACKENDS = ('TokenizersBackend','PreTrainedTokenizerFast') # Names of tokenizers that are nothing but their file
+
 def _light_settings(folder):
     "What a folder says of its tokenizer, where the light one can stand for it; else None"
     f = folder/'tokenizer_config.json'
     found = read_json(f) if f.exists() else None
-    if not isinstance(found, dict) or found.get('tokenizer_class') not in ('TokenizersBackend','PreTrainedTokenizerFast'):
+    if not isinstance(found, dict) or found.get('tokenizer_class') not in _BACKENDS:
         return None
     named = {k: v for k,v in found.items() if k.endswith('_token')}
     # what marks a file that was saved, and says nothing of the tokens
-    plain = {'backend','is_local','local_files_only','tokenizer_class','model_max_length','clean_up_tokenization_spaces'}
+    plain = {'backend','is_local','local_files_only','tokenizer_class','model_max_length',
+        'clean_up_tokenization_spaces'}
     usual = not (found.keys() - named.keys() - plain) and found.get('clean_up_tokenization_spaces') is False
     if not usual or not isinstance(named.get('eos_token'), str) or not all(isinstance(o, str) for o in named.values()):
         return None

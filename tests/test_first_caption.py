@@ -24,7 +24,8 @@ def light():
 def test_what_is_loaded_for_the_first_caption(tmp_path):
     "transformers, timm and torchvision are not; 350 MB beyond torch are enough (seconds depend on the machine)"
     Image.linear_gradient('L').convert('RGB').save(tmp_path/'a.jpg')
-    r = subprocess.run([sys.executable, ROOT/'tools'/'first_caption.py', tmp_path/'a.jpg'], capture_output=True, text=True)
+    r = subprocess.run([sys.executable, ROOT/'tools'/'first_caption.py', tmp_path/'a.jpg'], capture_output=True,
+        text=True)
     assert r.returncode == 0, r.stderr
     caption, told = r.stdout.splitlines()
     told = json.loads(told)
@@ -38,7 +39,8 @@ def test_light_and_whole_say_the_same():
     for how in (dict(), dict(num_captions=3), dict(method='greedy'), dict(prompt='A photo of'), dict(min_words=12),
             dict(max_words=4), dict(no_repeat_ngram=0, beam_size=2),
             dict(method='sample', uniform=torch.rand(len(x), 1, 67, generator=torch.Generator().manual_seed(0)))):
-        assert decoding.generate(c.model, x, normalize=False, **how) == decoding.generate(whole, x, normalize=False, **how)
+        a, b = (decoding.generate(o, x, normalize=False, **how) for o in (c.model, whole))
+        assert a == b
     # none of these made it whole
     assert isinstance(c.model.raw_lm, _LightGPT2) and isinstance(c.model.raw_tokenizer, _LightTokenizer)
 
@@ -75,7 +77,8 @@ def test_the_switch(monkeypatch):
     assert not isinstance(load_parts('mini', 'cpu', encoder=False).model.raw_lm, _LightGPT2)
 
 @pytest.mark.parametrize('change', [dict(add_cross_attention=True), dict(activation_function='silu'), dict(n_head=3),
-    dict(n_embd='256'), dict(scale_attn_weights=False), dict(scale_attn_by_inverse_layer_idx=True), dict(model_type='gptj')])
+    dict(n_embd='256'), dict(scale_attn_weights=False), dict(scale_attn_by_inverse_layer_idx=True),
+    dict(model_type='gptj')])
 def test_another_gpt2_is_left_to_the_library(change):
     config = json.loads((FOLDER/'config.json').read_text())['lm_config']
     assert models._is_light(config) and not models._is_light(config | change)
