@@ -92,7 +92,7 @@ def test_a_table_without_images_is_asked_about(tmp_path, mini):
     capdec('caption', tmp_path/'a.parquet', '--out', tmp_path/'c.jsonl', '--image_column', 'photo', *FAST, ok=True)
     assert rows(tmp_path/'c.jsonl'/'a.jsonl')[0]['key'] == '1'
 
-@pytest.mark.parametrize('kind,cut', [('tar', .25), ('tar', .45), ('tar.gz', .3), ('tar.gz', .9)])
+@pytest.mark.parametrize('kind,cut', [('tar', .25), ('tar.gz', .3), ('tar.gz', .9)])
 def test_a_shard_that_breaks_off_keeps_its_photos(tmp_path, mini, cut, kind):
     path = tar(tmp_path/f'a.{kind}', {f'{i}.jpg': jpeg(i) for i in range(6)}, 'w:gz' if kind[-1] == 'z' else 'w')
     path.write_bytes(path.read_bytes()[:int(path.stat().st_size*cut)])
