@@ -5,24 +5,29 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 PHOTOS ?=
+# On Linux PyPI's PyTorch brings CUDA, five of its seven gigabytes. `TORCH=cpu` takes the one without from PyTorch's own index.
+TORCH ?=
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url $(CPU_INDEX))
+$(if $(filter-out cpu,$(TORCH)),$(error TORCH=$(TORCH): cpu, or leave it out))
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: help demo test test-nbs test-py export notebooks readme mini fuzz properties crash-test memory \
-	caption-memory docs pages card bench browser-test clean
+	caption-memory slow-test dist-test docs pages card bench browser-test clean
 
 # Set up once; again when what is needed has changed.
 $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "capdec needs Python 3.11 or newer: \
 	make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -U pip 'setuptools<81' wheel
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -U pip
+	$(BIN)/pip install -q --disable-pip-version-check $(INDEX) -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo 'PYTHON=python3.12 chooses the Python, VENV=folder where everything is installed.'
+	@echo 'PYTHON=python3.12 chooses the Python, VENV=folder where everything is installed, TORCH=cpu a PyTorch without CUDA.'
 
 demo: $(READY) ## Caption photos (yours: PHOTOS=folder), train captioners with and without noise, make a page of it
 	OMP_NUM_THREADS=2 $(BIN)/capdec demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -42,6 +47,17 @@ endif
 TESTS ?=
 test-py: $(READY) ## Run tests/, or one file, or one test: make test-py TESTS="tests/test_noise.py -k offset"
 	$(BIN)/python -m pytest -q $(or $(TESTS),-n 2 --dist loadfile --durations 25 tests)
+
+# Checkpoints of full shape through a hub on this machine, several processes, shards by the thousand photos.
+slow-test: $(READY) ## Run the tests that take minutes and gigabytes, which `make test` leaves out
+	$(BIN)/python -m pytest -q -m slow --durations 25 $(or $(TESTS),tests)
+
+# Each Python gets an environment of its own, in a temporary folder: seven gigabytes, or two with TORCH=cpu.
+PYTHONS ?= $(PYTHON)
+dist-test: $(READY) ## Build wheel and sdist, install both in fresh environments, and caption from another folder
+	rm -rf _out/dist
+	$(BIN)/python -m build -q --outdir _out/dist .
+	$(BIN)/python tools/dist_test.py _out/dist --python $(PYTHONS) $(if $(INDEX),--index $(CPU_INDEX))
 
 export: $(READY) ## Write the modules in capdec/ from the notebooks
 	$(BIN)/nbdev_export

@@ -12,7 +12,7 @@ from dataclasses import asdict,replace
 from pathlib import Path
 
 from .config import Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig
-from .core import find_images,is_main,is_pickle,no_other_file,package_file,printable,whole_number
+from .core import find_images,find_shards,is_main,is_pickle,no_other_file,package_file,printable,whole_number
 from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
 from .terminal import exit_code
 
@@ -225,7 +225,7 @@ def _check_predict(images, data, embeddings, text, ablation):
 def predict(
     checkpoint:str='mini', # Captioner: folder, hub id, official .pt, published name such as capdec-coco-0.015, or mini
     out:str='', # File to write (default: <checkpoint folder>/<name>.json)
-    images:MANY='', # Folders, files or patterns of photos
+    images:MANY='', # Folders, files or patterns of photos; or shards (.tar, .parquet): `out` is then a folder of shards
     data:str='', # File of captions whose images are captioned instead, one entry per image
     image_dir:str='', # Folder of the images of `data`; where it names none, they are found by the id in their name
     embeddings:str='', # Store of vectors, or official pickle, to caption instead
@@ -264,31 +264,45 @@ def predict(
     from capdec import predict as room
     from capdec.captioner import load_captioner
     from capdec.folder import check_shape
+    from capdec.shards import spread
     from capdec.sources import captions_from
     if not (out or ablation_dist or ablation_image_dist):
         out = room.predictions_file(checkpoint, bool(add_modality_offset))
     _not_the_input(out, data, embeddings)
-    c = load_captioner(checkpoint, clip_model_type, device, '' if add_modality_offset else bridge, memory,
-        encoder=not embeddings or bool(memory) or bool(clip_model_type) and Path(clip_model_type).exists(),
-        dont_normalize_prefix=dont_normalize_prefix, **asdict(hints))
-    check_shape(c.model.config, prefix_length=prefix_length, prefix_length_clip=prefix_length_clip,
-        num_layers=num_layers, mapping_type=mapping_type)
-    room.check_width(is_rn, c.model.config.prefix_size)
-    records = captions_from(data, which, 'predict') if data else None
-    c = room.with_bridge(c, add_modality_offset, modality_bridger, checkpoint)
-    way = c.bridge if crossed else None
-    if ablation_dist:
-        return print(room.distances_text(*room.caption_distances(c, records, embeddings, way)))
-    if ablation_image_dist:
-        mean,n = room.image_distance(c, records, embeddings, image_dir, way)
-        return print(f'mean L2 distance of an image and its caption: {mean:.4f} ({n:,} pairs)')
-    store = room.vectors_to_caption(c, out, images, records, image_dir, embeddings, text, batch_size)
-    # text vectors lie where the captioner was trained
-    if not crossed and (text or store.meta.get('kind') == 'text'):
-        c.bridge = type(c.bridge)('none')
+    def load(device):
+        c = load_captioner(checkpoint, clip_model_type, device, '' if add_modality_offset else bridge, memory,
+            encoder=not embeddings or bool(memory) or bool(clip_model_type) and Path(clip_model_type).exists(),
+            dont_normalize_prefix=dont_normalize_prefix, **asdict(hints))
+        check_shape(c.model.config, prefix_length=prefix_length, prefix_length_clip=prefix_length_clip,
+            num_layers=num_layers, mapping_type=mapping_type)
+        room.check_width(is_rn, c.model.config.prefix_size)
+        return room.with_bridge(c, add_modality_offset, modality_bridger, checkpoint)
     beams = beam_size if beam else 0
-    settings = room.run_settings(c, checkpoint, store, beams, official, memory, bool(add_modality_offset))
-    n = room.caption_store(c, store, out, settings, beams, official, batch_size)
+    if shards := find_shards(images) if images else []:
+        from capdec.album import album_settings,decoding
+        way = dict(offset=add_modality_offset, bridger=modality_bridger, official=official)
+        how = decoding('beam' if beams else 'greedy', beams)
+        settings = lambda c: album_settings(c, checkpoint, memory, **how) | way
+        limits = lambda c: Limits(stop_ids=room.official_stops(c.model, bool(beams))) if official else Limits()
+        return _into_shards(load, shards, out, settings, device, predictions=True, image_column=which.image_column,
+            batch_size=batch_size, limits=limits, **how)
+    records = captions_from(data, which, 'predict') if data else None
+    with spread(load, device) as c:
+        # of several processes: the first has no more work for this one
+        if c is None:
+            return 0
+        way = c.bridge if crossed else None
+        if ablation_dist:
+            return print(room.distances_text(*room.caption_distances(c, records, embeddings, way)))
+        if ablation_image_dist:
+            mean,n = room.image_distance(c, records, embeddings, image_dir, way)
+            return print(f'mean L2 distance of an image and its caption: {mean:.4f} ({n:,} pairs)')
+        store = room.vectors_to_caption(c, out, images, records, image_dir, embeddings, text, batch_size)
+        # text vectors lie where the captioner was trained
+        if not crossed and (text or store.meta.get('kind') == 'text'):
+            c.bridge = type(c.bridge)('none')
+        settings = room.run_settings(c, checkpoint, store, beams, official, memory, bool(add_modality_offset))
+        n = room.caption_store(c, store, out, settings, beams, official, batch_size)
     failed = store.meta.get('failed', [])
     _skipped(failed)
     _said(out, f'{n:,} captions' + room.list_failed(out, failed))
@@ -426,9 +440,12 @@ def evaluate(
         _said(room.save_worst_and_best(scores, found, known, gallery), 'worst and best')
 
 # %% ../nbs/11_cli.ipynb #6e2917b9
-def _check_caption(out, exif, sidecar, num_captions, method, seed, restyling):
+def _check_caption(out, exif, sidecar, num_captions, method, seed, restyling, shards=()):
     "What `caption` is told must fit together"
-    if out and not out.endswith(('.csv','.json','.jsonl')):
+    if shards and (exif or sidecar or not out):
+        raise ValueError(f'{shards[0]}: is a shard, and its captions become one, too: give --out NAME.parquet or '
+            'NAME.jsonl, a folder, without --sidecar and --exif')
+    if out and not shards and not out.endswith(('.csv','.json','.jsonl')):
         raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl')
     if exif and num_captions > 1 and not (out or sidecar):
         raise ValueError(f'--num_captions {num_captions}: a copy holds one caption; add --out or --sidecar for the '
@@ -441,10 +458,22 @@ def _check_caption(out, exif, sidecar, num_captions, method, seed, restyling):
     if seed is not None and method in ('beam','greedy'):
         raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
 
+# %% ../nbs/11_cli.ipynb #shardc02
+def _into_shards(load, shards, out, settings, device, **how):
+    "Caption shards into a folder of shards: the exit code of a verb"
+    from capdec import shards as room
+    room.shard_files(shards, out)
+    captioner = load(room.own_device(device))
+    if callable(how['limits']):
+        how['limits'] = how['limits'](captioner)
+    done,(rank,n) = room.caption_shards(captioner, shards, out, settings(captioner), **how), room.own_part()
+    _said(out, f'process {rank+1} of {n}: '*(n > 1) + done.text())
+    return int(bool(done.failed or done.broken))
+
 # %% ../nbs/11_cli.ipynb #18685b7d
 def caption(
-    photos:MANY, # Photos, folders, patterns or addresses (http://, https://)
-    out:str='', # .csv, .json or .jsonl file (default: print)
+    photos:MANY, # Photos, folders, patterns or addresses (http://, https://); or shards: .tar (WebDataset), .parquet
+    out:str='', # .csv, .json or .jsonl file (default: print); for shards a folder, NAME.parquet or NAME.jsonl
     model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
     style:str='', # File of sentences to restyle `model` on (kept: next time its name is enough), or a captioner
     restyling:Restyling=Restyling(), # How to restyle
@@ -462,26 +491,42 @@ def caption(
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
     dtype:str='', # Type of the numbers on a GPU: float16 or bfloat16
+    image_column:str='', # Column of the images in Parquet shards (default: image, jpg, bytes or another usual name)
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
     for k,v in dict(batch_size=batch_size, num_captions=num_captions, beam_size=beam_size).items():
         whole_number(f'--{k}', v)
-    _check_caption(out, exif, sidecar, num_captions, method, seed, restyling if not style else Restyling())
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
-    paths = find_images(sources, empty=empty)
-    _skipped([('', o) for o in empty])
+    shards = find_shards(sources)
+    _check_caption(out, exif, sidecar, num_captions, method, seed, restyling if not style else Restyling(), shards)
+    if image_column and not shards:
+        raise ValueError(f'--image_column {image_column}: belongs to Parquet shards; leave it out')
+    paths = [] if shards else find_images(sources, empty=empty)
+    if is_main():
+        _skipped([('', o) for o in empty])
     from capdec import album as room
     from capdec.captioner import load_captioner
-    paths = room.originals(sources, paths, exif) if exif else paths
-    album = room.Album(out, room.sidecars(paths) if sidecar else {}, room.copies(sources, paths, exif) if exif else {},
-        overwrite)
+    from capdec.shards import own_part,spread
+    if style and own_part()[1] > 1:
+        raise ValueError('--style: is restyled by one process; run the command once without the launcher, on one photo')
     if style:
         from capdec.restyle import kept_style
         plain = lambda name=model: load_captioner(name, clip_model_type, device)
         model = kept_style(style, model, plain, restyling.style_steps, restyling.style_mix)
-    c = load_captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
-    settings = room.album_settings(c, model, memory, num_captions, limits, method, beam_size, seed)
-    done = room.caption_album(c, paths, album, settings, num_captions, batch_size, limits, method, beam_size, seed)
+    load = lambda device: load_captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
+    settings = lambda c: room.album_settings(c, model, memory, num_captions, limits, method, beam_size, seed)
+    if shards:
+        return _into_shards(load, shards, out, settings, device, image_column=image_column, overwrite=overwrite,
+            num_captions=num_captions, batch_size=batch_size, limits=limits, **room.decoding(method, beam_size, seed))
+    paths = room.originals(sources, paths, exif) if exif else paths
+    album = room.Album(out, room.sidecars(paths) if sidecar else {}, room.copies(sources, paths, exif) if exif else {},
+        overwrite)
+    with spread(load, device) as c:
+        # of several processes: the first has no more work for this one
+        if c is None:
+            return 0
+        done = room.caption_album(c, paths, album, settings(c), num_captions, batch_size, limits, method, beam_size,
+            seed)
     if album.quiet:
         places = ' and '.join(filter(None, (out, exif, 'beside the photos' if sidecar else '')))
         _said(places, as_flags(done.text(len(paths)), ['overwrite']))

@@ -19,6 +19,7 @@ from collections.abc import Iterable,Iterator
 from dataclasses import dataclass,field
 from pathlib import Path,PurePosixPath
 
+from .core import optional
 from .core import (IMAGE_SUFFIXES,atomic_path,find_images,is_our_table,is_pickle,json_text,load_pickle,one_line,
     of_cell,read_json,no_other_file,no_stand_in,unescape_name)
 from .flags import meant
@@ -1079,7 +1080,8 @@ def _below(files, path):
 # %% ../nbs/01_data_parsing.ipynb #9a8cf29d
 def _wanted(schema, more=()):
     "Columns to read: those that a caption record is made of; of a photo with its bytes only the path"
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     captions = _columns(tuple(schema.names), None, None)[0]
     usual = {*captions, *more, *CAPTION_COLUMNS, *IMAGE_COLUMNS, *ID_COLUMNS, *_SPLIT_COLUMNS, 'id', 'image_id_is_int',
         'id_is_int'}
@@ -1104,8 +1106,9 @@ def _rows_at_once(f, file, rows):
 
 def _batches(file, rows=4096, caption=None, image=None):
     "A Parquet or Arrow file in pieces of at most `rows` rows"
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with optional('data'):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     named = [o.strip().lower() for o in (caption, image) if o]
     if _magic(file) == b'PAR1':
         with pq.ParquetFile(file) as f:
@@ -1125,7 +1128,8 @@ def _batches(file, rows=4096, caption=None, image=None):
 # %% ../nbs/01_data_parsing.ipynb #7e535686
 def _arrow_objects(file, caption=None, image=None):
     "Rows of a Parquet or Arrow file as dicts"
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     try:
         for b in _batches(file, caption=caption, image=image):
             # wrong offsets could crash the interpreter

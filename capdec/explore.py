@@ -12,17 +12,19 @@ from collections import Counter
 from dataclasses import dataclass,replace
 from pathlib import Path
 
-import ipywidgets as widgets
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 
 from .bridges import BRIDGES,Bridge
-from .core import demo_photos,find_images,open_image,package_file,whole_number
+from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
 from .captioner import Captioner
 from .decoding import generate
 from .noise import add_noise,normalize
 from .pages import picture_url,render
+
+with optional('explore'):
+    import ipywidgets as widgets
 
 # %% ../nbs/10_explore.ipynb #429c78dc
 def moved(

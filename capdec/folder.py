@@ -174,7 +174,7 @@ def _load_model(name, device, official):
             f'{" and ".join(official)} itself')
     folder = captioner_folder(path)
     notes = folder/'captioner.json'
-    return CaptionModel.from_pretrained(folder, device),read_json(notes) if notes.exists() else {},folder
+    return CaptionModel.from_pretrained(folder, device, light=True),read_json(notes) if notes.exists() else {},folder
 
 # %% ../nbs/08c_captioner_folder.ipynb #c20cc914
 def _load(name, device, clip_model_type, bridge, encoder, dtype, official):

@@ -6,7 +6,7 @@
 __all__ = ['pad_ids', 'MiniConfig', 'Block', 'Head', 'TextTower', 'ImageTower', 'to_pixels', 'MiniEncoder']
 
 # %% ../nbs/01b_mini_encoder.ipynb #6414873d
-import copy
+import copy,math
 from contextlib import contextmanager
 from dataclasses import dataclass,asdict,fields
 from pathlib import Path
@@ -124,15 +124,89 @@ class TextTower(nn.Module):
     )->Tensor: # Vectors `(b, d)`
         return self.head(self.features(tokens, mask))
 
+# %% ../nbs/01b_mini_encoder.ipynb #elite002
+# Number of the variant -> multipliers of width and of depth
+_LITE = {'0': (1.,1.), '1': (1.,1.1), '2': (1.1,1.2), '3': (1.2,1.4), '4': (1.4,1.8)}
+# Of each stage: layers, kernel, stride, expansion, channels
+_STAGES = ((1,3,1,1,16), (2,3,2,6,24), (2,5,2,6,40), (3,3,2,6,80), (3,5,1,6,112), (4,5,2,6,192), (1,3,1,6,320))
+
+def _lite_variant(backbone):
+    "The number of an EfficientNet-Lite; empty for another backbone"
+    return backbone.removeprefix('tf_efficientnet_lite') if backbone[:-1] == 'tf_efficientnet_lite' else ''
+
+def _eights(channels):
+    "The nearest multiple of eight that is not much smaller"
+    n = max(8, int(channels + 4)//8*8)
+    return n + 8 if n < .9*channels else n
+
+class _Conv(nn.Conv2d):
+    "A convolution padded as TensorFlow does: with a stride there is one pixel more at the right and below"
+    def forward(self, x):
+        (k,_),(s,_) = self.kernel_size,self.stride
+        if s == 1:
+            return F.conv2d(x, self.weight, self.bias, padding=k//2, groups=self.groups)
+        h,w = (max((-(-n//s) - 1)*s + k - n, 0) for n in x.shape[-2:])
+        x = F.pad(x, (w//2, w - w//2, h//2, h - h//2))
+        return F.conv2d(x, self.weight, self.bias, s, groups=self.groups)
+
+# %% ../nbs/01b_mini_encoder.ipynb #elite003
+class _LiteBlock(nn.Module):
+    "Widen (`expand` times), look around within each channel, narrow; at equal sizes what came in is added"
+    def __init__(self, n_in, n_out, kernel, stride, expand):
+        super().__init__()
+        wide,self.skip = n_in*expand,stride == 1 and n_in == n_out
+        plain = [('conv_pw', _Conv(n_in, wide, 1, bias=False))] if expand > 1 else []
+        convs = [*plain, ('conv_dw', _Conv(wide, wide, kernel, stride, groups=wide, bias=False)),
+            ('conv_pwl' if plain else 'conv_pw', _Conv(wide, n_out, 1, bias=False))]
+        for i,(name,conv) in enumerate(convs, 1):
+            setattr(self, name, conv)
+            setattr(self, f'bn{i}', nn.BatchNorm2d(conv.out_channels, eps=1e-3))
+        self.steps = [(name, f'bn{i}') for i,(name,_) in enumerate(convs, 1)]
+
+    def forward(self, x):
+        y = x
+        for conv,norm in self.steps:
+            y = getattr(self, norm)(getattr(self, conv)(y))
+            # the last one is left as it is
+            y = F.relu6(y) if (conv,norm) != self.steps[-1] else y
+        return x + y if self.skip else y
+
+# %% ../nbs/01b_mini_encoder.ipynb #elite004
+class _EfficientNetLite(nn.Module):
+    "An EfficientNet-Lite with timm's names: `(b, 3, side, side)` to `(b, 1280)`"
+    num_features = 1280
+    def __init__(self, variant):
+        super().__init__()
+        width,depth = _LITE[variant]
+        self.conv_stem,self.bn1 = _Conv(3, 32, 3, 2, bias=False),nn.BatchNorm2d(32, eps=1e-3)
+        stages,n = [],32
+        for i,(layers,kernel,stride,expand,channels) in enumerate(_STAGES):
+            # the first and the last stage are never deeper
+            layers = layers if i in (0, len(_STAGES)-1) else math.ceil(layers*depth)
+            sizes = [n] + [_eights(channels*width)]*layers
+            stages.append(nn.Sequential(*[_LiteBlock(a, b, kernel, stride if j == 0 else 1, expand)
+                for j,(a,b) in enumerate(zip(sizes, sizes[1:]))]))
+            n = sizes[-1]
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head,self.bn2 = _Conv(n, 1280, 1, bias=False),nn.BatchNorm2d(1280, eps=1e-3)
+
+    def forward(self, x):
+        x = self.blocks(F.relu6(self.bn1(self.conv_stem(x))))
+        return F.relu6(self.bn2(self.conv_head(x))).mean((2,3))
+
 # %% ../nbs/01b_mini_encoder.ipynb #92e4d7ce
 class ImageTower(nn.Module):
     "Normalised pixels to one vector per photo"
     def __init__(self,
         config:MiniConfig, # Sizes of the tower
+        light:bool=False, # Whether an EfficientNet-Lite is made without timm, for weights that are there
     ):
         super().__init__()
-        import timm
-        self.body = timm.create_model(config.backbone, num_classes=0, pretrained=False)
+        if light and _lite_variant(config.backbone) in _LITE:
+            self.body = _EfficientNetLite(_lite_variant(config.backbone))
+        else:
+            import timm
+            self.body = timm.create_model(config.backbone, num_classes=0, pretrained=False)
         self.head = Head(self.body.num_features, config.dim)
 
     def forward(self,
@@ -143,11 +217,10 @@ class ImageTower(nn.Module):
 # %% ../nbs/01b_mini_encoder.ipynb #41e4bed6
 def _merged(tower):
     "A copy of the image tower whose batch normalisations are part of the convolutions"
-    from timm.models.efficientnet import EfficientNet
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     tower = copy.deepcopy(tower).eval().requires_grad_(False)
     # only here each normalisation stands behind its convolution
-    if not isinstance(tower.body, EfficientNet):
+    if type(tower.body).__name__ not in ('EfficientNet','_EfficientNetLite'):
         return tower
     for module in list(tower.body.modules()):
         layers = list(module.named_children())
@@ -156,7 +229,7 @@ def _merged(tower):
                 continue
             setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
             # timm's normalisation also holds the activation that follows it
-            setattr(module, name, norm.act)
+            setattr(module, name, getattr(norm, 'act', nn.Identity()))
     return tower
 
 # %% ../nbs/01b_mini_encoder.ipynb #6fafdf83
@@ -178,10 +251,11 @@ class MiniEncoder(nn.Module):
     def __init__(self,
         config:MiniConfig, # Sizes of both towers
         tokenizer, # A `tokenizers.Tokenizer`
+        light:bool=False, # Whether the image tower is made without timm, see `ImageTower`
     ):
         super().__init__()
         self.config,self.tokenizer,self.merged = config,tokenizer,False
-        self.image,self.text = ImageTower(config),TextTower(config)
+        self.image,self.text = ImageTower(config, light),TextTower(config)
         tokenizer.no_padding()
         tokenizer.enable_truncation(config.max_tokens)
 
@@ -325,17 +399,18 @@ def _read_tokenizer(path):
 # %% ../nbs/01b_mini_encoder.ipynb #towers001
 def _check_towers(config, tokenizer, state, folder):
     "Raise unless the towers that a config describes have the weights of `state`"
-    import timm
     f = folder/'config.json'
-    # timm would also take an address or a path
-    if not timm.is_model(config.backbone):
-        raise ValueError(f'{f}: backbone {config.backbone!r} is no model of timm')
+    if _lite_variant(config.backbone) not in _LITE:
+        import timm
+        # timm would also take an address or a path
+        if not timm.is_model(config.backbone):
+            raise ValueError(f'{f}: backbone {config.backbone!r} is no model of timm')
     if config.heads < 1 or config.width % config.heads or config.image_size not in range(1, 1025):
         raise ValueError(f'{f}: width {config.width}, heads {config.heads}, image_size {config.image_size}: heads must '
             f'divide width, and photos have 1 to 1,024 pixels')
     try:
         with sketch(100*len(state) + 1000):
-            drawn = MiniEncoder(config, tokenizer)
+            drawn = MiniEncoder(config, tokenizer, light=True)
     except Exception as e:
         raise ValueError(f'{f}: describes no towers that can be built ({str(e).splitlines()[0]})') from None
     check_fit(drawn, state, folder/'model.safetensors')
@@ -357,7 +432,7 @@ def load(cls:MiniEncoder,
     # a stranger's config may describe towers that fill the memory
     if not bundled:
         _check_towers(config, tokenizer, state, folder)
-    self = cls(config, tokenizer)
+    self = cls(config, tokenizer, light=True)
     self.load_state_dict(state)
     self.float().eval()
     if merge:

@@ -13,7 +13,7 @@ from dataclasses import dataclass,field
 from itertools import chain,islice
 from pathlib import Path
 
-from .core import is_our_table,of_cell
+from .core import is_our_table,of_cell,optional
 from .data import _Text,_is_archive,_members,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
@@ -27,7 +27,8 @@ def split_sentences(
     language:str='en', # ISO 639 code, such as 'de' or 'zh': whose abbreviations and full stops to expect
 )->list[str]: # Sentences in order, white space trimmed, wording untouched
     "Cut `text` into sentences; `ValueError` for what is no code"
-    from sentencex import segment
+    with optional('data'):
+        from sentencex import segment
     _check_language(language)
     return [s for o in segment(language, text) if (s := o.strip())]
 

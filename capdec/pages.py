@@ -9,13 +9,14 @@ __all__ = ['render', 'picture_url']
 import base64,io
 from functools import lru_cache
 
-from .core import package_file
+from .core import optional,package_file
 
 # %% ../nbs/00c_pages.ipynb #802b91b7
 @lru_cache
 def _templates():
     "Jinja, set to escape every value and to stop where one is missing"
-    from jinja2 import Environment,FileSystemLoader,StrictUndefined
+    with optional('explore'):
+        from jinja2 import Environment,FileSystemLoader,StrictUndefined
     return Environment(loader=FileSystemLoader(package_file('templates')), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True)
 

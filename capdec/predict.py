@@ -18,7 +18,7 @@ from .captioner import Captioner
 from .core import Journal,file_sha256,find_images,is_pickle,one_line,progress,write_json
 from .decoding import generate
 from .embedding import chunks,embed_captions,embed_images
-from .folder import memory_id,weights_id
+from .folder import fit_parts,memory_id,weights_id
 from .noise import distance_stats,find_bridge,find_offset
 from .sources import one_per_image,with_photos
 from .store import EmbeddingStore,import_official,read_official_pickle
@@ -107,15 +107,20 @@ def caption_store(
     how = dict(method='beam', beam_size=beam_size) if beam_size else dict(method='greedy')
     if official:
         how['stop_ids'] = official_stops(captioner.model, bool(beam_size))
-    todo = store.first_rows()
+    # of several processes each takes a batch
+    team = getattr(captioner, 'team', None)
+    todo,step = store.first_rows(), batch_size*(team.state.num_processes if team else 1)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal(f'{out}.part', settings, batch_size))
         bar = stack.enter_context(progress(None, 'captioning', len(todo), 'image', journal.done))
-        for start in range(journal.done, len(todo), batch_size):
-            rows = todo[start:start+batch_size]
+        for start in range(journal.done, len(todo), step):
+            rows = todo[start:start+step]
             with torch.inference_mode():
                 x = captioner.bridge(captioner.model.unit(store.vectors(rows).to(captioner.device)))
-            texts = generate(captioner.model, x, normalize=False, texts=True, **how)
+            if team:
+                texts = captioner.caption_vectors(x, batch_size, **how)
+            else:
+                texts = generate(captioner.model, x, normalize=False, texts=True, **how)
             ids = store.column('image_id', rows)
             journal.add([dict(image_id=i, caption=one_line(t).lower()) for i,t in zip(ids, texts)])
             bar.update(len(rows))
@@ -166,7 +171,7 @@ def with_bridge(
     "A captioner with the offset or the supervised bridge that you name"
     if add_modality_offset:
         offset = find_offset(add_modality_offset, Path(checkpoint).parent)
-        return Captioner(captioner.model, captioner.encoder, Bridge('offset', -offset))
+        captioner.bridge = fit_parts(captioner.model, captioner.encoder, Bridge('offset', -offset)).bridge
     if modality_bridger:
         net = find_bridge(modality_bridger, checkpoint, captioner.model.config.prefix_size)
         captioner.bridge = net.to(captioner.device)

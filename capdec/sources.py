@@ -16,7 +16,7 @@ from itertools import chain,islice
 from pathlib import Path
 
 from .config import Selection,Swap
-from .core import file_sha256,find_images,is_main,is_pickle,pick_device,write_json
+from .core import file_sha256,find_images,is_main,is_pickle,optional,pick_device,write_json
 from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
 from .fairness import GENDER,SwapReport,debias,load_terms
@@ -226,7 +226,8 @@ def processes(
     device:str='', # 'cpu', 'cuda' or 'mps'; empty for the best there is
 ): # An `accelerate.PartialState`
     "This process among those that `accelerate launch` or torchrun have started"
-    from accelerate import PartialState
+    with optional('train'):
+        from accelerate import PartialState
     # they wait for each other for a day, since the first one may have a data set to embed
     return PartialState(cpu=pick_device(device or None).type == 'cpu', timeout=timedelta(days=1))
 

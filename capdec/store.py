@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import __version__
-from .core import _writing,atomic_path,claim,escape_name,file_sha256,forget_lock,give_back,load_pickle
+from .core import _writing,atomic_path,claim,escape_name,file_sha256,forget_lock,give_back,load_pickle,optional
 from .core import read_json,unescape_name,write_json
 
 # %% ../nbs/01a_store.ipynb #72216bdf
@@ -25,7 +25,8 @@ COLUMNS = ('image_id','caption','id','filename') # What a caption record holds
 IDS = ('image_id','id') # Columns that may hold integers, strings or both
 
 def _schema(columns, dim, dtype):
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     fields = []
     for c in columns:
         fields.append(pa.field(c, pa.string()))
@@ -129,7 +130,8 @@ def _check_shard(path, shard):
 # %% ../nbs/01a_store.ipynb #82717a80
 def _open_shard(path, schema, file, rows):
     "Memory-map one shard as an Arrow table"
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     try:
         reader = pa.ipc.open_stream(pa.memory_map(str(path/file)))
         # other columns are not read at all
@@ -287,7 +289,8 @@ def _odd_row(v):
 
 def _vector_array(n, vectors, dim, dtype):
     "Vectors for `n` rows as an Arrow array, checked"
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     v = _to_numpy(vectors, dtype)
     if v.ndim != 2 or v.shape[1] != dim:
         raise ValueError(f'vectors of shape {tuple(v.shape)}: this store holds (n, {dim})')
@@ -300,7 +303,8 @@ def _vector_array(n, vectors, dim, dtype):
 # %% ../nbs/01a_store.ipynb #75787add
 def _batch(rows, vectors, schema, columns, dim, dtype):
     "Records and vectors as one Arrow record batch"
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     data = {'vector': _vector_array(len(rows), vectors, dim, dtype)} if dim else {}
     if not dim and vectors is not None:
         raise ValueError('vectors, and a store of captions without vectors (dim 0)')
@@ -319,7 +323,8 @@ def append(self:EmbeddingStore,
     vectors=None, # Their vectors `(n, d)`, tensor or array; `None` where the store has none
 )->EmbeddingStore: # itself
     "Write one shard, whole or not at all"
-    import pyarrow as pa
+    with optional('data'):
+        import pyarrow as pa
     if self._lock is None:
         raise ValueError(f'{self.path}: is open for reading; use EmbeddingStore.create to write')
     if not len(rows):
@@ -478,7 +483,8 @@ def release(self:EmbeddingStore):
 @patch
 def dataset(self:EmbeddingStore): # `datasets.Dataset`, memory-mapped; ids are text with a flag
     "The store as a Hugging Face data set"
-    import datasets
+    with optional('data'):
+        import datasets
     if not len(self):
         raise ValueError(f'{self.path}: the store is empty')
     parts = [datasets.Dataset.from_file(str(self.path/s['file'])) for s in self._index['shards']]

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .config import TrainConfig
-from .core import atomic_path,claimed,pick_device,progress,write_json
+from .core import atomic_path,claimed,optional,pick_device,progress,write_json
 from .model import official_max_tokens
 from .noise import add_noise,keyed_randn,normalize
 from .weights import is_finite
@@ -259,7 +259,8 @@ def validation_loss(
 # %% ../nbs/05_training.ipynb #69ce3c92
 def _accelerator(device):
     "This process's share of the work, on the device that was asked for"
-    from accelerate import Accelerator
+    with optional('train'):
+        from accelerate import Accelerator
     wanted = pick_device(device)
     acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no')
     if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
@@ -279,7 +280,8 @@ def _precision(config, device):
 def _save_curve(history, folder):
     "The loss curve as data and as picture"
     write_json(folder/'loss.json', history)
-    from matplotlib.figure import Figure
+    with optional('train'):
+        from matplotlib.figure import Figure
     fig = Figure(figsize=(6,3.5))
     ax = fig.subplots()
     if history['steps']:

@@ -19,6 +19,17 @@ settings.register_profile('fuzz', derandomize=False, deadline=None)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'steady'))
 ROOT = Path(__file__).resolve().parents[1]
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: minutes and gigabytes; run by `make slow-test` alone')
+
+def pytest_collection_modifyitems(config, items):
+    "What is marked slow is run when it is asked for by its mark"
+    if 'slow' in config.option.markexpr:
+        return
+    slow = [o for o in items if o.get_closest_marker('slow')]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [o for o in items if o not in slow]
+
 @pytest.fixture(scope='session')
 def shared():
     "The project's research data, which users do not have"

@@ -210,27 +210,71 @@ def test_no_machine_paths():
              if m]
     assert found == []
 
-def not_required(root=ROOT):
-    "What modules import and settings.ini does not require"
+def settings():
+    "What settings.ini says"
     cfg = configparser.ConfigParser(delimiters=['='])
-    cfg.read(ROOT/'settings.ini')
-    names = {re.split(r'[<>=!~]', r)[0].lower().replace('-', '_') for r in cfg['DEFAULT']['requirements'].split()}
-    as_imported = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch',
-        'pkg_resources': 'setuptools'}
-    used = set()
-    for p in (root/'capdec').rglob('*.py'):
-        used |= set(re.findall(r'^\s*(?:from|import)\s+(\w+)', p.read_text(), re.M))
-    third = {as_imported.get(u.lower(), u.lower()) for u in used if u not in sys.stdlib_module_names
-        and u not in ('capdec', '__future__')}
-    return third - names
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    return cfg['DEFAULT']
+
+def packages(requirements):
+    "Names of packages in a line of requirements"
+    return {re.split(r'[<>=!~]', r)[0].lower().replace('-', '_') for r in requirements.split()}
+
+AS_IMPORTED = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch'}
+
+def third_party(tree):
+    "`(package, extra it is imported for or '')` of each import of a module that is neither Python's nor ours"
+    extra = {}
+    for n in ast.walk(tree):
+        if isinstance(n, ast.With) and isinstance(c := n.items[0].context_expr, ast.Call) and getattr(c.func, 'id',
+                '') == 'optional':
+            extra |= {id(o): c.args[0].value for o in ast.walk(n)}
+    for n in ast.walk(tree):
+        names = [a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] if isinstance(n,
+            ast.ImportFrom) and not n.level else []
+        for o in {o.split('.')[0] for o in names} - set(sys.stdlib_module_names) - {'capdec', '__future__'}:
+            yield AS_IMPORTED.get(o.lower(), o.lower()), extra.get(id(n), '')
+
+def not_required(root=ROOT):
+    "What modules import and settings.ini does not require: of all, or of the extra that the import names"
+    cfg = settings()
+    for p in sorted((root/'capdec').rglob('*.py')):
+        for package, extra in third_party(ast.parse(p.read_text(encoding='utf-8'))):
+            if package not in packages(cfg['requirements'] + ' ' + (cfg[f'{extra}_requirements'] if extra else '')):
+                yield f'{p.relative_to(root)}: {package} [{extra}]'
 
 def test_requirements_are_what_is_imported():
-    assert not_required() == set()
+    assert list(not_required()) == []
 
-def test_a_study_that_imports_what_is_not_required_is_seen(tmp_path):
+@pytest.mark.parametrize('line,said', [('import pandas', 'pandas []'), ('import pyarrow', 'pyarrow []'),
+    ("with optional('eval'):\n        import pyarrow", 'pyarrow [eval]')])
+def test_a_study_that_imports_what_is_not_required_is_seen(tmp_path, line, said):
     p = copied(tmp_path, 'capdec')/'capdec'/'studies'/'fairness.py'
-    p.write_text(p.read_text() + '\ndef table():\n    import pandas\n')
-    assert not_required(tmp_path) == {'pandas'}
+    p.write_text(p.read_text() + f'\ndef table():\n    {line}\n')
+    assert list(not_required(tmp_path)) == [f'capdec/studies/fairness.py: {said}']
+
+def test_what_is_installed_is_said_once():
+    "setup.py makes its extras of settings.ini, and the project's address comes from one place"
+    cfg = settings()
+    r = subprocess.run([sys.executable, 'setup.py', '--classifiers', '--url'], cwd=ROOT, capture_output=True, text=True,
+        check=True).stdout
+    assert cfg['git_url'] == f'https://github.com/{cfg["user"]}/{cfg["repo"]}' and cfg['git_url'] in r
+    for o in ('Programming Language :: Python :: 3.11', '3.13', 'Typing :: Typed', 'Development Status :: 4 - Beta'):
+        assert o in r
+    assert cfg['git_url'] not in (ROOT/'setup.py').read_text() and 'setuptools' not in cfg['requirements']
+    assert all(packages(cfg[f'{o}_requirements']) for o in cfg['extras'].split())
+
+def test_torch_without_cuda_is_one_word():
+    "`make TORCH=cpu` names PyTorch's own index; without it PyPI is asked alone"
+    def said(*args):
+        return subprocess.run(['make', '-n', 'VENV=_out/no_such_venv', '_out/no_such_venv/.installed', *args], cwd=ROOT,
+            capture_output=True, text=True)
+    install = lambda r: next(l for l in r.stdout.splitlines() if "-e '.[all,dev]'" in l)
+    index = '--extra-index-url https://download.pytorch.org/whl/cpu'
+    assert index in install(said('TORCH=cpu')) and 'index' not in install(said())
+    assert '-c constraints.txt' in install(said())
+    wrong = said('TORCH=gpu')
+    assert wrong.returncode and 'TORCH=gpu: cpu, or leave it out' in wrong.stderr
 
 def test_make_help_lists_every_target():
     "A target without a `##` line is one that nobody finds"

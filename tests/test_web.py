@@ -208,7 +208,8 @@ def drive(server, tmp_path, monkeypatch):
     "What stands in for Google Drive sends: `drive(bytes)`, all at once"
     from capdec import official
     monkeypatch.setenv('CAPDEC_WEIGHTS', str(tmp_path/'weights'))
-    monkeypatch.setenv('HF_HUB_OFFLINE', '0')
+    monkeypatch.setattr(official, '_offline', lambda: False)
+    monkeypatch.setattr(official, '_PAUSE', 0)
     monkeypatch.delenv('CAPDEC_HUB', raising=False)
     monkeypatch.setattr(official, 'DRIVE_URL', f'{server.url}/drive?{{}}')
     def send(data):
@@ -233,17 +234,21 @@ def test_a_checkpoint_that_breaks_off_is_fetched_again(drive, tmp_path, old):
     flipped = bytearray(whole)
     flipped[len(whole)//2] ^= 1
     damaged = [
-        (with_length(whole[:2000], len(whole)), FileNotFoundError, 'not be downloaded .*it broke off after 2,000'),
-        (OK + b'Transfer-Encoding: chunked\r\n\r\n%x\r\n' % len(whole) + whole, FileNotFoundError, 'it broke off'),
-        (OK + b'\r\n' + whole[:2000], ValueError, 'Google Drive sent a damaged file; download'),
-        (with_length(b''), ValueError, 'sent nothing'), (with_length(b'<html>'), ValueError, 'sent a page')]
+        (with_length(whole[:2000], len(whole)), 'not be downloaded .*it broke off after 2,000'),
+        (OK + b'Transfer-Encoding: chunked\r\n\r\n%x\r\n' % len(whole) + whole, 'it broke off'),
+        (OK + b'\r\n' + whole[:2000], 'Google Drive sent a damaged file.; download'),
+        (with_length(b''), 'sent nothing'), (with_length(b'<html>'), 'sent a page')]
     if not old:
-        damaged.append((with_length(bytes(flipped)), ValueError, 'sent a damaged file'))
-    for sent, error, said in damaged:
+        damaged.append((with_length(bytes(flipped)), 'sent a damaged file'))
+    for sent, said in damaged:
         drive(sent)
-        with pytest.raises(error, match=said):
+        with pytest.raises(FileNotFoundError, match=said):
             find_weights('capdec-coco-0.1')
-        assert not list((tmp_path/'weights').iterdir())
+        # what broke off may go on another day
+        left = [o.name for o in (tmp_path/'weights').iterdir()]
+        assert left == ['capdec-coco-0.1.pt.part']*('broke off' in said)
+        for o in left:
+            (tmp_path/'weights'/o).unlink()
     drive(with_length(whole))
     assert find_weights('capdec-coco-0.1') == kept and kept.read_bytes() == whole
 

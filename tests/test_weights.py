@@ -19,7 +19,7 @@ from torch import nn
 import capdec.embedding as E
 from capdec.captioner import Captioner
 from capdec.core import load_pickle, package_file
-from capdec.embedding import OpenAIClip, load_encoder
+from capdec.embedding import OpenAIClip, import_clip, load_encoder
 from capdec.folder import load_parts
 from capdec.model import CaptionModel, load_official
 from capdec.noise import load_bridge, load_offset
@@ -92,7 +92,7 @@ def test_a_clip_in_torchscript_gives_its_vectors(tmp_path, kind, monkeypatch):
     torch.testing.assert_close(got.encode_image(image), want.encode_image(image), atol=1e-5, rtol=1e-4)
 
 def test_openais_own_files_are_opened_as_they_are(tmp_path, monkeypatch):
-    import clip
+    clip = import_clip()
     scripted_clip(tmp_path/'clip.pt')
     sha = E.file_sha256(tmp_path/'clip.pt')
     monkeypatch.setitem(clip.clip._MODELS, 'RN50', f'https://example.org/{sha}/RN50.pt')

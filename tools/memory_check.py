@@ -32,13 +32,10 @@ def make(path, n):
         f.write('], "dataset": "made up"}')
 
 def encoder():
-    import torch, warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        from clip.model import CLIP
-    from capdec.embedding import OpenAIClip
+    import torch
+    from capdec.embedding import OpenAIClip, import_clip
     torch.manual_seed(0)
-    return OpenAIClip(CLIP(640, 32, (1,1,1,1), 8, None, 77, 49408, 64, 1, 1), device='cpu')
+    return OpenAIClip(import_clip().model.CLIP(640, 32, (1,1,1,1), 8, None, 77, 49408, 64, 1, 1), device='cpu')
 
 def captioner(dim):
     from capdec.core import package_file

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from fastcore.script import call_parse
 from torch import nn,Tensor
 
-from ..core import find_images,package_file,pick_device
+from ..core import find_images,optional,package_file,pick_device
 from ..data import read_captions
-from ..embedding import OpenAIClip,embed_captions,load_encoder
+from ..embedding import OpenAIClip,embed_captions,import_clip,load_encoder
 from ..model import CapDecConfig,CaptionModel,gpt2_tokenizer,official_max_tokens
 from ..decoding import generate
 from ..training import TrainConfig,TrainData,epoch_batches,train
@@ -47,11 +47,8 @@ def random_clip(
     seed:int=0, # Seed of the weights
 )->nn.Module: # A `clip.model.CLIP` in evaluation mode
     "A CLIP with random weights: what a tower costs does not depend on what it has learned"
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        from clip.model import CLIP
     torch.manual_seed(seed)
-    model = CLIP(**TOWERS[text], **VISION[image], context_length=77, vocab_size=49408)
+    model = import_clip().model.CLIP(**TOWERS[text], **VISION[image], context_length=77, vocab_size=49408)
     with torch.no_grad():
         # so that biases and norms matter
         for p in model.parameters():
@@ -66,7 +63,7 @@ def plain_text_vectors(
     device='cpu', # Device that holds the weights
 )->Tensor: # Vectors `(n, d)`, on the CPU
     "One caption at a time through all 77 positions, each vector fetched from the device"
-    import clip
+    clip = import_clip()
     tokens = (clip.tokenize([o], truncate=True).to(device) for o in captions)
     return torch.cat([model.encode_text(o).float().cpu() for o in tokens])
 
@@ -79,8 +76,7 @@ def plain_image_vectors(
 )->Tensor: # Vectors `(n, d)`, on the CPU
     "Open an image, prepare it, encode it, fetch its vector, then the next"
     from PIL import Image
-    from clip.clip import _transform
-    prepare = _transform(model.visual.input_resolution)
+    prepare = import_clip().clip._transform(model.visual.input_resolution)
     pixels = (prepare(Image.open(o)).unsqueeze(0).to(device) for o in files)
     return torch.cat([model.encode_image(o).float().cpu() for o in pixels])
 
@@ -690,7 +686,8 @@ def _load():
 
 def _sample_photos(folder):
     "Photos that scikit-image ships, as JPEG files"
-    import skimage
+    with optional('explore'):
+        import skimage
     from PIL import Image
     for name in ('astronaut','chelsea','coffee','rocket'):
         Image.fromarray(getattr(skimage.data, name)()).save(Path(folder)/f'{name}.jpg', quality=90)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..bridges import Bridge
 from ..captioner import Captioner
-from ..core import atomic_path,demo_photos,open_image,read_json,write_json
+from ..core import atomic_path,demo_photos,open_image,optional,read_json,write_json
 from ..data import read_flickrstyle,read_karpathy
 from ..decoding import generate
 from ..embedding import embed_captions,load_encoder
@@ -213,7 +213,8 @@ def voices(
 ): # A matplotlib figure
     "Photos, each with a caption in every voice"
     import textwrap
-    import matplotlib.pyplot as plt
+    with optional('explore'):
+        import matplotlib.pyplot as plt
     lines = {n: [textwrap.fill(f'{v}: {c[n]}', width).replace('$', r'\$') for v,c in captions.items()] for n in photos}
     tall = max(sum(o.count('\n')+1 for o in l) for l in lines.values())
     rows = -(-len(photos)//columns)
