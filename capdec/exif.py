@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTE', 'ASCII', 'LONG', 'UNDEFINED', 'DESCRIPTION', 'USER_COMMENT', 'XP_COMMENT', 'EXIF_IFD', 'PICTURE',
-           'exif_with_caption', 'Words', 'write_caption', 'read_caption', 'read_notes', 'is_copy']
+           'exif_with_caption', 'write_caption', 'read_caption', 'read_notes', 'update_caption', 'is_copy']
 
 # %% ../nbs/09b_exif.ipynb #865f18bb
 import re,struct,zlib
@@ -74,7 +74,8 @@ def exif_with_caption(
 # %% ../nbs/09b_exif.ipynb #exifnew2
 # What cameras write into every photo
 _CAMERA = re.compile(r'((olympus|(konica )?minolta|sony|samsung|pentax|kodak|nikon|casio|vivitar)?\s*'
-    r'(digital (still ?)?camera|dsc)|samsung|exif[_ ]jpeg[_ ]?(picture)?|jpeg|dcim\S*|default|untitled|img_?\d+)?', re.I)
+    r'(digital (still ?)?camera|dsc)|samsung|exif[_ ]jpeg[_ ]?(picture)?|jpeg|dcim\S*|default|untitled|img_?\d+)?',
+    re.I)
 
 def _exif_text(tiff):
     "The description in EXIF data; empty where there is none, or where it cannot be read"
@@ -98,7 +99,7 @@ def _own(*texts):
     return next((t for t in texts if not _CAMERA.fullmatch(t.strip())), '')
 
 # %% ../nbs/09b_exif.ipynb #exifnew6
-class Words:
+class _Words:
     "A caption on its way into a photo"
     def __init__(self, caption, notes=None, keep=False):
         self.caption,self.keep = caption,keep
@@ -327,6 +328,16 @@ def _described_by_others(raw):
     return bool(own) and own != notes.get('caption')
 
 # %% ../nbs/09b_exif.ipynb #exifwrite1
+def _changed(raw, name, caption, notes, replace):
+    "The bytes of a photo with a caption in them"
+    change = {'JPEG': _jpeg, 'PNG': _png, 'WebP': _webp}.get(_kind(raw))
+    if change is None:
+        raise ValueError(f'{name}: captions can be written into JPEG, PNG and WebP files only')
+    try:
+        return change(raw, _Words(caption, notes, keep=not replace and _described_by_others(raw)))
+    except (ValueError, struct.error) as e:
+        raise ValueError(f'{name}: {"damaged" if isinstance(e, struct.error) else e}') from None
+
 def write_caption(
     photo:str|Path, # JPEG, PNG or WebP file
     out:str|Path, # The copy; its folder is made when missing
@@ -336,15 +347,9 @@ def write_caption(
 )->Path: # The copy
     "Copy a photo with a caption in EXIF, XMP and IPTC; the picture and all else stay byte for byte as they are"
     raw = Path(photo).read_bytes()
-    change = {'JPEG': _jpeg, 'PNG': _png, 'WebP': _webp}.get(_kind(raw))
-    if change is None:
-        raise ValueError(f'{photo}: captions can be written into JPEG, PNG and WebP files only')
-    if Path(out).exists() and Path(out).samefile(photo):
+    if Path(out).exists() and Path(out).samefile(photo) and _kind(raw):
         raise ValueError(f'{out}: is the photo itself; captions are written into copies')
-    try:
-        raw = change(raw, Words(caption, notes, keep=not replace and _described_by_others(raw)))
-    except (ValueError, struct.error) as e:
-        raise ValueError(f'{photo}: {"damaged" if isinstance(e, struct.error) else e}') from None
+    raw = _changed(raw, photo, caption, notes, replace)
     with atomic_path(out) as p:
         p.write_bytes(raw)
     return Path(out)
@@ -377,6 +382,20 @@ def read_notes(
 )->dict: # `{name: text}`: the caption, and what made it; empty for a photo that is no copy of ours
     "What a copy of ours notes about its caption"
     return _file_said(photo)[3]
+
+# %% ../nbs/09b_exif.ipynb #exifupd2
+def update_caption(
+    copy:str|Path, # A copy that we made
+    caption:str, # Any text
+    notes:dict, # What made the caption
+)->Path: # The copy
+    "Give a copy of ours another caption; a description that somebody else gave it stays"
+    if not read_notes(copy):
+        raise ValueError(f'{copy}: has no note of ours, so it may be a photo of yours; it stays as it is')
+    raw = _changed(Path(copy).read_bytes(), copy, caption, notes, False)
+    with atomic_path(copy) as p:
+        p.write_bytes(raw)
+    return Path(copy)
 
 # %% ../nbs/09b_exif.ipynb #b0b07572
 # What makes the picture: sizes, tables and pixels; not what is said about it

@@ -257,8 +257,8 @@ def test_xmp_that_cannot_be_read_stays(tmp_path, pixels):
 @pytest.mark.parametrize('kind', ['jpg', 'png', 'webp'])
 def test_exiftool_reads_it(tmp_path, pixels, kind):
     a = photo(tmp_path/f'a.{kind}', pixels)
-    subprocess.run(['exiftool', '-q', '-overwrite_original', '-XMP:Rating=4', '-XMP:Subject=cat', *(['-IPTC:Keywords=cat',
-        '-IPTC:ObjectName=Mimi'] if kind == 'jpg' else []), '-EXIF:Artist=me', a], check=True)
+    subprocess.run(['exiftool', '-q', '-overwrite_original', '-XMP:Rating=4', '-XMP:Subject=cat',
+        *(['-IPTC:Keywords=cat', '-IPTC:ObjectName=Mimi'] if kind == 'jpg' else []), '-EXIF:Artist=me', a], check=True)
     text = 'Ein Kätzchen 🐈'
     b = write_caption(a, tmp_path/f'b.{kind}', text, dict(model='mini@1'))
     write_xmp(tmp_path/'side.xmp', text, dict(model='mini@1'))
