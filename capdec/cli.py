@@ -144,6 +144,14 @@ def embed(
     return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #41810979
+def _next_command(path, encoder):
+    "What one does with a captioner"
+    import shlex
+    words = ['capdec', 'caption', 'PHOTOS', '--model', str(path)]
+    if not encoder:
+        words += ['--clip_model_type', 'NAME']
+    print(f'caption photos with it: {printable(shlex.join(words))}')
+
 def train(
     # Store made by `embed`, official embeddings pickle, or file of captions to embed first; COCO and FLICKR are presets
     data:str='clip_embedding.pkl',
@@ -165,12 +173,13 @@ def train(
     hints:OfficialHints=OfficialHints(), # What official --pretrain_weights do not say
     restart:bool=False, # Start again instead of continuing the run in `out_dir`
     device:str='', # Device to compute on: cpu leaves a GPU alone (default: the best there is)
+    log_to:str='', # Send the losses to tensorboard, wandb or another program that Accelerate knows
 ):
     "Train a captioner on caption vectors; run it again to continue an interrupted run"
     import torch
     from capdec.folder import keep_bridge
     from capdec.noise import find_offset
-    from capdec.sources import preset,processes,training_stores
+    from capdec.sources import left_out,preset,processes,training_stores,warn_of_few
     from capdec.start import model_for_training,starting_model
     from capdec.training import train as fit
     told = asdict(mapper) | asdict(swap) | asdict(training) | asdict(hints) | dict(data=data, val_pt=val_pt, lm=lm,
@@ -186,10 +195,14 @@ def train(
         image_dir)
     if is_not_rn and store.dim != 512:
         raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
+    if run.is_main_process:
+        warn_of_few(data, len(store))
     shift = find_offset(add_modality_offset, Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(training.seed)
     model = model_for_training(start, lm, store, mapper, training, only_prefix)
-    history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None, told=told)
+    tell = lambda line: print(f'capdec: {line}', file=sys.stderr)
+    history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None, told=told,
+        report=tell, left_out=left_out(data, len(store)), log_to=log_to)
     if not run.is_main_process:
         return 0
     if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset):
@@ -197,6 +210,7 @@ def train(
     if history['epochs']:
         print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
     _said(out/f'{prefix}_latest', 'captioner')
+    _next_command(out/f'{prefix}_latest', model.config.encoder)
 
 # %% ../nbs/11_cli.ipynb #b47da7e9
 def _one_way(add_modality_offset, modality_bridger, memory, bridge):

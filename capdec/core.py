@@ -811,7 +811,7 @@ def _array_to_pil(a):
     return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
 # %% ../nbs/00_core.ipynb #c913b53e
-_GET_HEIC = 'pip install "capdec[heic]"'
+_GET_HEIC = 'pip install pillow-heif'
 MAX_PIXELS = 200_000_000 # Larger images are refused, and no more pixels than this are decoded at once
 
 @functools.cache

@@ -13,10 +13,13 @@ from conftest import ROOT
 from pages import small_site
 
 sys.path.insert(0, str(ROOT/'tools'))
+import home
+
 NBS = ROOT/'nbs'
 PAGES = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('*.md'))
 PAGES += [ROOT/o for o in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')]
-OWN = 'https://github.com/capdec/capdec/'
+# no link begins with it while the repository has no address
+OWN = re.escape((home.home() or 'https://no.home.example') + '/')
 CONFIG = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
 
 @functools.cache
@@ -202,3 +205,62 @@ def test_every_formula_can_be_drawn():
         if p.parent == NBS and '$' in prose(p):
             drawn += render_site.Renderer(p.name).markdown(markdown(p)).count('<math')
     assert drawn > 30
+
+# One address, in settings.ini
+
+# What a person who wants to harm our readers could own: names like ours at places that are not ours
+STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\.org/project)/capdec|capdec\.github\.io|'
+    r'pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|conda install \S*capdec\b')
+
+def test_no_address_that_is_not_ours():
+    "The package's short name on PyPI and GitHub may be anyone's"
+    address,kinds = home.home(), ('.md', '.py', '.ipynb', '.yml', '.yaml', '.ini', '.txt', '.html', '')
+    wrong = []
+    for name in sorted(tracked()):
+        path = ROOT/name
+        if name == 'tests/test_site.py' or path.is_symlink() or path.suffix not in kinds or not path.is_file():
+            continue
+        text = path.read_text(encoding='utf-8', errors='replace')
+        text = text.replace(address, '') if address else text
+        wrong += [f'{name}: {m[0]}' for m in STRAY.finditer(text)]
+    assert wrong == []
+
+@pytest.mark.parametrize('text', ['https://github.com/capdec/capdec', 'pip install capdec',
+    'pip install -U "capdec[heic]"',
+    "`pip install 'capdec[train]'` brings it", 'https://capdec.github.io/capdec', '`capdec[heic]` is installed',
+    'pip install -q capdec', 'https://pypi.org/project/capdec/'])
+def test_stray_addresses_are_seen(text):
+    assert STRAY.search(text)
+
+@pytest.mark.parametrize('text', ["pip install -e '.[dev]'", 'pip install dist/capdec-0.1.0-py3-none-any.whl',
+    'capdec caption', 'pip install .', 'from capdec import Captioner'])
+def test_other_words_are_no_addresses(text):
+    assert not STRAY.search(text)
+
+def test_the_address_is_carried_everywhere(tmp_path):
+    "With one line in settings.ini all pages name it; without it, they say so"
+    import shutil
+    assert [str(p) for p,_ in home.changes()] == []
+    (tmp_path/'nbs').mkdir()
+    for o in [*NBS.glob('2*.ipynb'), NBS/'index.ipynb', NBS/'02_embedding.ipynb']:
+        shutil.copy(o, tmp_path/'nbs')
+    shutil.copy(ROOT/'_quarto.yml', tmp_path)
+    settings = (ROOT/'settings.ini').read_text()
+    def written(address):
+        (tmp_path/'settings.ini').write_text(re.sub(r'^home =.*$', f'home = {address}', settings, flags=re.M))
+        for p,text in home.changes(tmp_path):
+            p.write_text(text)
+        assert not list(home.changes(tmp_path))
+        return {p.name: p.read_text() for p in [*(tmp_path/'nbs').iterdir(), tmp_path/'_quarto.yml']}
+    before = written('')
+    with_one = written('https://github.com/someone/capdec')
+    for name in home.TUTORIALS:
+        text = with_one[f'{name}.ipynb']
+        assert '%pip install -q git+https://github.com/someone/capdec' in text
+        assert f'colab.research.google.com/github/someone/capdec/blob/main/nbs/{name}.ipynb' in text
+        assert 'someone/' not in before[f'{name}.ipynb'] and 'Upload notebook' in before[f'{name}.ipynb']
+    assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']
+    assert 'https://github.com/someone/capdec/blob/main/tests/test_distributed.py' in with_one['02_embedding.ipynb']
+    assert 'href: https://github.com/someone/capdec' in with_one['_quarto.yml']
+    assert yaml.safe_load(with_one['_quarto.yml'])['website']['navbar']['tools'][0]['icon'] == 'github'
+    assert written('') == before
