@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'LOOSE', 'ALSO', 'GROUPS', 'parse', 'open_text', 'embed', 'train', 'predict', 'convert', 'noise', 'offset',
-           'bridger', 'evaluate', 'caption', 'made_by', 'data', 'demo', 'examples', 'verb_parser', 'main']
+           'bridger', 'evaluate', 'caption', 'made_by', 'data', 'demo', 'explore', 'examples', 'verb_parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
 import os,sys,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
-from .config import Beside,Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig
+from .config import Beside,Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig,Video
 from .core import find_images,is_main,is_pickle,no_other_file,package_file,printable,whole_number
 from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
 from .terminal import exit_code
@@ -442,8 +442,9 @@ def evaluate(
 # %% ../nbs/11_cli.ipynb #6e2917b9
 def _check_caption(out, exif, gallery, redo, beside, num_captions, method, seed, restyling):
     "What `caption` is told must fit together"
-    if out not in ('','-') and not out.endswith(('.csv','.json','.jsonl')):
-        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl (or - to print)')
+    if out not in ('','-') and not out.endswith(('.csv','.json','.jsonl','.srt','.vtt')):
+        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl, for a video .srt or .vtt (or '
+            '- to print)')
     if (exif or beside.xmp) and num_captions > 1 and not (out or beside.sidecar):
         raise ValueError(f'--num_captions {num_captions}: a copy holds one caption, and so does an .xmp; add --out or '
             '--sidecar for the others')
@@ -480,9 +481,39 @@ def _dry_run(paths, album, num_captions, limit, aside):
         _tell(f'{path}: {what}', aside)
     _tell(f'{n:,} photo{"s"*(n != 1)} would be captioned; nothing was written', aside)
 
+def _subtitle_files(paths, out, beside, video, elsewhere):
+    "Where the scenes of videos go, `{video: file}`, `{video: None}` to print; None where no scenes are wanted"
+    one = out.endswith(('.srt','.vtt'))
+    ending = beside.sidecar_ext if beside.sidecar and beside.sidecar_ext in ('.srt','.vtt') else ''
+    if not (one or ending or video.scenes):
+        return None
+    from capdec.video import is_video
+    if other := [p for p in paths if not is_video(p)]:
+        raise ValueError(f'{other[0]}: is no video; scenes (--scenes, .srt, .vtt) are those of videos')
+    if one and len(paths) != 1:
+        raise ValueError(f'--out {out}: holds the scenes of one video, and {len(paths)} were named; use --sidecar '
+            f'--sidecar_ext {out[-4:]}')
+    if elsewhere or beside.xmp or out and not one or beside.sidecar and not ending:
+        raise ValueError('--scenes: go into .srt or .vtt files (--out, --sidecar --sidecar_ext .srt), or are printed '
+            '(--json); leave the other places out')
+    return {p: Path(out) if one else p.with_suffix(ending) if ending else None for p in paths}
+
+def _scenes(captioner, paths, files, video, json, overwrite, **how):
+    "Caption the scenes of videos"
+    from capdec.video import write_scenes
+    tell = lambda line: print(printable(f'capdec: {line}'), file=sys.stderr)
+    files = {p: o for p,o in files.items() if o}
+    done,failed,there = write_scenes(captioner, paths, files, video, json, overwrite, tell, **how)
+    if files or json:
+        text = f'{done:,} video{"s"*(done != 1)} captioned'
+        text += f', {there:,} {"was" if there == 1 else "were"} there already (--overwrite does '\
+            f'{"it" if there == 1 else "them"} again)' if there else ''
+        _tell(text + f', {failed} failed'*bool(failed), json)
+    return int(bool(failed))
+
 def caption(
-    photos:MANY, # Photos, folders, patterns or addresses (http://, https://)
-    out:str='', # .csv, .json or .jsonl file; - prints JSON lines (default: print)
+    photos:MANY, # Photos, folders, patterns or addresses (http://, https://), and videos by name or pattern
+    out:str='', # .csv, .json or .jsonl file, .srt or .vtt for one video; - prints JSON lines (default: print)
     json:bool=False, # Print a line of JSON for each photo, for another program, also beside a file
     model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
     style:str='', # File of sentences to restyle `model` on (kept: next time its name is enough), or a captioner
@@ -497,6 +528,7 @@ def caption(
     dry_run:bool=False, # Tell what would be done, and do nothing
     num_captions:int=1, # Captions per photo
     limits:Limits=Limits(), # What a caption may be like
+    video:Video=Video(), # How videos are looked at
     method:str='beam', # Way to decode: beam, greedy or sample
     seed:int=None, # Seed of --method sample: it gives the same photo the same captions (default: they differ each time)
     beam_size:int=5, # Number of beams of the search
@@ -519,7 +551,9 @@ def caption(
     _skipped([('', o) for o in empty])
     from capdec import album as room
     from capdec.captioner import load_captioner
+    from capdec.video import WithVideos,is_video
     paths = room.originals(sources, paths, exif) if exif else paths
+    scenes = _subtitle_files(paths, out, beside, video, exif or gallery or redo)
     album = _album(sources, paths, out, beside, exif, overwrite=overwrite, gallery=gallery, lines=json, redo=redo)
     if dry_run:
         return _dry_run(paths, album, num_captions, limit, json)
@@ -528,7 +562,12 @@ def caption(
         plain = lambda name=model: load_captioner(name, clip_model_type, device)
         model = kept_style(style, model, plain, restyling.style_steps, restyling.style_mix)
     c = load_captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
+    if scenes:
+        return _scenes(c, paths, scenes, video, json, overwrite, num_captions=num_captions,
+            batch_size=batch_size, limits=limits, **room.decoding_settings(method, beam_size, seed))
     settings = room.album_settings(c, model, memory, num_captions, limits, method, beam_size, seed)
+    if any(map(is_video, paths)):
+        c,settings = WithVideos(c, video), settings | dict(interval=video.interval)
     done = room.caption_album(c, paths, album, settings, num_captions, batch_size, limits, method, beam_size, seed,
         limit)
     if album.quiet:
@@ -577,8 +616,24 @@ def demo(
     own = [p for o in named for p in ([o] if o and Path(o).expanduser().exists() else shlex.split(o))]
     return run_demo(own, Path(out), quick, full)
 
+# %% ../nbs/11_cli.ipynb #cliexpl2
+def explore(
+    photos:MANY='', # Photos to choose from: folders, files or patterns (default: those that installed packages bring)
+    model:MANY='mini', # Captioners to choose from: mini, folders, hub ids
+    ip:str='127.0.0.1', # Address to listen on; any other than this one lets others in
+    port:int=8866, # Port; 0: a free one
+    no_browser:bool=False, # Only tell the address, and open no browser
+    device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+):
+    "Move a photo's vector by hand and watch the caption change, in a browser"
+    from capdec.explore import serve
+    whole_number('--port', port, 0)
+    many = lambda o: [o] if isinstance(o, str) and o else list(o)
+    paths = find_images(many(photos)) if photos else []
+    return serve(many(model), paths and many(photos), device, ip, port, not no_browser)
+
 # %% ../nbs/11_cli.ipynb #79445183
-VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, train, embed, parse, open_text, predict, evaluate,
+VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, explore, train, embed, parse, open_text, predict, evaluate,
     convert, noise, offset, bridger, data, made_by)}
 
 def examples(
@@ -590,17 +645,19 @@ def examples(
 
 # What each verb takes without a flag, beside what it cannot do without
 LOOSE = dict(data=('name','path'), convert=('out',), train=('data',), embed=('data',), predict=('data',),
-    demo=('photos',))
+    demo=('photos',), explore=('photos',))
 # Names that mean the same
 _MODEL,_PHOTOS = ('checkpoint',),('images',)
 ALSO = dict(caption=dict(model=_MODEL, photos=_PHOTOS), predict=dict(checkpoint=('model',), images=('photos',)),
-    convert=dict(source=('checkpoint','model')), embed=dict(images=('photos',)), demo=dict(photos=_PHOTOS))
+    convert=dict(source=('checkpoint','model')), embed=dict(images=('photos',)), demo=dict(photos=_PHOTOS),
+    explore=dict(photos=_PHOTOS, model=_MODEL))
 # The many flags of `caption`, in the order in which one thinks of them
 GROUPS = dict(caption={
     'what': ('photos','limit','redo','overwrite','dry_run'),
     'where to': ('out','json','sidecar','sidecar_ext','prefix','suffix','append','xmp','exif','gallery'),
     'wording': ('model','style','style_steps','style_mix','prompt','num_captions','min_words','max_words','method',
         'beam_size','temperature','seed'),
+    'videos': ('interval','scenes'),
     'way across the gap': ('bridge','memory'),
     'machine': ('clip_model_type','batch_size','device','dtype')})
 

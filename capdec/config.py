@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Selection', 'Swap', 'OfficialHints',
-           'Restyling', 'Beside', 'field_comments', 'from_json']
+           'Restyling', 'Beside', 'Video', 'field_comments', 'from_json']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
 from dataclasses import KW_ONLY,dataclass,field
@@ -198,6 +198,17 @@ class Beside:
             raise ValueError(f'sidecar_ext {ending!r}: an ending such as .txt or .caption was expected')
         if ending.lower() == '.xmp':
             raise ValueError("sidecar_ext '.xmp': an .xmp is no plain text; leave it out and use `xmp`")
+
+# %% ../nbs/00a_config.ipynb #cfg-video-code
+@dataclass(frozen=True)
+class Video:
+    "How videos are looked at"
+    interval:float=1. # Seconds between the pictures of a video that are looked at
+    scenes:bool=False # A caption for each scene of a video, with its times, instead of one for the video
+
+    def __post_init__(self):
+        if not self.interval > 0:
+            raise ValueError(f'interval {self.interval}: must be greater than 0')
 
 # %% ../nbs/00a_config.ipynb #cfg-comments
 def field_comments(

@@ -23,6 +23,7 @@ class Shot(NamedTuple):
     captions:list # Its captions
     error:str='' # Why it has none
     sureness:float|None=None # How sure the captioner is, 0 to 1, where it says so
+    picture:object=None # Function that gives a picture (PIL) to show, for what is no photo, such as a video
 
 def _link(path, page):
     "Where a photo lies, as seen from the page"
@@ -35,15 +36,15 @@ def _link(path, page):
         return Path(path).absolute().as_uri()
     return './' + quote(os.fsencode(way.replace(os.sep, '/')))
 
-def _picture(path, size):
+def _picture(shot, size):
     "A small copy, and why there is none"
     try:
-        return picture_url(open_image(path), size, 72), ''
+        return picture_url(shot.picture() if shot.picture else open_image(shot.path), size, 72), ''
     except (OSError, ValueError) as e:
         return '', one_line(str(e))
 
 def _figure(shot, page, size):
-    url,why = _picture(shot.path, size)
+    url,why = _picture(shot, size)
     name = str(shot.path) if is_url(shot.path) else Path(shot.path).name
     error = shot.error or ('' if url else why)
     return dict(name=name, link=_link(shot.path, page), url=url, captions=shot.captions, error=error,

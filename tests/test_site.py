@@ -206,11 +206,55 @@ def test_every_formula_can_be_drawn():
             drawn += render_site.Renderer(p.name).markdown(markdown(p)).count('<math')
     assert drawn > 30
 
+def test_figures_are_not_numbered():
+    "The text format loses the captions of labelled figures, so none has a label"
+    labelled = [p.name for p in NBS.glob('*.ipynb') for c in nbformat.read(p, 4).cells
+        if re.search(r'^#\|\s*label:\s*fig', c.source, re.M)]
+    assert labelled == []
+
+def test_figures_of_cells_have_a_text():
+    "A figure with a caption also says what it shows to those who cannot see it"
+    assert [f'{p.name}: {c.id}' for p in NBS.glob('*.ipynb') for c in nbformat.read(p, 4).cells
+        if re.search(r'^#\|\s*fig-cap:', c.source, re.M) and not re.search(r'^#\|\s*fig-alt:', c.source, re.M)] == []
+
+def test_every_page_has_one_title():
+    for p in PAGES:
+        if p.parent == NBS:
+            text = re.sub(r'```.*?```', '', markdown(p), flags=re.S)
+            assert len(re.findall(r'^# ', text, re.M)) == 1, p.name
+
+def test_symbols_lead_to_their_lines():
+    import render_site
+    from capdec.core import printable
+    file, line = render_site.line_of(printable)
+    assert (ROOT/file).read_text().splitlines()[line-1].startswith('def printable(')
+    said = ('[source](/blob/main/capdec/core.py#LNone){target="_blank"}\n'
+        "    images:='', # Photos\n    x:bool_arg=True,\n")
+    shown = render_site.documented(said, printable, 'https://github.com/someone/capdec')
+    assert f'someone/capdec/blob/main/capdec/core.py#L{line})' in shown and 'LNone' not in shown
+    assert 'images:list=' in shown and 'x:bool=True' in shown
+    # no link where there is no address
+    assert 'source' not in render_site.documented(said, printable, '')
+    assert render_site.line_of(3) is None
+
+def test_the_readme_is_ours_after_the_site():
+    "nbdev writes one of its own when ours is older than its notebook"
+    rule = (ROOT/'Makefile').read_text().split('\ndocs: ')[1].split('\n\n')[0]
+    assert rule.startswith('readme ') and rule.rstrip().endswith('tools/build_readme.py')
+
+def test_the_styles_of_the_published_pages():
+    "Each was needed when the rendered site was looked at, in the dark, in tables and at 420 pixels"
+    css = (NBS/CONFIG['format']['html']['css']).read_text()
+    for rule in ('.quarto-dark code:not(.sourceCode)', '.quarto-dark pre > code', '.quarto-dark a > code',
+            'main .table a { word-break: normal; }', 'main table col { width: auto !important; }',
+            'mjx-container[display="true"]', 'max-width: 767px'):
+        assert rule in css, rule
+
 # One address, in settings.ini
 
 # What a person who wants to harm our readers could own: names like ours at places that are not ours
-STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\.org/project)/capdec|capdec\.github\.io|'
-    r'pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|conda install \S*capdec\b')
+STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\.org/project)/capdec|'
+    r'capdec\.github\.io|pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|conda install \S*capdec\b')
 
 def test_no_address_that_is_not_ours():
     "The package's short name on PyPI and GitHub may be anyone's"
