@@ -1,6 +1,5 @@
 "`capdec explore`: the explorer in a browser, on this machine alone unless told otherwise."
 import ast
-import re
 import sys
 
 import pytest
@@ -40,7 +39,8 @@ def test_photos_and_captioners_have_their_whole_paths(started, tmp_path, monkeyp
     Image.new('RGB', (40, 30)).save("my 'holiday'/a.jpg")
     capdec('explore', "my 'holiday'", '--checkpoint', 'mini', 'someone/model', '--device', 'cpu', ok=True)
     call = ast.parse(started[0][1].splitlines()[1]).body[0].value
-    assert [ast.literal_eval(o) for o in call.args] == [['mini', 'someone/model'], [str(tmp_path/"my 'holiday'")], 'cpu']
+    found = [ast.literal_eval(o) for o in call.args]
+    assert found == [['mini', 'someone/model'], [str(tmp_path/"my 'holiday'")], 'cpu']
 
 def test_what_cannot_be_is_one_line(started, monkeypatch):
     assert 'no file matches' in one_line(capdec('explore', 'gone*.jpg', ok=False))[0]

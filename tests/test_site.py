@@ -254,7 +254,8 @@ def test_the_styles_of_the_published_pages():
 
 # What a person who wants to harm our readers could own: names like ours at places that are not ours
 STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\.org/project)/capdec|'
-    r'capdec\.github\.io|pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|conda install \S*capdec\b')
+    r'capdec\.github\.io|pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|'
+    r'conda install \S*capdec\b')
 
 def test_no_address_that_is_not_ours():
     "The package's short name on PyPI and GitHub may be anyone's"
