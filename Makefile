@@ -13,7 +13,7 @@ $(if $(filter-out cpu,$(TORCH)),$(error TORCH=$(TORCH): cpu, or leave it out))
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help demo test test-nbs test-py export notebooks readme mini fuzz properties crash-test memory \
+.PHONY: help demo test test-nbs test-py export notebooks home readme mini fuzz properties crash-test memory \
 	caption-memory slow-test dist-test docs pages card bench browser-test clean
 
 # Set up once; again when what is needed has changed.
@@ -64,6 +64,11 @@ export: $(READY) ## Write the modules in capdec/ from the notebooks
 
 notebooks: $(READY) ## Run notebooks in place and keep their outputs: make notebooks NBS=nbs/03_noise_injection.ipynb
 	$(BIN)/python tools/run_notebooks.py $(or $(NBS),$(sort $(wildcard nbs/*.ipynb)))
+
+home: $(READY) ## Carry the repository's address (settings.ini, home) to the README, the site and the tutorials
+	$(BIN)/python tools/home.py
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/build_readme.py
 
 readme: $(READY) ## Write README.md from nbs/index.ipynb
 	$(BIN)/python tools/build_readme.py

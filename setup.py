@@ -17,9 +17,9 @@ status = {'2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Pro
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
-    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
-    project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl'], 'Source': cfg['git_url'],
-        'Issues': f"{cfg['git_url']}/issues", 'Changelog': f"{cfg['git_url']}/blob/{cfg['branch']}/CHANGELOG.md"},
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['home'], license='Apache-2.0',
+    project_urls={'Source': cfg['home'], 'Issues': f"{cfg['home']}/issues",
+        'Changelog': f"{cfg['home']}/blob/{cfg['branch']}/CHANGELOG.md"} if cfg['home'] else {},
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else cfg['description'],
     long_description_content_type='text/markdown',
     packages=find_packages(include=['capdec', 'capdec.*']), include_package_data=False,

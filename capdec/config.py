@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Selection', 'Swap', 'OfficialHints',
-           'Restyling', 'field_comments', 'from_json']
+           'Restyling', 'Beside', 'Video', 'field_comments', 'from_json']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
 from dataclasses import KW_ONLY,dataclass,field
@@ -176,6 +176,39 @@ class Restyling:
         _whole(self, 1, 'style_steps')
         if not 0 <= self.style_mix < 1:
             raise ValueError(f'style_mix {self.style_mix}: must lie in 0..1, less than 1')
+
+# %% ../nbs/00a_config.ipynb #cfg-beside-code
+@dataclass(frozen=True)
+class Beside:
+    "Files beside photos that hold their captions"
+    sidecar:bool=False # Write a text file beside each photo (a.txt; a.jpg.txt where the name is taken)
+    sidecar_ext:str='.txt' # Ending of the text files, such as .caption
+    prefix:str='' # Words before each caption in the text files
+    suffix:str='' # Words behind each caption in the text files
+    append:bool=False # Put the captions behind what stands in a text file already, instead of leaving it as it is
+    xmp:bool=False # Write an .xmp beside each photo; of one that is there nothing but the description changes
+
+    def __post_init__(self):
+        ending = self.sidecar_ext if self.sidecar_ext.startswith('.') else f'.{self.sidecar_ext}'
+        object.__setattr__(self, 'sidecar_ext', ending)
+        for name in ('sidecar_ext','prefix','suffix','append'):
+            if getattr(self, name) != getattr(Beside, name) and not self.sidecar:
+                raise ValueError(f'{name} {getattr(self, name)!r}: belongs to `sidecar`, text files beside the photos')
+        if not ending[1:].replace('.', '').isalnum():
+            raise ValueError(f'sidecar_ext {ending!r}: an ending such as .txt or .caption was expected')
+        if ending.lower() == '.xmp':
+            raise ValueError("sidecar_ext '.xmp': an .xmp is no plain text; leave it out and use `xmp`")
+
+# %% ../nbs/00a_config.ipynb #cfg-video-code
+@dataclass(frozen=True)
+class Video:
+    "How videos are looked at"
+    interval:float=1. # Seconds between the pictures of a video that are looked at
+    scenes:bool=False # A caption for each scene of a video, with its times, instead of one for the video
+
+    def __post_init__(self):
+        if not self.interval > 0:
+            raise ValueError(f'interval {self.interval}: must be greater than 0')
 
 # %% ../nbs/00a_config.ipynb #cfg-comments
 def field_comments(

@@ -816,7 +816,7 @@ def _array_to_pil(a):
     return Image.fromarray(np.ascontiguousarray(a.astype(np.uint8)))
 
 # %% ../nbs/00_core.ipynb #c913b53e
-_GET_HEIC = 'pip install "capdec[heic]"'
+_GET_HEIC = 'pip install pillow-heif'
 MAX_PIXELS = 200_000_000 # Larger images are refused, and no more pixels than this are decoded at once
 
 @functools.cache
@@ -1266,8 +1266,8 @@ def optional(
     try:
         yield
     except ModuleNotFoundError as e:
-        raise MissingPackage(f"{e.name}: this package is not installed; `pip install 'capdec[{extra}]'` brings it, "
-            f"`pip install 'capdec[all]'` brings all", name=e.name) from None
+        raise MissingPackage(f"{e.name}: this package is not installed; it belongs to the extra `{extra}` of capdec: "
+            f"`pip install '.[{extra}]'` in your clone, or the wheel's name with [{extra}] behind it", name=e.name) from None
 
 # %% ../nbs/00_core.ipynb #6a2c11be
 _PHOTOS = {
@@ -1282,7 +1282,7 @@ def demo_photos()->list: # Paths of photos inside installed packages
     found = [o for o in found if o.exists()]
     if not found:
         raise MissingPackage("photos to try: they come with scikit-image, scikit-learn and matplotlib, which are not "
-            "installed; `pip install 'capdec[explore]'` brings them, or name photos of your own", name='skimage')
+            "installed; the extra `explore` brings them, or name photos of your own", name='skimage')
     return found
 
 # %% ../nbs/00_core.ipynb #a6cf4932

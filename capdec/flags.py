@@ -8,7 +8,7 @@ __all__ = ['MANY', 'SWITCH', 'OR_ALONE', 'NOT_FLAGS', 'flags_of', 'meant', 'pars
 # %% ../nbs/00b_flags.ipynb #629515f4
 import re,shutil
 from argparse import ArgumentParser,RawDescriptionHelpFormatter
-from collections.abc import Callable,Iterable
+from collections.abc import Callable,Iterable,Mapping
 from copy import copy
 from dataclasses import fields,is_dataclass,replace
 from difflib import get_close_matches
@@ -46,8 +46,8 @@ class _Help(RawDescriptionHelpFormatter):
         columns = shutil.get_terminal_size((120,30))[0]
         super().__init__(prog, max_help_position=columns//2, width=columns)
 
-def _add_flag(parser, name, anno, text, default, switches):
-    "One flag, spelled with underscores as CapDec's own tools spell theirs"
+def _add_flag(parser, name, anno, text, default, switches, also=()):
+    "One flag, spelled with underscores as CapDec's own tools spell theirs; `also`: other names for it"
     param = copy(anno) if isinstance(anno, Param) else Param(type=anno)
     # flags without a value, as the official tools have them, may also be given one: `--uniform_noise false`
     if anno is bool and switches:
@@ -55,7 +55,11 @@ def _add_flag(parser, name, anno, text, default, switches):
     # a % is no format here
     param.help = (text or '').replace('%', '%%')
     param.set_default(default)
-    parser.add_argument(f'{param.pre}{name}', **param.kwargs)
+    if not param.pre:
+        return parser.add_argument(name, **param.kwargs)
+    # what nearly every command calls so
+    short = ['-o']*(name == 'out')
+    parser.add_argument(*short, *(f'--{o}' for o in (name, *also)), dest=name, **param.kwargs)
 
 # %% ../nbs/00b_flags.ipynb #flagmeant
 def meant(
@@ -67,17 +71,50 @@ def meant(
     return f'; did you mean {near[0]}?' if near else ''
 
 class _Parser(ArgumentParser):
-    "A command line whose errors are one line each; some words may stand without their flags"
-    loose = ()
+    "A command line whose errors are one line each; some words may stand with or without their flags"
+    loose,named = (),{}
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {printable(message)} ({self.prog} --help shows the flags)\n')
 
-    def parse_args(self, args=None, namespace=None):
-        typed,rest = self.parse_known_args(args, namespace)
-        words = [o for o in rest if not o.startswith('-')]
+    def _values(self, flag, value, rest):
+        "The values of a word that was given as a flag"
+        if value is not None:
+            return [value]
+        many,n = self.named[flag],0
+        while n < len(rest) and (rest[n] == '-' or not rest[n].startswith('-')) and (many or not n):
+            n += 1
+        if not n:
+            self.error(f'argument --{flag}: expected a value')
+        taken,rest[:n] = rest[:n],[]
+        return taken
+
+    def _spelled(self, args):
+        "What was typed, flags with underscores, words that were given as flags in front of all"
+        rest,words,out = list(args),[],[]
+        while rest:
+            typed = rest.pop(0)
+            if typed == '--':
+                return words + out + [typed] + rest
+            name,eq,value = typed.partition('=')
+            flag = name[2:].replace('-', '_') if name.startswith('--') else ''
+            if flag in self.named:
+                words += self._values(flag, value if eq else None, rest)
+            else:
+                out.append(f'--{flag}{eq}{value}' if f'--{flag}' in self._option_string_actions else typed)
+        return words + out
+
+    def _give(self, typed, words):
+        "Words without a flag go to those that may stand so"
         for name in self.loose:
             if words and getattr(typed, name) == self.get_default(name):
-                setattr(typed, name, words.pop(0))
+                many = next(a.nargs for a in self._actions if a.dest == name) == '+'
+                setattr(typed, name, words[:] if many else words[0])
+                del words[:None if many else 1]
+
+    def parse_args(self, args=None, namespace=None):
+        typed,rest = self.parse_known_args(self._spelled(args or []), namespace)
+        words = [o for o in rest if not o.startswith('-')]
+        self._give(typed, words)
         if wrong := [o for o in rest if o.startswith('-')]:
             flag = wrong[0].split('=')[0]
             self.error(f'no flag {flag}{meant(flag, self._option_string_actions)}')
@@ -86,23 +123,33 @@ class _Parser(ArgumentParser):
         return typed
 
 # %% ../nbs/00b_flags.ipynb #flagparser
+def _group_of(parser, groups):
+    "Where each flag stands in the help"
+    made = {title: parser.add_argument_group(title) for title in groups}
+    return {name: made[title] for title,names in groups.items() for name in names}
+
 def parser_of(
     f:Callable, # Function whose parameters have comments
     prog:str, # Name of the command
     examples:Iterable[str]=(), # Command lines that the help ends with
     switches:bool=False, # Flags without a value may also be given true or false
     loose:Iterable[str]=(), # Flags whose values may stand without them, in this order
+    also:Mapping={}, # Other names of flags, `{flag: [name]}`
+    groups:Mapping={}, # Parts of the help, `{title: [flag]}`
 )->ArgumentParser: # Its values are named like the flags
     "The command line of a function"
-    p,seen = _Parser(prog=prog, description=f.__doc__, formatter_class=_Help), set()
-    p.loose = tuple(loose)
+    usage = f'{prog} [flags] ...' if groups else None
+    p,seen = _Parser(prog=prog, description=f.__doc__, formatter_class=_Help, usage=usage), set()
+    p.loose,place = tuple(loose),_group_of(p, groups)
     # Python 3.14 colours help; our streams would show the codes
     p.color = False
     for name,*flag in flags_of(f):
         # two configurations may share a flag, such as a seed
         if name not in seen:
-            _add_flag(p, name, *flag, switches)
+            _add_flag(place.get(name, p), name, *flag, switches, also.get(name, ()))
         seen.add(name)
+    # a word without a flag may also be given with one
+    p.named = {o: a.nargs == '+' for a in p._actions if not a.option_strings for o in (a.dest, *also.get(a.dest, ()))}
     for a in p._actions:
         a.help = (a.help or '').removesuffix(' (default: )').removesuffix(' (default: False)')
     if examples:

@@ -285,7 +285,7 @@ CARD = """---
 library_name: capdec
 pipeline_tag: image-to-text
 ---
-An image captioner trained from text alone with [capdec](https://pypi.org/project/capdec): encoder {encoder}, \
+An image captioner trained from text alone with capdec: encoder {encoder}, \
 language model {lm}, bridge {bridge}.
 
 ```python

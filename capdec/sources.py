@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'is_running_text', 'captions_from', 'begun', 'source_note', 'write_corpus', 'with_photos', 'one_per_image',
            'photos_of', 'edited', 'save_swaps', 'vector_store', 'import_pickle', 'converted', 'processes', 'team',
-           'vectors_file', 'embedded', 'preset', 'needs_embedding', 'training_data', 'training_stores',
-           'official_vectors', 'vectors_of', 'image_and_text', 'rows_of', 'paired_vectors', 'some_captions']
+           'vectors_file', 'embedded', 'preset', 'needs_embedding', 'training_data', 'training_stores', 'left_out',
+           'warn_of_few', 'official_vectors', 'vectors_of', 'image_and_text', 'rows_of', 'paired_vectors',
+           'some_captions']
 
 # %% ../nbs/08b_sources.ipynb #8a404582
 import contextlib,os,sys,warnings
@@ -411,6 +412,31 @@ def training_stores(
     # the others find finished stores
     with run.main_process_first():
         return stores or load()
+
+# %% ../nbs/08b_sources.ipynb #srcfew02
+def left_out(
+    data:str, # What was named
+    n:int, # Number of captions that are trained on
+)->str: # Such as ', 10 of other parts left out'; empty when all are trained on, or nobody can tell
+    "What to say about captions of other parts of a file"
+    if not needs_embedding(data):
+        return ''
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            other = sum(1 for _ in captions_from(data, Selection(split='all'))) - n
+    except ValueError:
+        # parts that cannot be read together
+        return ''
+    return f', {other:,} of other parts left out' if other > 0 else ''
+
+def warn_of_few(
+    data:str, # What was named
+    n:int, # Number of captions
+):
+    "Warn when there is too little to learn from"
+    if n < 100:
+        warnings.warn(f'{data}: {n} caption{"s"*(n != 1)}, too few to learn from; a captioner needs thousands, and a '
+            'style a few hundred. Is this the right file?')
 
 # %% ../nbs/08b_sources.ipynb #3606831f
 def official_vectors(

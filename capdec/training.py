@@ -7,7 +7,7 @@ __all__ = ['lr_at', 'PackedCaptions', 'epoch_batches', 'save_state', 'load_state
            'TrainConfig']
 
 # %% ../nbs/05_training.ipynb #c74a939a
-import contextlib,json,math,warnings
+import contextlib,json,math,time,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
@@ -257,12 +257,29 @@ def validation_loss(
     return total.item()/int(counts.sum())
 
 # %% ../nbs/05_training.ipynb #69ce3c92
-def _accelerator(device):
+def _tracker(log_to, out_dir):
+    "What Accelerate needs to log to a program such as TensorBoard; an error when it is not installed"
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS,get_available_trackers
+    from accelerate.utils import ProjectConfiguration
+    if not log_to:
+        return {}
+    if isinstance(log_to, str):
+        known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+        if log_to not in known:
+            raise ValueError(f'log_to {log_to!r}: use {", ".join(known)}')
+        if log_to not in map(str, get_available_trackers()):
+            raise ValueError(f'log_to {log_to!r}: is not installed; pip install {log_to}')
+    if not out_dir:
+        raise ValueError(f'log_to {log_to!r}: needs `out_dir`, the folder of the run')
+    where = ProjectConfiguration(project_dir=str(out_dir), logging_dir=str(Path(out_dir)/'logs'))
+    return dict(log_with=log_to, project_config=where)
+
+def _accelerator(device, log_to='', out_dir=None):
     "This process's share of the work, on the device that was asked for"
     with optional('train'):
         from accelerate import Accelerator
     wanted = pick_device(device)
-    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no')
+    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no', **_tracker(log_to, out_dir))
     if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
         raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with '
             f'CUDA_VISIBLE_DEVICES')
@@ -293,6 +310,38 @@ def _save_curve(history, folder):
         ax.legend()
     with atomic_path(folder/'loss.png') as p:
         fig.savefig(p, format='png', bbox_inches='tight')
+
+# %% ../nbs/05_training.ipynb #diary002
+_MINUTES = 5 # Minutes without a line in a long epoch
+
+def _span(seconds):
+    "A span of time as people say it"
+    m,h = round(seconds/60), round(seconds/3600, 1)
+    return f'{seconds:.0f} s' if seconds < 90 else f'{m} min' if m < 90 else f'{h:g} h'
+
+class _Diary:
+    "What a run tells"
+    def __init__(self, folder, report=None):
+        self.file,self.report = folder and folder/'train.log',report
+        self.began = self.last = time.monotonic()
+
+    def say(self, text):
+        self.last = time.monotonic()
+        if self.file:
+            with open(self.file, 'a', encoding='utf-8') as f:
+                f.write(f'{time.strftime("%Y-%m-%d %H:%M:%S")} {text}\n')
+        if self.report:
+            self.report(text)
+
+    def silent(self):
+        "Has nothing been told for some minutes?"
+        return time.monotonic() - self.last > 60*_MINUTES
+
+    def left(self, done, total, first):
+        "How long it has taken, and how long the rest will take; `first`: steps of an earlier run"
+        took = time.monotonic() - self.began
+        rest = took/max(1, done - first)*(total - done)
+        return _span(took) + f', about {_span(rest)} to go'*bool(total > done)
 
 # %% ../nbs/05_training.ipynb #b6eeb24c
 def _crc(x, start=0):
@@ -336,10 +385,28 @@ class _Run:
         # since the epoch began
         self.esum,self.ecount = torch.zeros((), device=dev),0
         self.fingerprint = _fingerprint(model, self.data, c, self.offset)
+        # what it tells; the step it began at; when the bar last showed a loss
+        self.diary,self.first,self.shown = _Diary(None),0,0.
 
     @property
     def step(self):
         return self.batch_no//self.config.accumulate
+
+# %% ../nbs/05_training.ipynb #runhead1
+def _header(run, left_out=''):
+    "What a run is given"
+    c,dev,model = run.config,run.acc.device,run.model
+    trained,total = (sum(p.numel() for p in o)/1e6 for o in (run.params.values(), model.parameters()))
+    whole = f'{total:.1f} million parameters' if trained == total else (f'{trained:.1f} of {total:.1f} million '
+        'parameters are trained')
+    team = f', {run.acc.num_processes} processes'*(run.acc.num_processes > 1)
+    kind = 'bfloat16' if _precision(c, dev) == 'bf16' else 'float32'
+    lines = [f'{len(run.data):,} captions{left_out}, {run.per_epoch:,} steps an epoch, {run.total:,} in all',
+        f'{whole}, on {dev.type} in {kind}{team}',
+        f'batches of {c.bs}, learning rate {c.lr:g}, noise variance {c.noise_variance:g}']
+    if run.val is not None:
+        lines[0] += f'; {len(run.val):,} captions to validate on'
+    return lines + [f'going on at step {run.step:,}']*bool(run.step)
 
 # %% ../nbs/05_training.ipynb #run00005
 _PROGRESS = dict(batch_no=int, history=dict, bad=int, count=int, ecount=int, best=int|float|None, sum=int|float,
@@ -426,7 +493,16 @@ def _note_loss(run):
     run.history['steps'].append([run.step, loss])
     run.sum.zero_()
     run.count = 0
+    run.acc.log(dict(loss=loss, lr=run.opt.param_groups[0]['lr']), step=run.step)
     return loss
+
+def _show_loss(run, bar, epoch):
+    "The loss since the last point of the curve in the bar, twice a second: asking makes the device wait"
+    now = time.monotonic()
+    if bar.disable or now - run.shown < .5 or not run.count:
+        return
+    run.shown = now
+    bar.set_postfix(loss=f'{(run.sum/run.count).item():.3f}', epoch=epoch, refresh=False)
 
 # %% ../nbs/05_training.ipynb #epo00001
 def _save_epoch(run, name, kept, best):
@@ -444,7 +520,7 @@ def _save_epoch(run, name, kept, best):
 # %% ../nbs/05_training.ipynb #epo00003
 def _end_epoch(run, epoch, save_every, prefix, last):
     "Validate, save the model, draw the curve; says whether to stop early"
-    mean,stop,better = (run.esum/run.ecount).item(),False,False
+    mean,stop,better,said = (run.esum/run.ecount).item(),False,False,''
     _finite(mean, run)
     run.history['epochs'].append([epoch, mean])
     run.esum.zero_()
@@ -455,6 +531,11 @@ def _end_epoch(run, epoch, save_every, prefix, last):
         better = val < run.best
         run.best,run.bad = (val,0) if better else (run.best,run.bad+1)
         stop = bool(run.config.patience) and run.bad >= run.config.patience
+        said = f', validation {val:.3f}' + (' (the best so far)' if better else '')
+        run.acc.log(dict(val_loss=val), step=run.step)
+    run.acc.log(dict(epoch_loss=mean, epoch=epoch), step=run.step)
+    left = run.diary.left(run.step, run.step if stop or last else run.total, run.first)
+    run.diary.say(f'epoch {epoch+1} of {run.config.epochs}: loss {mean:.3f}{said}; {left}')
     if run.out and run.acc.is_main_process:
         _save_epoch(run, prefix, epoch % save_every == 0 or last or stop, better)
     return stop
@@ -474,9 +555,13 @@ def _rest_of_epoch(run, net, bar, callback):
         if run.step % c.log_steps == 0 or run.step >= run.total:
             loss = _note_loss(run)
             bar.set_postfix(loss=f'{loss:.3f}', epoch=epoch, refresh=False)
+            if run.diary.silent():
+                left = run.diary.left(run.step, run.total, run.first)
+                run.diary.say(f'step {run.step:,} of {run.total:,}, in epoch {epoch+1}: loss {loss:.3f}; {left}')
             if callback:
                 callback(run.step, loss)
         bar.update()
+        _show_loss(run, bar, epoch)
         if run.step >= run.total:
             break
         # the last of an epoch is saved with the epoch
@@ -527,6 +612,24 @@ def _all_epochs(run, bar, prefix, save_every, callback):
             if run.out and (done or run.batch_no % config.accumulate == 0):
                 run.save()
 
+# %% ../nbs/05_training.ipynb #trnopen1
+def _open_diary(run, bar, report=None, left_out='', log_to=''):
+    "Tell what the run is given"
+    if log_to:
+        settings = {k: v for k,v in run.fingerprint.items() if isinstance(v, int|float|str|bool)}
+        run.acc.init_trackers('capdec', settings)
+    run.first = run.step
+    if not run.acc.is_main_process:
+        return
+
+    def above(line):
+        # over the bar, which stays the last line of a terminal
+        with bar.external_write_mode(file=None):
+            report(line)
+    run.diary = _Diary(run.out, report and above)
+    for line in _header(run, left_out):
+        run.diary.say(line)
+
 # %% ../nbs/05_training.ipynb #c88d1f6c
 def train(
     model, # `CaptionModel`, which is trained in place
@@ -542,16 +645,22 @@ def train(
     show:bool=True, # Show a progress bar
     callback=None, # Function that is called with `(step, loss)` every `log_steps` steps
     told:dict|None=None, # What a command line said, to be kept as the official tool does
+    report=None, # Function that is called with each line that the run tells; `out_dir/train.log` has them all
+    left_out:str='', # What to say about captions that are not trained on
+    log_to='', # Program that gets the losses, through Accelerate: 'tensorboard', 'wandb', or a tracker of Accelerate
 )->dict: # History: `steps` (step, loss), `epochs` (epoch, mean loss), `val` (step, loss)
     "Train a captioner from caption vectors (paper, section 3); a run that was interrupted continues bit for bit on CPU"
     if save_every < 1:
         raise ValueError(f'save_every must be >= 1, got {save_every}')
-    acc = _accelerator(device)
+    acc = _accelerator(device, log_to, out_dir)
     with _claimed(acc, out_dir):
         run = _Run(model.to(acc.device).train(), data, val, config, offset, acc)
         _begin(run, out_dir, resume, told)
         bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
         with bar:
+            _open_diary(run, bar, report, left_out, log_to)
             _all_epochs(run, bar, prefix, save_every, callback)
+        if log_to:
+            acc.end_training()
     model.eval()
     return run.history

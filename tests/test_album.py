@@ -165,12 +165,12 @@ def test_a_second_card_has_copies_of_its_own(tmp_path, kind):
     capdec('caption', one, '--exif', out, *FAST, ok=True)
     kept = first.read_bytes()
     # told once, when it is made
-    for flags, lines, says in (([], 1, '1 photos captioned: '), (['--overwrite'], 0, '1 photos captioned: '),
-            ([], 0, '0 photos captioned, 1 were there')):
+    for flags, lines, says in (([], 1, '1 photo captioned: '), (['--overwrite'], 0, '1 photo captioned: '),
+            ([], 0, '0 photos captioned, 1 was there')):
         r = capdec('caption', two, '--exif', out, *FAST, *flags, ok=True)
         assert first.read_bytes() == kept and is_copy(two/first.name, second) and read_caption(second)
         assert said(r).startswith(says) and ['another name' in o for o in one_line(r)] == [True]*lines
-    assert said(capdec('caption', one, '--exif', out, *FAST, ok=True)).startswith('0 photos captioned, 1 were there')
+    assert said(capdec('caption', one, '--exif', out, *FAST, ok=True)).startswith('0 photos captioned, 1 was there')
     assert sorted(o.name for o in out.iterdir()) == [second.name, first.name]
 
 def test_a_file_that_is_no_copy_of_ours_stays(cards):
@@ -226,7 +226,7 @@ def test_what_a_copy_is(tmp_path):
         (tmp_path/'bad.jpg').write_bytes(bad)
         assert not is_copy(a, tmp_path/'bad.jpg') and not is_copy(tmp_path/'bad.jpg', copy)
     # its notes cannot be read: no copy of ours
-    (tmp_path/'bad.jpg').write_bytes(b'\xff\xd8\xff\xe1\0\x10Exif\0\0II*\0\xff\xff\xff\xff' + raw[2:])
+    (tmp_path/'bad.jpg').write_bytes(b'\xff\xd8\xff\xe1\0\x10Exif\0\0II*\0\xff\xff\xff\xff' + a.read_bytes()[2:])
     assert not is_copy(a, tmp_path/'bad.jpg')
     assert not is_copy(a, tmp_path/'gone.jpg') and not is_copy(a, tmp_path)
 
@@ -283,7 +283,7 @@ def test_a_folder_that_may_only_be_read(tmp_path, monkeypatch, out):
         assert {o.name for o in tmp_path.rglob('*.txt')} == {'1.txt', '3.txt'}
         if '--exif' in out:
             assert {o.name for o in (tmp_path/'copies').rglob('*.jpg')} == {'1.jpg', '2.jpg', '3.jpg'}
-    assert {o.name for o in tmp_path.rglob('.*')} <= {'.c.csv.made', '.c.json.made'}
+    assert {o.name for o in tmp_path.rglob('.*')} <= {'.c.csv.made', '.c.json.made', '.capdec.jsonl'}
 
 def test_a_folder_of_copies_that_may_only_be_read(tmp_path, monkeypatch):
     for o in ('a/1.jpg', 'b/2.jpg'):
@@ -294,7 +294,7 @@ def test_a_folder_of_copies_that_may_only_be_read(tmp_path, monkeypatch):
     closed(monkeypatch, tmp_path/'out'/'a')
     photo(tmp_path/'trip'/'3.jpg')
     r = capdec('caption', 'trip', '--exif', 'out', *FAST, cwd=tmp_path, ok=False)
-    assert said(r) == '1 photos captioned, 2 failed: out' and read_caption(tmp_path/'out'/'3.jpg')
+    assert said(r) == '1 photo captioned, 2 failed: out' and read_caption(tmp_path/'out'/'3.jpg')
     assert [o.split(':')[3] for o in one_line(r)] == [' out/a/1.jpg', ' out/b/2.jpg']
     assert (tmp_path/'out'/'b').read_text() == 'mine'
 
@@ -305,7 +305,7 @@ def test_a_folder_in_the_place_of_a_text_file(tmp_path):
     for n in (1, 0):
         r = capdec('caption', tmp_path, '--sidecar', *FAST, ok=False)
         assert len(one_line(r)) == 1 and 'a.txt: cannot be written (Is a directory)' in r.stderr
-        assert said(r).startswith(f'{n} photos captioned') and (tmp_path/'b.txt').exists()
+        assert said(r).startswith(f'{n} photo{"s"*(not n)} captioned') and (tmp_path/'b.txt').exists()
 
 def test_a_photo_that_vanishes_before_it_is_copied(tmp_path, monkeypatch):
     import capdec.captioner as c
@@ -407,7 +407,7 @@ def test_a_table_that_does_not_tell(trip, mine):
     run = lambda *args, ok=True: capdec('caption', 'trip', '--out', 't.csv', *FAST, *args, ok=ok)
     (trip/'t.csv').write_text('file,caption,error\ntrip/a.jpg,My own words.,\n')
     r = capdec('caption', 'trip', '--out', 't.csv', '--device', 'cpu', ok=True)
-    assert not one_line(r) and said(r).startswith('1 photos captioned, 1 were there')
+    assert not one_line(r) and said(r).startswith('1 photo captioned, 1 was there')
     for args in (['--model', mine], ['--max_words', 5], ['--bridge', 'none']):
         r = run(*args)
         assert one_line(r) == ['capdec: t.csv: does not tell what made it, so its captions stay; --overwrite to '
@@ -424,13 +424,13 @@ def test_photos_that_are_not_named_stay_in_the_table(trip, mine):
     run = lambda *args, ok=True: capdec('caption', *args, '--out', 't.csv', *FAST, ok=ok)
     run('trip')
     rows = (trip/'t.csv').read_text().splitlines()
-    assert said(run('trip/b.jpg', '--overwrite')) == '1 photos captioned: t.csv'
+    assert said(run('trip/b.jpg', '--overwrite')) == '1 photo captioned: t.csv'
     assert (trip/'t.csv').read_text().splitlines() == rows
     r = run('trip/b.jpg', '--overwrite', '--max_words', 4)
     assert 'captions of photos that are not named now stay as mini made them: 1' in one_line(r)[0]
     mixed = (trip/'t.csv').read_text().splitlines()
     assert mixed[1] == rows[1] and mixed[2] != rows[2]
-    assert said(run('trip', '--max_words', 4)).startswith('1 photos captioned, 1 were there')
+    assert said(run('trip', '--max_words', 4)).startswith('1 photo captioned, 1 was there')
     assert all(len(o.split(',')[1].split()) <= 4 for o in (trip/'t.csv').read_text().splitlines()[1:])
     assert said(run('trip', '--max_words', 4)).startswith('0 photos captioned, 2 were there')
     # another number of captions does not fit into the table
@@ -471,8 +471,8 @@ def test_names_of_another_folder_are_other_photos(tmp_path):
         r = run(2, *args, ok=False)
         assert len(one_line(r)) == 1 and f'named from {tmp_path}/card1, where IMG_0001.jpg is another one' in r.stderr
         assert (tmp_path/'t.csv').read_text() == before and not (tmp_path/'t.csv.part').exists()
-    assert said(run(2, photos=tmp_path/'card2')).startswith('1 photos captioned')
-    assert said(run(1)).startswith('0 photos captioned, 1 were there') and len(hashes(tmp_path)) == 4
+    assert said(run(2, photos=tmp_path/'card2')).startswith('1 photo captioned')
+    assert said(run(1)).startswith('0 photos captioned, 1 was there') and len(hashes(tmp_path)) == 4
     # the same for a run that was cut off
     from capdec.captioner import Captioner
     (tmp_path/'t.csv').unlink()
@@ -491,7 +491,7 @@ def test_names_of_another_folder_are_other_photos(tmp_path):
     capdec('caption', '.', '--out', 't.csv', *FAST, cwd=tmp_path/'album', ok=True)
     (tmp_path/'album').rename(tmp_path/'old album')
     r = capdec('caption', '.', '--out', 't.csv', *FAST, cwd=tmp_path/'old album', ok=True)
-    assert said(r).startswith('0 photos captioned, 1 were there')
+    assert said(r).startswith('0 photos captioned, 1 was there')
 
 @pytest.mark.parametrize('where', [['--sidecar'], ['--exif', 'copies'], ['--sidecar', '--exif', 'copies']])
 def test_text_files_and_copies_do_not_tell(trip, mine, where):

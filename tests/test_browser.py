@@ -117,6 +117,7 @@ def test_uploading_moving_and_reading(page, shows, tmp_path):
     Image.fromarray(photos.chelsea()).rotate(90, expand=True).save(cat)
     upload(page, cat)
     page.wait_for_selector('.capdec-photo[alt="my cat.png"]')
+    shows('.capdec-said', 'my cat.png is shown')
     shows('.capdec-caption', captioner(cat))
     page.wait_for_function(
         "[...document.querySelectorAll('.capdec svg title')].some(o => o.textContent == 'this photo: my cat.png')")
@@ -160,9 +161,9 @@ FAULTS = """width => {
     for (const o of document.querySelectorAll('.capdec *'))
         if (o.getClientRects().length && box(o).right > edge)
             faults.push(`beyond the edge: ${o.outerHTML.slice(0, 80)}`)
-    const [left, right] = [...document.querySelector('.capdec > .widget-hbox').children].map(box)
-    if (left.left != right.left || left.width != right.width || right.top <= left.top)
-        faults.push('two columns')
+    const first = ['.capdec-photo', '.capdec-card', '.capdec .noUi-target', '.capdec-figure svg', '.capdec textarea']
+    const tops = first.map(o => box(document.querySelector(o)).top)
+    if (tops.some((t, i) => i && t <= tops[i-1])) faults.push(`not in order: ${tops}`)
     const svg = document.querySelector('.capdec-figure svg')
     const letters = parseFloat(getComputedStyle(svg).fontSize)*box(svg).width/svg.viewBox.baseVal.width
     if (letters <= width/45) faults.push(`letters of ${letters} pixels in a picture`)
@@ -171,7 +172,7 @@ FAULTS = """width => {
 
 @pytest.mark.parametrize('width', [420, 320])
 def test_readable_on_a_telephone(page, sync, width):
-    "One column, nothing beyond its edge, and letters in the pictures that can be read"
+    "Photo, caption, noise and map first, nothing beyond the edge, letters in pictures that can be read"
     was = page.viewport_size
     page.set_viewport_size(dict(width=width, height=2100))
     try:
@@ -182,6 +183,50 @@ def test_readable_on_a_telephone(page, sync, width):
     finally:
         shot(page, f'5 {width} wide')
         page.set_viewport_size(was)
+
+def test_measuring_shows_that_it_works_and_its_chart(page, sync):
+    "The button says so while it works, and then the chart is in the window"
+    was = page.viewport_size
+    page.set_viewport_size(dict(width=420, height=700))
+    button = page.locator('.capdec button', has_text=re.compile('Measur'))
+    button.click()
+    sync.expect(button).to_be_disabled(timeout=PATIENCE)
+    page.wait_for_selector('svg[aria-label="What survives the noise"]')
+    sync.expect(button).to_have_text('Measure all levels', timeout=PATIENCE)
+    sync.expect(page.locator('svg[aria-label="What survives the noise"]')).to_be_in_viewport(timeout=PATIENCE)
+    shot(page, '6 measured')
+    page.set_viewport_size(was)
+
+def test_tooltips_say_what_the_words_mean(page):
+    titles = page.evaluate("[...document.querySelectorAll('.capdec [title]')].map(o => o.title)")
+    words = 'carried to where sentences lie', 'the variance of the noise', 'the search keeps in view'
+    assert all(any(word in o for o in titles) for word in words)
+
+def test_the_gallery_is_searched_and_sorted(browser, tmp_path):
+    "A page of `capdec caption --gallery`, opened as a file"
+    from capdec.gallery import Shot, write_gallery
+    shots = []
+    for name, folder, text in (('cat', 'b', 'A cat.'), ('cup', 'a', 'A cup of coffee.'), ('dog', 'a', 'A <dog>.')):
+        (tmp_path/folder).mkdir(exist_ok=True)
+        Image.fromarray(photos.chelsea()).save(tmp_path/folder/f'{name}.jpg')
+        shots.append(Shot(tmp_path/folder/f'{name}.jpg', [text]))
+    file = write_gallery(tmp_path/'page.html', shots)
+    for width in (1280, 420, 320):
+        page = browser.new_page(viewport=dict(width=width, height=800))
+        page.goto(file.as_uri())
+        texts = lambda: page.evaluate("[...document.querySelectorAll('figure:not([hidden]) .caption')]"
+            ".map(o => o.textContent)")
+        assert texts() == ['A cup of coffee.', 'A <dog>.', 'A cat.']
+        assert page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth') == 0
+        page.select_option('#sort', 'caption')
+        assert texts() == ['A <dog>.', 'A cat.', 'A cup of coffee.']
+        page.fill('#find', 'coffee a/')
+        assert texts() == []
+        page.fill('#find', 'CUP coffee')
+        assert texts() == ['A cup of coffee.'] and page.inner_text('#count') == '1 of 3'
+        page.select_option('#sort', 'folder')
+        assert texts() == ['A cup of coffee.'] and page.locator('section:not([hidden])').count() == 1
+        page.close()
 
 # How far a page of the preview reaches beyond the window, and its first parts that do
 BEYOND = """() => {

@@ -40,12 +40,12 @@ def test_sidecars_do_not_clash_across_runs(trip):
     # a.png is not named, but it is there
     capdec('caption', trip/'a.jpg', '--sidecar', *FAST, ok=True)
     capdec('caption', trip/'a.png', '--sidecar', *FAST, ok=True)
-    assert {o.name for o in trip.iterdir()} == {'a.jpg', 'a.png', 'day 2', 'a.jpg.txt', 'a.png.txt'}
+    assert {o.name for o in trip.iterdir()} == {'a.jpg', 'a.png', 'day 2', 'a.jpg.txt', 'a.png.txt', '.capdec.jsonl'}
 
 def test_a_note_of_the_users_own_is_not_replaced(trip):
     (trip/'day 2'/'b.txt').write_text('my notes of the day')
     r = capdec('caption', trip, '--sidecar', *FAST, ok=True)
-    assert said(r) == '2 photos captioned, 1 were there already (--overwrite does them again): beside the photos'
+    assert said(r) == '2 photos captioned, 1 was there already (--overwrite does it again): beside the photos'
     assert (trip/'day 2'/'b.txt').read_text() == 'my notes of the day'
     r = capdec('caption', trip, '--sidecar', '--overwrite', *FAST, ok=True)
     assert said(r).startswith('3 photos captioned') and 'notes' not in (trip/'day 2'/'b.txt').read_text()
@@ -93,12 +93,12 @@ def test_exif_copies(trip, tmp_path):
     assert len(one_line(r)) == 2
     r = capdec('caption', trip/'c.gif', '--exif', tmp_path/'out', '--sidecar', *FAST)
     assert r.returncode == 1 and one_line(r)[0].endswith('its caption is in the .txt beside '
-        'it') and said(r).startswith('1 photos captioned, 1 of them not in every place: ') and (trip/'c.txt').exists()
+        'it') and said(r).startswith('1 photo captioned, 1 of them not in every place: ') and (trip/'c.txt').exists()
 
 def test_says_every_place(trip, tmp_path):
     r = capdec('caption', trip/'a.jpg', '--exif', tmp_path/'out', '--sidecar', '--out', tmp_path/'c.json', *FAST,
         ok=True)
-    assert said(r) == f'1 photos captioned: {tmp_path/"c.json"} and {tmp_path/"out"} and beside the photos'
+    assert said(r) == f'1 photo captioned: {tmp_path/"c.json"} and {tmp_path/"out"} and beside the photos'
     assert (tmp_path/'c.json').read_text().endswith(']\n')
 
 def test_copies_of_one_name_keep_their_folders(trip, tmp_path):
@@ -142,11 +142,11 @@ def test_a_finished_table_is_gone_on_with(trip, tmp_path, kind, n):
     bad.write_bytes((trip/'a.jpg').read_bytes())
     # what failed is tried again
     r = capdec('caption', trip, '--out', out, *args, ok=True)
-    assert said(r) == f'1 photos captioned, 3 were there already (--overwrite does them again): {out}'
+    assert said(r) == f'1 photo captioned, 3 were there already (--overwrite does them again): {out}'
     whole = out.read_text()
     # photos that are not named stay
     r = capdec('caption', trip/'a.jpg', '--out', out, *args, ok=True)
-    assert said(r).startswith('0 photos captioned, 1 were there') and sorted(out.read_text().split('\n')) == sorted(
+    assert said(r).startswith('0 photos captioned, 1 was there') and sorted(out.read_text().split('\n')) == sorted(
         whole.split('\n'))
     r = capdec('caption', trip, '--out', out, '--overwrite', *args, ok=True)
     assert said(r) == f'4 photos captioned: {out}' and out.read_text() == whole
@@ -160,7 +160,7 @@ def test_another_number_of_captions_is_another_table(trip, tmp_path):
     r = capdec('caption', trip/'a.png', '--out', out, '--device', 'cpu', ok=False)
     assert 'has 2 captions for each photo; pass --num_captions 2' in one_line(r)[0] and out.read_text() == first
     assert said(capdec('caption', trip/'a.png', '--out', out, '--overwrite', '--device', 'cpu',
-        ok=True)) == f'1 photos captioned: {out}'
+        ok=True)) == f'1 photo captioned: {out}'
 
 @pytest.mark.parametrize('name,text', [('c.csv', 'id;title\n1;x\n'), ('c.json', '{"a": 1}'), ('c.jsonl', 'hello\n'),
     ('c.csv', 'a line of notes\n'), ('c.csv', 'file,label\na.jpg,cat\n'),
@@ -173,7 +173,7 @@ def test_a_file_that_is_no_table_is_not_replaced(trip, tmp_path, name, text):
 
 def test_an_empty_caption_is_none(trip, tmp_path):
     (tmp_path/'c.csv').write_text(f'file,caption,error\n{trip/"a.jpg"},,\n')
-    assert said(capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=True)).startswith('1 photos '
+    assert said(capdec('caption', trip/'a.jpg', '--out', tmp_path/'c.csv', *FAST, ok=True)).startswith('1 photo '
         'captioned')
 
 def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
@@ -228,7 +228,7 @@ def test_names_that_are_not_utf8(trip, tmp_path, kind):
         r = capdec('caption', os.fsdecode(f), '--out', tmp_path/f'c.{kind}', *FAST, ok=True)
         # any program can read it
         text = (tmp_path/f'c.{kind}').read_text(encoding='utf-8')
-    assert '1 were there' in said(r)
+    assert '1 was there' in said(r)
     if kind == 'csv':
         assert list(csv.DictReader(text.splitlines()))[0]['file'].endswith('caf\\udce9.jpg')
     else:

@@ -128,3 +128,26 @@ def test_two_that_restyle_into_one_folder(tmp_path, monkeypatch):
     assert not (tmp_path/'s'/'training').exists()
     assert all((a.model.state_dict()[k] == v).all() for k,v in b.model.state_dict().items())
     assert CaptionModel.from_pretrained(tmp_path/'s')
+
+def test_training_tells_what_it_does(tmp_path, monkeypatch):
+    "In the shell, without a terminal: what it is given, an epoch a line, the next command; and too few captions"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'note.txt').write_text('Groceries\n')
+    small = ('--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2,
+        '--warmup_steps', 1, '--device', 'cpu', '--epochs', 2, '--bs', 8)
+    r = capdec('train', 'note.txt', '--out_dir', 'one', *small, ok=True)
+    assert 'capdec: note.txt: 1 caption, too few to learn from' in r.stderr
+    images = [dict(split=s, filename=f'{s}{i}.jpg', imgid=i, sentences=[dict(raw=f'A dog {i}.', sentid=i)])
+        for s, n in (('train', 101), ('val', 3)) for i in range(n)]
+    (tmp_path/'k.json').write_text(json.dumps(dict(images=images, dataset='x')))
+    r = capdec('train', '--data', 'k.json', '--out_dir', "my out", *small, ok=True)
+    lines = r.stderr.splitlines()
+    assert 'capdec: 101 captions, 3 of other parts left out, 13 steps an epoch, 26 in all' in lines
+    assert any(l.startswith('capdec: epoch 2 of 2: loss ') for l in lines) and 'too few' not in r.stderr
+    assert r.stdout.splitlines()[-1] == ("caption photos with it: capdec caption PHOTOS --model "
+        "'my out/coco_prefix_latest'")
+    # nothing is left to do, and that is told as well
+    r = capdec('train', '--data', 'k.json', '--out_dir', "my out", *small, ok=True)
+    assert 'capdec: going on at step 26' in r.stderr
+    r = capdec('train', '--data', 'k.json', '--out_dir', "my out", *small, '--log_to', 'paper', ok=False)
+    assert "--log_to 'paper': use" in r.stderr

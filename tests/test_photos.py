@@ -75,7 +75,7 @@ def test_a_mixed_folder(tmp_path, no_heic):
     assert paths == ['a.jpg', 'again/far.jpg', 'b.jfif', 'thumbs/mine.jpg']
     assert said == [f'left out: 3 HEIC photos (such as {d}/d.heic), 1 dead link ({d}/f.jpg), 1 pipe or device '
         f'({d}/pipe.jpg), 2 raw files (such as {d}/r.CR2), 1 picture of another kind ({d}/s.psd), 2 videos (such as '
-        f'{d}/v.MOV); for HEIC photos: pip install "capdec[heic]"']
+        f'{d}/v.MOV); for HEIC photos: pip install pillow-heif']
     r = capdec('caption', d, *FAST, ok=True)
     assert len(r.stdout.splitlines()) == 4 and len(one_line(r)) == 1 and 'left out: 3 HEIC photos' in r.stderr
 
@@ -83,7 +83,7 @@ def test_nothing_but_what_is_left_out(tmp_path, no_heic):
     (tmp_path/'d.heic').write_bytes(HEIC)
     r = capdec('caption', tmp_path, *FAST, ok=False)
     assert len(one_line(r)) == 1 and 'no images in this folder' in r.stderr
-    assert f'left out: 1 HEIC photo ({tmp_path}/d.heic); for HEIC photos: pip install "capdec[heic]"' in r.stderr
+    assert f'left out: 1 HEIC photo ({tmp_path}/d.heic); for HEIC photos: pip install pillow-heif' in r.stderr
     for source in ('*.heic', '*'):
         r = capdec('caption', tmp_path/source, *FAST, ok=False)
         assert len(one_line(r)) == 1 and 'no file matches' in r.stderr and '1 HEIC photo' in r.stderr

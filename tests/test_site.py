@@ -13,10 +13,13 @@ from conftest import ROOT
 from pages import small_site
 
 sys.path.insert(0, str(ROOT/'tools'))
+import home
+
 NBS = ROOT/'nbs'
 PAGES = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('*.md'))
 PAGES += [ROOT/o for o in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')]
-OWN = 'https://github.com/capdec/capdec/'
+# no link begins with it while the repository has no address
+OWN = re.escape((home.home() or 'https://no.home.example') + '/')
 CONFIG = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
 
 @functools.cache
@@ -202,3 +205,107 @@ def test_every_formula_can_be_drawn():
         if p.parent == NBS and '$' in prose(p):
             drawn += render_site.Renderer(p.name).markdown(markdown(p)).count('<math')
     assert drawn > 30
+
+def test_figures_are_not_numbered():
+    "The text format loses the captions of labelled figures, so none has a label"
+    labelled = [p.name for p in NBS.glob('*.ipynb') for c in nbformat.read(p, 4).cells
+        if re.search(r'^#\|\s*label:\s*fig', c.source, re.M)]
+    assert labelled == []
+
+def test_figures_of_cells_have_a_text():
+    "A figure with a caption also says what it shows to those who cannot see it"
+    assert [f'{p.name}: {c.id}' for p in NBS.glob('*.ipynb') for c in nbformat.read(p, 4).cells
+        if re.search(r'^#\|\s*fig-cap:', c.source, re.M) and not re.search(r'^#\|\s*fig-alt:', c.source, re.M)] == []
+
+def test_every_page_has_one_title():
+    for p in PAGES:
+        if p.parent == NBS:
+            text = re.sub(r'```.*?```', '', markdown(p), flags=re.S)
+            assert len(re.findall(r'^# ', text, re.M)) == 1, p.name
+
+def test_symbols_lead_to_their_lines():
+    import render_site
+    from capdec.core import printable
+    file, line = render_site.line_of(printable)
+    assert (ROOT/file).read_text().splitlines()[line-1].startswith('def printable(')
+    said = ('[source](/blob/main/capdec/core.py#LNone){target="_blank"}\n'
+        "    images:='', # Photos\n    x:bool_arg=True,\n")
+    shown = render_site.documented(said, printable, 'https://github.com/someone/capdec')
+    assert f'someone/capdec/blob/main/capdec/core.py#L{line})' in shown and 'LNone' not in shown
+    assert 'images:list=' in shown and 'x:bool=True' in shown
+    # no link where there is no address
+    assert 'source' not in render_site.documented(said, printable, '')
+    assert render_site.line_of(3) is None
+
+def test_the_readme_is_ours_after_the_site():
+    "nbdev writes one of its own when ours is older than its notebook"
+    rule = (ROOT/'Makefile').read_text().split('\ndocs: ')[1].split('\n\n')[0]
+    assert rule.startswith('readme ') and rule.rstrip().endswith('tools/build_readme.py')
+
+def test_the_styles_of_the_published_pages():
+    "Each was needed when the rendered site was looked at, in the dark, in tables and at 420 pixels"
+    css = (NBS/CONFIG['format']['html']['css']).read_text()
+    for rule in ('.quarto-dark code:not(.sourceCode)', '.quarto-dark pre > code', '.quarto-dark a > code',
+            'main .table a { word-break: normal; }', 'main table col { width: auto !important; }',
+            'mjx-container[display="true"]', 'max-width: 767px'):
+        assert rule in css, rule
+
+# One address, in settings.ini
+
+# What a person who wants to harm our readers could own: names like ours at places that are not ours
+STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\.org/project)/capdec|'
+    r'capdec\.github\.io|pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|'
+    r'conda install \S*capdec\b')
+
+def test_no_address_that_is_not_ours():
+    "The package's short name on PyPI and GitHub may be anyone's"
+    address,kinds = home.home(), ('.md', '.py', '.ipynb', '.yml', '.yaml', '.ini', '.txt', '.html', '')
+    wrong = []
+    for name in sorted(tracked()):
+        path = ROOT/name
+        if name == 'tests/test_site.py' or path.is_symlink() or path.suffix not in kinds or not path.is_file():
+            continue
+        text = path.read_text(encoding='utf-8', errors='replace')
+        text = text.replace(address, '') if address else text
+        wrong += [f'{name}: {m[0]}' for m in STRAY.finditer(text)]
+    assert wrong == []
+
+@pytest.mark.parametrize('text', ['https://github.com/capdec/capdec', 'pip install capdec',
+    'pip install -U "capdec[heic]"',
+    "`pip install 'capdec[train]'` brings it", 'https://capdec.github.io/capdec', '`capdec[heic]` is installed',
+    'pip install -q capdec', 'https://pypi.org/project/capdec/'])
+def test_stray_addresses_are_seen(text):
+    assert STRAY.search(text)
+
+@pytest.mark.parametrize('text', ["pip install -e '.[dev]'", 'pip install dist/capdec-0.1.0-py3-none-any.whl',
+    'capdec caption', 'pip install .', 'from capdec import Captioner'])
+def test_other_words_are_no_addresses(text):
+    assert not STRAY.search(text)
+
+def test_the_address_is_carried_everywhere(tmp_path):
+    "With one line in settings.ini all pages name it; without it, they say so"
+    import shutil
+    assert [str(p) for p,_ in home.changes()] == []
+    (tmp_path/'nbs').mkdir()
+    for o in [*NBS.glob('2*.ipynb'), NBS/'index.ipynb', NBS/'02_embedding.ipynb']:
+        shutil.copy(o, tmp_path/'nbs')
+    shutil.copy(ROOT/'_quarto.yml', tmp_path)
+    settings = (ROOT/'settings.ini').read_text()
+    def written(address):
+        (tmp_path/'settings.ini').write_text(re.sub(r'^home =.*$', f'home = {address}', settings, flags=re.M))
+        for p,text in home.changes(tmp_path):
+            p.write_text(text)
+        assert not list(home.changes(tmp_path))
+        return {p.name: p.read_text() for p in [*(tmp_path/'nbs').iterdir(), tmp_path/'_quarto.yml']}
+    before = written('')
+    with_one = written('https://github.com/someone/capdec')
+    for name in home.TUTORIALS:
+        text = with_one[f'{name}.ipynb']
+        assert '%pip install -q git+https://github.com/someone/capdec' in text
+        assert f'colab.research.google.com/github/someone/capdec/blob/main/nbs/{name}.ipynb' in text
+        assert 'someone/' not in before[f'{name}.ipynb'] and 'Upload notebook' in before[f'{name}.ipynb']
+    assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']
+    assert 'https://github.com/someone/capdec/blob/main/tests/test_distributed.py' in with_one['02_embedding.ipynb']
+    assert 'href: https://github.com/someone/capdec' in with_one['_quarto.yml']
+    assert yaml.safe_load(with_one['_quarto.yml'])['website']['navbar']['tools'][0]['icon'] == 'github'
+    assert written('') == before

@@ -272,3 +272,83 @@ def test_two_that_save_into_one_folder(tmp_path, monkeypatch):
     tiny(1).save('.')
     assert torch.equal(weights(CaptionModel.from_pretrained(tmp_path/'m')), weights(tiny(1)))
     assert not [o for o in tmp_path.rglob('.*')]
+
+# ---- what a run tells
+
+def test_a_run_tells_what_it_does(tmp_path):
+    lines = []
+    run(tiny(), config(epochs=2), tmp_path/'r', val=data(), report=lines.append, left_out=', 7 of other parts left out')
+    assert lines[0].startswith('96 captions, 7 of other parts left out, 6 steps an epoch, 12 in all; 96 captions to')
+    assert 'million parameters, on cpu in float32' in lines[1] and 'noise variance 0.02' in lines[2]
+    assert [l.split(':')[0] for l in lines[3:]] == ['epoch 1 of 2', 'epoch 2 of 2']
+    assert 'loss ' in lines[3] and ', validation ' in lines[3] and 'to go' in lines[3] and 'to go' not in lines[4]
+    logged = [l[20:] for l in (tmp_path/'r'/'train.log').read_text().splitlines()]
+    assert logged == lines
+    # nothing is told to those who do not ask, and the losses are the same
+    quiet = run(tiny(), config(epochs=2), tmp_path/'q', val=data())
+    assert [o[1] for o in quiet['epochs']] == [float(o) for o in [e[1] for e in json.loads(
+        (tmp_path/'r'/'loss.json').read_text())['epochs']]]
+
+def test_a_long_epoch_tells_every_few_minutes(tmp_path, monkeypatch):
+    import capdec.training as room
+    monkeypatch.setattr(room, '_MINUTES', 0)
+    lines = []
+    run(tiny(), config(epochs=1, log_steps=2), report=lines.append)
+    assert [l.split(',')[0] for l in lines[3:]] == ['step 2 of 6', 'step 4 of 6', 'step 6 of 6', 'epoch 1 of 1: loss '
+        + lines[-1].split('loss ')[1].split(',')[0]]
+
+def test_the_bar_shows_a_current_loss(monkeypatch):
+    "Also in a run that is shorter than the distance of two points of the curve"
+    import capdec.training as room
+    shown = []
+    class Bar:
+        disable = False
+        def set_postfix(self, **kw):
+            shown.append(float(kw['loss']))
+    monkeypatch.setattr(room.time, 'monotonic', iter(range(10**6)).__next__)
+    real = room._show_loss
+    monkeypatch.setattr(room, '_show_loss', lambda run, bar, epoch: real(run, Bar(), epoch))
+    run(tiny(), config(epochs=1, log_steps=100))
+    assert len(shown) >= 5 and all(o > 0 for o in shown)
+
+class Tracker:
+    "A program that takes losses, as Accelerate knows it"
+    @staticmethod
+    def make(seen):
+        from accelerate.tracking import GeneralTracker
+        class Seen(GeneralTracker):
+            name, requires_logging_directory, main_process_only = 'seen', False, True
+            def __init__(self):
+                super().__init__()
+            @property
+            def tracker(self):
+                return seen
+            def store_init_configuration(self, values):
+                seen.append(('config', values))
+            def log(self, values, step=None, **kw):
+                seen.append((step, values))
+        return Seen()
+
+def test_losses_are_logged_through_accelerate(tmp_path):
+    seen = []
+    history = run(tiny(), config(epochs=2), tmp_path/'r', val=data(), log_to=Tracker.make(seen))
+    assert seen[0][0] == 'config' and seen[0][1]['noise_variance'] == .02
+    assert [(s, v['loss']) for s, v in seen[1:] if 'loss' in v] == [tuple(o) for o in history['steps']]
+    assert [v['epoch_loss'] for _, v in seen[1:] if 'epoch_loss' in v] == [o[1] for o in history['epochs']]
+    assert [v['val_loss'] for _, v in seen[1:] if 'val_loss' in v] == [o[1] for o in history['val']]
+
+def test_a_program_that_is_not_there(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="log_to 'paper': use .*tensorboard"):
+        run(tiny(), config(), tmp_path/'r', log_to='paper')
+    monkeypatch.setattr('accelerate.tracking.get_available_trackers', lambda: [])
+    with pytest.raises(ValueError, match="log_to 'wandb': is not installed; pip install wandb"):
+        run(tiny(), config(), tmp_path/'r', log_to='wandb')
+    assert not (tmp_path/'r'/'train.log').exists()
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip('tensorboard')
+    run(tiny(), config(), tmp_path/'r', log_to='tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    file = next((tmp_path/'r'/'logs').rglob('events*'))
+    events = EventAccumulator(str(file.parent)).Reload()
+    assert len(events.Scalars('epoch_loss')) == 3 and events.Scalars('loss')

@@ -32,6 +32,8 @@ def render():
     # GitHub does not follow links to files
     real = lambda name: (cfg.config_path/'nbs'/name).resolve().relative_to(cfg.config_path.resolve()).as_posix()
     text = re.sub(r'\]\((\w+\.md)\)', lambda m: f']({real(m[1])})', text)
+    # a file beside the README
+    text = text.replace('`CONTRIBUTING.md`', '[CONTRIBUTING.md](CONTRIBUTING.md)')
     return '<!-- Made from nbs/index.ipynb by tools/build_readme.py: edit the notebook. -->\n\n' + text + '\n'
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ fig-alt. The layout is in site.html and site.css. No page asks another host for 
 import argparse
 import base64
 import html
+import inspect
 import io
 import os
 import re
@@ -28,9 +29,30 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from home import home
+
 ROOT = Path(__file__).resolve().parents[1]
 # TeX that the converter does not know
 TEX = {r'\arg': r'\operatorname{arg}'}
+
+def line_of(symbol):
+    "`(file below the repository, line)` of a function or class; None where nobody can tell"
+    symbol = inspect.unwrap(getattr(symbol, '__func__', symbol))
+    try:
+        file, line = Path(inspect.getsourcefile(symbol)).resolve(), inspect.getsourcelines(symbol)[1]
+    except (TypeError, OSError):
+        return None
+    return (file.relative_to(ROOT).as_posix(), line) if file.is_relative_to(ROOT) else None
+
+def documented(text, symbol, address):
+    "What nbdev shows of a symbol, with a link that leads to its line, and types that can be read"
+    place = line_of(symbol)
+    link = f'[source]({address}/blob/main/{place[0]}#L{place[1]})' if address and place else ''
+    text = re.sub(r'\[source\]\([^)]*\)(\{[^}]*\})?', lambda m: link + (m[1] or '') if link else '', text)
+    # a flag that takes many values, or may stand alone, has a type of the command line's own
+    text = re.sub(r'^(\s+\w+):(?==|,)', r'\1:list', text, flags=re.M)
+    return text.replace(':bool_arg', ':bool')
 
 class ShowSymbols(Processor):
     "Fill in the documentation of exported names, from the modules: unlike nbdev's own step it runs no other code"
@@ -48,6 +70,13 @@ class ShowSymbols(Processor):
         self.shell.cell(cell)
         if self.shell.exc:
             raise Exception(f'{self.nb.path_}: {cell.source}') from self.shell.exc
+        named = re.search(r'^show_doc\(([\w.]+)', cell.source, re.M)
+        symbol = eval(named[1], self.shell.user_ns) if named else None
+        for o in cell.outputs:
+            for kind,text in o.get('data', {}).items():
+                if kind == 'text/markdown':
+                    text = ''.join(text)
+                    o['data'][kind] = documented(text, symbol, home())
 
 class Renderer(IPythonRenderer):
     "HTML of Markdown, as Quarto makes it: pandoc's names of headings, formulas as MathML; keeps the list of headings"

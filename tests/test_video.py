@@ -1,0 +1,119 @@
+"Videos: one caption for a clip, one for each scene, subtitles; made of photos that packages ship."
+import functools
+import json
+
+import pytest
+from PIL import Image
+from skimage import data as photos
+
+from shell import capdec, one_line
+
+av = pytest.importorskip('av')
+FAST = ('--device', 'cpu', '--beam_size', 1)
+
+@functools.cache
+def cached(*args):
+    from capdec.embedding import load_encoder
+    return load_encoder(*args)
+
+@pytest.fixture(autouse=True)
+def one_encoder(monkeypatch):
+    "The encoder is built once for all of these tests"
+    monkeypatch.setattr('capdec.folder.load_encoder', cached)
+
+def clip(path, pictures, seconds=2, rate=5, size=(320, 240)):
+    "A clip that shows each picture for some seconds"
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream('mpeg4', rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt = 'yuv420p'
+        for p in pictures:
+            im = Image.fromarray(p).convert('RGB').resize(size)
+            for _ in range(seconds*rate):
+                out.mux(stream.encode(av.VideoFrame.from_image(im)))
+        out.mux(stream.encode())
+    return path
+
+@pytest.fixture
+def trip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip('cat.mp4', [photos.chelsea()])
+    clip('two.mov', [photos.chelsea(), photos.rocket()])
+    return tmp_path
+
+def run(*args, ok=True):
+    return capdec('caption', *args, *FAST, ok=ok)
+
+def test_a_clip_has_one_caption(trip):
+    r = run('cat.mp4')
+    name, text = r.stdout.strip().split('\t')
+    assert name == 'cat.mp4' and 'cat' in text.lower()
+    rows = [json.loads(l) for l in run('*.mp4', '*.mov', '--json').stdout.splitlines()]
+    assert [o['file'] for o in rows] == ['cat.mp4', 'two.mov'] and rows[0]['caption'] == text
+
+def test_clips_and_photos_in_one_album(trip):
+    "Tables, files beside them and the page take both; a table is gone on with"
+    Image.fromarray(photos.coffee()).save('cup.jpg')
+    (trip/'bad.mp4').write_text('no video')
+    names = ['cup.jpg', 'cat.mp4', 'bad.mp4']
+    for n, there in ((2, 0), (0, 2)):
+        r = run(*names, '--out', 't.jsonl', '--sidecar', '--xmp', '--gallery', 'p.html', ok=False)
+        assert 'bad.mp4: not a video that can be read' in one_line(r)[0]
+        assert r.stdout.startswith(f'{n} photos captioned') and ('2 were there' in r.stdout) == bool(there)
+    rows = {o['file']: o for o in map(json.loads, (trip/'t.jsonl').read_text().splitlines())}
+    assert (trip/'cat.txt').read_text() == rows['cat.mp4']['caption'] + '\n' and (trip/'cat.xmp').exists()
+    assert (trip/'p.html').read_text().count('<img') == 2
+    r = run('cat.mp4', '--exif', 'copies', ok=False)
+    assert 'JPEG, PNG and WebP' in r.stderr
+
+@pytest.mark.parametrize('kind', ['srt', 'vtt'])
+def test_subtitles(trip, kind):
+    r = run('two.mov', '--out', f'two.{kind}', '--interval', .5)
+    assert r.stdout.strip() == '1 video captioned'
+    text = (trip/f'two.{kind}').read_text()
+    point = ',' if kind == 'srt' else '.'
+    assert text.startswith('WEBVTT') == (kind == 'vtt')
+    assert f'00:00:00{point}000 --> 00:00:02{point}000\n' in text and text.count('-->') == 2
+    assert '1 was there already' in run('two.mov', '--out', f'two.{kind}').stdout
+    run('*.mp4', '*.mov', '--sidecar', '--sidecar_ext', kind)
+    assert (trip/f'cat.{kind}').read_text().count('-->') == 1 and (trip/f'two.{kind}').read_text() == text
+
+def test_scenes_are_printed(trip):
+    lines = run('two.mov', '--scenes').stdout.splitlines()
+    assert [l.split('\t')[:2] for l in lines] == [['two.mov', '0:00-0:02'], ['two.mov', '0:02-0:04']]
+    rows = [json.loads(l) for l in run('two.mov', '--scenes', '--json').stdout.splitlines()]
+    assert [(o['start'], o['end']) for o in rows] == [(0, 2), (2, 4)]
+    assert rows[0]['captions'][0] == lines[0].split('\t')[2]
+
+@pytest.mark.parametrize('args,says', [(['cat.mp4', 'two.mov', '--out', 'a.srt'], 'of one video, and 2 were named'),
+    (['cup.jpg', '--scenes'], 'is no video'), (['cat.mp4', '--scenes', '--out', 't.csv'], '--scenes'),
+    (['cat.mp4', '--interval', '0'], 'interval 0'), (['cat.mp4', '--scenes', '--xmp'], '--scenes')])
+def test_what_does_not_fit(trip, args, says):
+    Image.fromarray(photos.coffee()).save('cup.jpg')
+    r = run(*args, ok=False)
+    assert len(one_line(r)) == 1 and says in one_line(r)[0]
+
+def test_turned_and_cut_off_videos(trip):
+    from capdec.video import frames
+    raw = (trip/'two.mov').read_bytes()
+    # the header of a .mov stands at its end, that of a transport stream is everywhere
+    (trip/'half.mov').write_bytes(raw[:len(raw)//2])
+    with pytest.raises(ValueError, match='half.mov: not a video that can be read'):
+        list(frames('half.mov'))
+    clip('two.ts', [photos.chelsea(), photos.rocket()])
+    whole = (trip/'two.ts').read_bytes()
+    (trip/'half.ts').write_bytes(whole[:len(whole)//2])
+    n = len(list(frames('half.ts', .5)))
+    assert 0 < n < len(list(frames('two.ts', .5)))
+
+@pytest.mark.parametrize('text', ['#EXTM3U\n#EXTINF:1,\nhttp://localhost:1/a.ts\n#EXT-X-ENDLIST\n',
+    'ffconcat version 1.0\nfile cat.mp4\n'])
+def test_lists_of_other_files_are_not_read(trip, text):
+    "A file that is called a video could have others read, or ask the network"
+    (trip/'list.mp4').write_text(text)
+    assert 'not a video that can be read' in one_line(run('list.mp4', ok=False))[0]
+
+def test_without_pyav(trip, monkeypatch):
+    import sys
+    monkeypatch.setitem(sys.modules, 'av', None)
+    assert 'pip install av' in one_line(run('cat.mp4', ok=False))[0]
