@@ -132,6 +132,13 @@ def using(self:Bridge,
     return Bridge(kind, self.offset, self.memory, self.sentences, self.temperature, self.onto, self.k)
 
 @patch
+def materials(self:Bridge)->dict[str,Tensor]: # Tensors by name
+    "What the ways of this bridge use: equal materials and an equal name make equal vectors"
+    needs = {_NEEDS.get(o) for _,names in self.parts for o in names}
+    found = {o: getattr(self, o) for o in ('offset','memory') if o in needs}
+    return found | (self.onto._asdict() if 'onto' in needs else {})
+
+@patch
 def knows(self:Bridge)->str: # 'captions alone' or 'images, unpaired'
     "What the ways of this bridge had to see: say it beside a score"
     names = {o for _,names in self.parts for o in names}
