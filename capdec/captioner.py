@@ -54,7 +54,7 @@ def from_pretrained(cls:Captioner,
     name:str|Path='mini',
     device:str|None=None, # Device: 'cpu', 'cuda' or 'mps' (default: the best there is)
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
-    bridge:str|None=None, # Way across the gap, 'none', 'offset' or 'memory', instead of the recorded one
+    bridge:str|None=None, # Way across the gap instead of the recorded one, such as 'none' or 'offset+memory:0.5'
     encoder:bool=True, # Whether to load the encoder; vectors that are there already can do without
     # Number type: 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
     dtype:str|None=None,
@@ -236,7 +236,7 @@ def remember(self:Captioner,
     "Give the captioner a memory of captions, for the `memory` bridge and for `nearest`"
     sentences,vectors = load_memory(sentences, self.encoder, vectors)
     b = self.bridge
-    self.bridge = Bridge('memory' if use else b.kind, b.offset, vectors, sentences, b.temperature)
+    self.bridge = Bridge('memory' if use else b.kind, b.offset, vectors, sentences, b.temperature, b.onto, b.k)
     return self
 
 # %% ../nbs/09_captioner.ipynb #a3e7357f
@@ -283,7 +283,7 @@ def load_captioner(
     name:str|Path, # Name of a captioner, as `from_pretrained` takes it
     clip_model_type:str='', # Encoder to use instead of the recorded one
     device:str='', # Device: cpu, cuda or mps (default: the best there is)
-    bridge:str='', # Way across the gap, none, offset or memory, instead of the captioner's own
+    bridge:str='', # Way across the gap instead of the captioner's own, such as none or offset+memory:0.5
     memory:str|Path='', # Captions to project image vectors onto: a file of them, or a store
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Whether to load the encoder

@@ -261,7 +261,7 @@ def predict(
     mapping_type:str='', # Kind of the checkpoint's mapper
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
-    bridge:str='', # Way across the gap instead of the captioner's own: none, offset or memory
+    bridge:str='', # Way across the gap instead of the captioner's own, such as none, memory or offset+memory:0.5
     memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
     clip_model_type:str='', # Encoder, if the checkpoint does not say
     batch_size:int=32, # Photos per batch
@@ -565,7 +565,7 @@ def caption(
     method:str='beam', # Way to decode: beam, greedy or sample
     seed:int=None, # Seed of --method sample: it gives the same photo the same captions (default: they differ each time)
     beam_size:int=5, # Number of beams of the search
-    bridge:str='', # Way across the gap instead of the captioner's own: none, offset or memory
+    bridge:str='', # Way across the gap instead of the captioner's own, such as none, memory or offset+memory:0.5
     memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch

@@ -16,7 +16,6 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .bridges import BRIDGES,Bridge
 from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
 from .captioner import Captioner
 from .decoding import generate
@@ -134,7 +133,8 @@ def bridges(self:Explorer,
 )->list: # Some of 'none', 'offset', 'memory'; the captioner's own first
     "The bridges that a captioner can use"
     b = self.captioner(name).bridge
-    return sorted((k for k in BRIDGES if k == 'none' or getattr(b, k) is not None), key=lambda k: k != b.kind)
+    found = [k for k in ('none','offset','memory') if k == 'none' or getattr(b, k) is not None]
+    return [b.kind, *(k for k in found if k != b.kind)]
 
 # %% ../nbs/10_explore.ipynb #1004ac02
 @patch
@@ -155,7 +155,7 @@ def handed(self:Explorer,
     def cross():
         b,x = c.bridge,self.image(view)
         with torch.inference_mode():
-            return Bridge(view.bridge or b.kind, b.offset, b.memory, b.sentences, b.temperature)(c.model.unit(x))
+            return b.using(view.bridge or b.kind)(c.model.unit(x))
     return self.once(('handed', view.photo, view.captioner, view.bridge), cross)
 
 # %% ../nbs/10_explore.ipynb #61144006

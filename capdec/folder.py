@@ -23,6 +23,7 @@ from .core import write_json
 from .data import read_sentences
 from .decoding import generate
 from .embedding import CLIP_MODELS,load_encoder
+from .gap import Alignment
 from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
@@ -47,8 +48,10 @@ def fit_parts(
         raise ValueError(f'encoder {encoder.name} makes vectors of {encoder.dim} numbers, the captioner was '
             f'trained on {model.config.prefix_size} '
             f'({model.config.encoder or "encoder not recorded"}); load the encoder that belongs to it')
-    for what in ('offset','memory'):
-        v = getattr(bridge, what, None)
+    onto = getattr(bridge, 'onto', None)
+    held = dict(offset=getattr(bridge, 'offset', None), memory=getattr(bridge, 'memory', None),
+        alignment=onto and onto.whiten)
+    for what,v in held.items():
         if v is not None and v.shape[-1] != encoder.dim:
             raise ValueError(f'the {what} has vectors of {v.shape[-1]} numbers, the captioner takes {encoder.dim}; '
                 f'compute it with {encoder.name}')
@@ -85,6 +88,7 @@ class Notes:
     encoder:str|None=None # Name of the encoder
     bridge:str='none' # Way across the gap
     temperature:float=.01 # Temperature of the projection onto the memory
+    k:int=30 # Number of captions that 'nearest' takes the mean of
 
 def _checked_notes(info, source):
     "The notes of a captioner, each of its type"
@@ -109,6 +113,23 @@ def _memory_lines(path):
     except UnicodeDecodeError as e:
         raise ValueError(f'{path}: not UTF-8 text (byte {e.start})') from None
 
+# %% ../nbs/08c_captioner_folder.ipynb #readalign1
+# Parts of an alignment in a bridge's file, and their number of axes
+_ALIGNED = {'onto.image_mean':1, 'onto.text_mean':1, 'onto.scale':1, 'onto.whiten':2}
+
+def _read_alignment(tensors, source):
+    "The alignment among a bridge's tensors, if there is one"
+    held = [o for o in _ALIGNED if o in tensors]
+    if not held:
+        return None
+    parts = {o: tensors[o].float() for o in held}
+    if lack := [o for o in _ALIGNED if o not in parts]:
+        raise ValueError(f'{source}: has {held[0]} but no {lack[0]}; copy or download it again')
+    d = len(parts['onto.image_mean'])
+    if odd := [o for o,v in parts.items() if set(v.shape) != {d}]:
+        raise ValueError(f'{source}: {odd[0]} of shape {tuple(parts[odd[0]].shape)} does not go with means of {d} numbers')
+    return Alignment(*parts.values())
+
 # %% ../nbs/08c_captioner_folder.ipynb #062a5811
 def read_bridge(
     folder:Path, # A captioner's folder
@@ -118,7 +139,7 @@ def read_bridge(
     "Load the bridge that lies in a captioner's folder"
     sentences,f = None, folder/'bridge.safetensors'
     t = load_tensors(f) if f.exists() else {}
-    for name,ndim in (('offset',1), ('memory',2)):
+    for name,ndim in (('offset',1), ('memory',2), *_ALIGNED.items()):
         if name in t and (t[name].ndim != ndim or not t[name].numel() or not t[name].is_floating_point()):
             raise ValueError(f'{f}: {name} of shape {tuple(t[name].shape)} and type {t[name].dtype}; it should have '
                 f'{ndim} axes, of floating point numbers')
@@ -128,9 +149,9 @@ def read_bridge(
         if len(sentences) != len(memory):
             raise ValueError(f'{folder}: memory.txt has {len(sentences):,} sentences, bridge.safetensors '
                 f'{len(memory):,} vectors; copy or download both again')
-    notes = _checked_notes(info, folder/'captioner.json')
+    notes,onto = _checked_notes(info, folder/'captioner.json'),_read_alignment(t, f)
     try:
-        return Bridge(kind or notes.bridge, t.get('offset'), memory, sentences, notes.temperature)
+        return Bridge(kind or notes.bridge, t.get('offset'), memory, sentences, notes.temperature, onto, notes.k)
     except ValueError as e:
         raise ValueError(f'{folder}: {e}') from None
 
@@ -201,7 +222,7 @@ def load_parts(
     name:str|Path='mini',
     device:str|None=None, # Device: 'cpu', 'cuda' or 'mps' (default: the best there is)
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
-    bridge:str|None=None, # Way across the gap, 'none', 'offset' or 'memory', instead of the recorded one
+    bridge:str|None=None, # Way across the gap instead of the recorded one, such as 'none' or 'offset+memory:0.5'
     encoder:bool=True, # Whether to load the encoder; vectors that are there already can do without
     # Number type: 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
     dtype:str|None=None,
@@ -231,7 +252,8 @@ def save_parts(
     "Save model, bridge and the encoder's name; `load_parts` opens it"
     from safetensors.torch import save_file
     folder,b = parts.model.save(folder, dtype), parts.bridge
-    t = {k: v.half().contiguous().cpu() for k,v in dict(offset=b.offset, memory=b.memory).items() if v is not None}
+    t = dict(offset=b.offset, memory=b.memory) | {f'onto.{k}': v for k,v in (b.onto._asdict() if b.onto else {}).items()}
+    t = {k: v.half().contiguous().cpu() for k,v in t.items() if v is not None}
     # of a captioner that was here before
     for name in ('bridge.safetensors','memory.txt'):
         (folder/name).unlink(missing_ok=True)
@@ -241,7 +263,7 @@ def save_parts(
     if b.sentences is not None:
         with atomic_path(folder/'memory.txt') as p:
             p.write_text('\n'.join(map(one_line, b.sentences)) + '\n', encoding='utf-8')
-    write_json(folder/'captioner.json', dict(encoder=parts.encoder.name, bridge=b.kind, temperature=b.temperature))
+    write_json(folder/'captioner.json', dict(encoder=parts.encoder.name, bridge=b.kind, temperature=b.temperature, k=b.k))
     return folder
 
 # %% ../nbs/08c_captioner_folder.ipynb #2cd09980
