@@ -634,7 +634,8 @@ def caption_album(
     # of runs that were killed; a run that finds all there would write nothing, and so not look
     for folder in {Path(t).parent for o in album.places for t in o.files.values()}:
         remove_left_overs(folder)
-    how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits, **decoding_settings(method, beam_size, seed))
+    how = dict(num_captions=num_captions, batch_size=batch_size, limits=limits,
+        **decoding_settings(method, beam_size, seed))
     shown = {}
     counts = (_caption_table if album.out else _caption_files)(captioner, paths, album, settings, how, limit, shown)
     if album.gallery:

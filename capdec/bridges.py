@@ -47,7 +47,8 @@ def parse_bridge(
         shares.append(_share(share, kind) if share else None)
     left,open_parts = 1 - sum(o for o in shares if o is not None),shares.count(None)
     if left < -1e-6 or open_parts and left < 1e-6 or not open_parts and left > 1e-6:
-        raise ValueError(f'bridge {str(kind)!r}: the shares must add up to 1; a part without a share takes what is left')
+        raise ValueError(f'bridge {str(kind)!r}: the shares must add up to 1; a part without a share takes what is '
+            f'left')
     return [(left/open_parts if s is None else s, names) for s,names in zip(shares, parts)]
 
 # %% ../nbs/03b_bridges.ipynb #bridges-class

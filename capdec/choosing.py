@@ -106,7 +106,8 @@ def load(cls:Rarity,
         raise ValueError(f'{path}: holds no frequencies of words (keys, counts, documents were expected)')
     keys,counts = t['keys'].numpy().view(np.uint64),t['counts'].numpy()
     documents = int(t['documents'])
-    if documents < 1 or len(counts) and not 1 <= counts.min() <= counts.max() <= documents or (keys[1:] <= keys[:-1]).any():
+    possible = documents > 0 and (not len(counts) or 1 <= counts.min() <= counts.max() <= documents)
+    if not possible or (keys[1:] <= keys[:-1]).any():
         raise ValueError(f'{path}: its frequencies cannot be right; count them again')
     return cls(keys, counts, documents)
 

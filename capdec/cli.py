@@ -460,8 +460,8 @@ def _check_caption(out, exif, gallery, redo, beside, num_captions, method, seed,
         raise ValueError(f'{shards[0]}: is a shard, and its captions become one, too: give --out NAME.parquet or '
             'NAME.jsonl, a folder, without --sidecar, --xmp, --exif, --gallery and --redo')
     if out not in ('','-') and not shards and not out.endswith(('.csv','.json','.jsonl','.srt','.vtt')):
-        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl, for a video .srt or .vtt (or '
-            '- to print)')
+        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl, for a video .srt or .vtt '
+            '(or - to print)')
     if (exif or beside.xmp) and num_captions > 1 and not (out or beside.sidecar):
         raise ValueError(f'--num_captions {num_captions}: a copy holds one caption, and so does an .xmp; add --out or '
             '--sidecar for the others')
@@ -683,8 +683,8 @@ def explore(
     return serve(many(model), paths and many(photos), device, ip, port, not no_browser)
 
 # %% ../nbs/11_cli.ipynb #79445183
-VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, explore, train, embed, parse, open_text, predict, evaluate,
-    convert, noise, offset, bridger, data, made_by)}
+VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, explore, train, embed, parse, open_text, predict,
+    evaluate, convert, noise, offset, bridger, data, made_by)}
 
 def examples(
     verb:str, # Name of a verb
@@ -703,7 +703,7 @@ ALSO = dict(caption=dict(model=_MODEL, photos=_PHOTOS), predict=dict(checkpoint=
     explore=dict(photos=_PHOTOS, model=_MODEL))
 # The many flags of `caption`, in the order in which one thinks of them
 GROUPS = dict(caption={
-    'what': ('photos','limit','redo','overwrite','dry_run'),
+    'what': ('photos','limit','redo','overwrite','dry_run','image_column'),
     'where to': ('out','json','sidecar','sidecar_ext','prefix','suffix','append','xmp','exif','gallery'),
     'wording': ('model','style','style_steps','style_mix','prompt','num_captions','min_words','max_words','method',
         'beam_size','temperature','seed'),

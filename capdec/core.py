@@ -1267,7 +1267,8 @@ def optional(
         yield
     except ModuleNotFoundError as e:
         raise MissingPackage(f"{e.name}: this package is not installed; it belongs to the extra `{extra}` of capdec: "
-            f"`pip install '.[{extra}]'` in your clone, or the wheel's name with [{extra}] behind it", name=e.name) from None
+            f"`pip install '.[{extra}]'` in your clone, or the wheel's name with [{extra}] behind it",
+            name=e.name) from None
 
 # %% ../nbs/00_core.ipynb #6a2c11be
 _PHOTOS = {

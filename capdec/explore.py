@@ -383,10 +383,10 @@ def uploads(
 
 # %% ../nbs/10_explore.ipynb #10e95a00
 # What the words beside the controls mean
-TIPS = dict(bridge='How the photo\'s vector is carried to where sentences lie: not at all, by the mean way from photos to '
-        'sentences (offset), or onto a mix of sentences that the captioner remembers (memory)',
-    variance='How far the vector is moved at random: the variance of the noise on each of its numbers. 0 leaves it where '
-        'the photo put it',
+TIPS = dict(bridge='How the photo\'s vector is carried to where sentences lie: not at all, by the mean way from photos '
+        'to sentences (offset), or onto a mix of sentences that the captioner remembers (memory)',
+    variance='How far the vector is moved at random: the variance of the noise on each of its numbers. 0 leaves it '
+        'where the photo put it',
     beam='How many captions the search keeps in view at each word. 1 takes the likeliest word every time',
     captioner='The model that turns a vector into a sentence',
     train='The noise in the training of the new style: without any, it reads sentences well and photos badly')
@@ -586,8 +586,8 @@ def uploaded(self:ExplorerPage, *_):
         self.refresh()
     self.came.value = ''
     if taken:
-        said = f'{taken[-1]} is shown' if len(taken) == 1 else (f'{len(taken)} photos: {", ".join(taken)}; the last one '
-            'is shown, the others are in the list')
+        said = f'{taken[-1]} is shown' if len(taken) == 1 else (f'{len(taken)} photos: {", ".join(taken)}; the last '
+            'one is shown, the others are in the list')
         self.came.value = render('explore/said.html', line=said)
     if wrong:
         self.say('; '.join(wrong))

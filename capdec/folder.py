@@ -127,7 +127,8 @@ def _read_alignment(tensors, source):
         raise ValueError(f'{source}: has {held[0]} but no {lack[0]}; copy or download it again')
     d = len(parts['onto.image_mean'])
     if odd := [o for o,v in parts.items() if set(v.shape) != {d}]:
-        raise ValueError(f'{source}: {odd[0]} of shape {tuple(parts[odd[0]].shape)} does not go with means of {d} numbers')
+        raise ValueError(f'{source}: {odd[0]} of shape {tuple(parts[odd[0]].shape)} does not go with means of {d} '
+            f'numbers')
     return Alignment(*parts.values())
 
 # %% ../nbs/08c_captioner_folder.ipynb #062a5811
@@ -252,7 +253,8 @@ def save_parts(
     "Save model, bridge and the encoder's name; `load_parts` opens it"
     from safetensors.torch import save_file
     folder,b = parts.model.save(folder, dtype), parts.bridge
-    t = dict(offset=b.offset, memory=b.memory) | {f'onto.{k}': v for k,v in (b.onto._asdict() if b.onto else {}).items()}
+    onto = b.onto._asdict() if b.onto else {}
+    t = dict(offset=b.offset, memory=b.memory) | {f'onto.{k}': v for k,v in onto.items()}
     t = {k: v.half().contiguous().cpu() for k,v in t.items() if v is not None}
     # of a captioner that was here before
     for name in ('bridge.safetensors','memory.txt'):
@@ -263,7 +265,8 @@ def save_parts(
     if b.sentences is not None:
         with atomic_path(folder/'memory.txt') as p:
             p.write_text('\n'.join(map(one_line, b.sentences)) + '\n', encoding='utf-8')
-    write_json(folder/'captioner.json', dict(encoder=parts.encoder.name, bridge=b.kind, temperature=b.temperature, k=b.k))
+    notes = dict(encoder=parts.encoder.name, bridge=b.kind, temperature=b.temperature, k=b.k)
+    write_json(folder/'captioner.json', notes)
     return folder
 
 # %% ../nbs/08c_captioner_folder.ipynb #2cd09980

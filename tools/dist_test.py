@@ -1,9 +1,8 @@
 """Install the wheel and the sdist of a folder in fresh environments, without constraints, and caption a photo.
 
 For every Python: a virtual environment in a temporary folder, the wheel with what it requires, `pip check`, and
-`capdec caption` from another folder; then the sdist in the wheel's place. Of the extras nothing is there, and what needs
-them says so.
-"""
+`capdec caption` from another folder; then the sdist in place of the wheel. Of the extras nothing is there, and what
+needs them says so.
 import argparse
 import os
 import shutil
