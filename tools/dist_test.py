@@ -3,6 +3,7 @@
 For every Python: a virtual environment in a temporary folder, the wheel with what it requires, `pip check`, and
 `capdec caption` from another folder; then the sdist in place of the wheel. Of the extras nothing is there, and what
 needs them says so.
+"""
 import argparse
 import os
 import shutil
