@@ -1266,7 +1266,7 @@ def optional(
     try:
         yield
     except ModuleNotFoundError as e:
-        raise MissingPackage(f"{e.name}: this package is not installed; it belongs to the extra `{extra}` of capdec: "
+        raise MissingPackage(f"{e.name}: this package is not installed; it belongs to capdec's extra [{extra}]: "
             f"`pip install '.[{extra}]'` in your clone, or the wheel's name with [{extra}] behind it",
             name=e.name) from None
 
@@ -1283,7 +1283,7 @@ def demo_photos()->list: # Paths of photos inside installed packages
     found = [o for o in found if o.exists()]
     if not found:
         raise MissingPackage("photos to try: they come with scikit-image, scikit-learn and matplotlib, which are not "
-            "installed; the extra `explore` brings them, or name photos of your own", name='skimage')
+            "installed; capdec's extra [explore] brings them, or name photos of your own", name='skimage')
     return found
 
 # %% ../nbs/00_core.ipynb #a6cf4932

@@ -653,7 +653,8 @@ def app_notebook(
     device:str='', # Device: 'cpu', 'cuda' or 'mps'; empty for the best there is
 ): # A notebook
     "The notebook that Voila shows; it may lie anywhere, so files have their whole paths"
-    import nbformat
+    with optional('explore'):
+        import nbformat
     whole = lambda o: os.path.abspath(os.path.expanduser(o)) if os.path.exists(os.path.expanduser(o)) or re.search(
         r'[*?\[]', o) else o
     args = f'{[whole(o) for o in captioners] or None!r}, {[whole(o) for o in photos] or None!r}, {device or None!r}'
@@ -681,14 +682,16 @@ def serve(
 )->int: # Exit code of Voila
     "Show the explorer in a browser until it is ended with Ctrl-C"
     import importlib.util
-    if importlib.util.find_spec('voila') is None:
-        raise ValueError('the explorer is shown by Voila, which is not installed; pip install voila')
+    with optional('explore'):
+        if importlib.util.find_spec('voila') is None:
+            raise ModuleNotFoundError(name='voila')
     if ip not in ('127.0.0.1', 'localhost', '::1'):
         warnings.warn(f'`ip` {ip}: whoever reaches this machine can use the explorer, and sees the photos in it')
     here = str(Path(__file__).resolve().parents[1]) if '__file__' in globals() else os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get('PYTHONPATH')]))
     with tempfile.TemporaryDirectory(prefix='capdec-explore') as folder:
-        import nbformat
+        with optional('explore'):
+            import nbformat
         nbformat.write(app_notebook(list(captioners), list(photos), device), Path(folder)/'app.ipynb')
         command = voila_command('app.ipynb', ip, port, browser)
         server = subprocess.Popen(command, cwd=folder, env=os.environ | dict(PYTHONPATH=path))

@@ -259,10 +259,11 @@ def validation_loss(
 # %% ../nbs/05_training.ipynb #69ce3c92
 def _tracker(log_to, out_dir):
     "What Accelerate needs to log to a program such as TensorBoard; an error when it is not installed"
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS,get_available_trackers
-    from accelerate.utils import ProjectConfiguration
     if not log_to:
         return {}
+    with optional('train'):
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS,get_available_trackers
+        from accelerate.utils import ProjectConfiguration
     if isinstance(log_to, str):
         known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
         if log_to not in known:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .captioner import Captioner,Result
 from .config import Video
-from .core import atomic_path,is_url,json_text,one_line,printable,regular_file
+from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
 from .decoding import generate
 from .flags import error_line
 
@@ -36,9 +36,10 @@ def is_video(
 
 def _pyav(path):
     try:
-        import av
-    except ModuleNotFoundError:
-        raise ValueError(f'{path}: videos are read by PyAV, which is not installed; pip install av') from None
+        with optional('video'):
+            import av
+    except MissingPackage as e:
+        raise ValueError(f'{path}: is a video; {e}') from None
     return av
 
 def _upright(frame):

@@ -48,4 +48,4 @@ def test_what_cannot_be_is_one_line(started, monkeypatch):
     import importlib.util
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a: None if name == 'voila' else real(name, *a))
-    assert 'pip install voila' in one_line(capdec('explore', ok=False))[0] and not started
+    assert 'voila: this package is not installed' in one_line(capdec('explore', ok=False))[0] and not started
