@@ -92,7 +92,7 @@ def test_what_is_missing_is_one_line(here, tmp_path, extra, args, names):
         'caption') else []), cwd=here)
     assert r.returncode == 1 and 'Traceback' not in r.stderr, r.stderr
     line, = [l for l in r.stderr.splitlines() if l.startswith('capdec: error')]
-    assert re.search(rf"not installed; it belongs to capdec's extra \[{extra}\]", line), line
+    assert re.search(rf"not installed; .*capdec's extra \[{extra}\]", line), line
 
 def test_python_says_it_too(monkeypatch, tmp_path):
     from capdec.core import MissingPackage, demo_photos
@@ -102,7 +102,7 @@ def test_python_says_it_too(monkeypatch, tmp_path):
     for name in ('pyarrow', 'datasets'):
         monkeypatch.setitem(sys.modules, name, None)
     from capdec.store import EmbeddingStore
-    with pytest.raises(ImportError, match=r"pyarrow: this package is not installed; it belongs to capdec's extra \[data\]"):
+    with pytest.raises(ImportError, match=r"pyarrow: not installed; .*extra \[data\]"):
         EmbeddingStore.create(tmp_path/'x.store', 4, {}).append([dict(image_id=1)], torch.zeros(1, 4))
 
 def test_clip_without_pkg_resources():
