@@ -149,6 +149,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'capdec.config.Beside.__post_init__': ('config.html#beside.__post_init__', 'capdec/config.py'),
                                'capdec.config.CapDecConfig': ('config.html#capdecconfig', 'capdec/config.py'),
                                'capdec.config.CapDecConfig.__post_init__': ('config.html#capdecconfig.__post_init__', 'capdec/config.py'),
+                               'capdec.config.ExpectedMapper': ('config.html#expectedmapper', 'capdec/config.py'),
                                'capdec.config.Limits': ('config.html#limits', 'capdec/config.py'),
                                'capdec.config.Limits.__post_init__': ('config.html#limits.__post_init__', 'capdec/config.py'),
                                'capdec.config.MapperConfig': ('config.html#mapperconfig', 'capdec/config.py'),

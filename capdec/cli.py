@@ -11,7 +11,7 @@ import os,sys,warnings
 from dataclasses import asdict,replace
 from pathlib import Path
 
-from .config import Beside,Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig,Video
+from .config import Beside,ExpectedMapper,Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig,Video
 from .core import find_images,find_shards,is_main,is_pickle,no_other_file,package_file,printable,whole_number
 from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
 from .terminal import exit_code
@@ -255,10 +255,7 @@ def predict(
     modality_bridger:OR_ALONE='',
     ablation_dist:bool=False, # Only print the distances between the captions of an image of `data` (or of a pickle)
     ablation_image_dist:bool=False, # Only print the distance of images of `data` and their captions (or of a pickle)
-    prefix_length:int=0, # Prefix vectors of the checkpoint (read off it, checked when given; so are the next three)
-    prefix_length_clip:int=0, # CLIP tokens of the checkpoint's mapper
-    num_layers:int=0, # Layers of the checkpoint's mapper
-    mapping_type:str='', # Kind of the checkpoint's mapper
+    mapper:ExpectedMapper=ExpectedMapper(), # What you expect of the checkpoint's mapper
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
     bridge:str='', # Way across the gap instead of the captioner's own, such as none, memory or offset+memory:0.5
@@ -272,7 +269,8 @@ def predict(
     whole_number('--beam_size', beam_size)
     crossed = _one_way(add_modality_offset, modality_bridger, memory, bridge)
     text = text_autoencoder or which.dataset_mode in ('5','5.0')
-    _check_predict(images, data, embeddings, text, ablation_dist or ablation_image_dist)
+    distances = ablation_dist or ablation_image_dist
+    _check_predict(images, data, embeddings, text, distances)
     # 0 is the official default, and captions are named by 5 themselves
     _belongs_to_data(data, image_dir, replace(which, dataset_mode='') if text or which.dataset_mode == '0' else which)
     from capdec import predict as room
@@ -280,15 +278,14 @@ def predict(
     from capdec.folder import check_shape
     from capdec.shards import spread
     from capdec.sources import captions_from
-    if not (out or ablation_dist or ablation_image_dist):
+    if not (out or distances):
         out = room.predictions_file(checkpoint, bool(add_modality_offset))
     _not_the_input(out, data, embeddings)
     def load(device):
         c = load_captioner(checkpoint, clip_model_type, device, '' if add_modality_offset else bridge, memory,
             encoder=not embeddings or bool(memory) or bool(clip_model_type) and Path(clip_model_type).exists(),
             dont_normalize_prefix=dont_normalize_prefix, **asdict(hints))
-        check_shape(c.model.config, prefix_length=prefix_length, prefix_length_clip=prefix_length_clip,
-            num_layers=num_layers, mapping_type=mapping_type)
+        check_shape(c.model.config, **asdict(mapper))
         room.check_width(is_rn, c.model.config.prefix_size)
         return room.with_bridge(c, add_modality_offset, modality_bridger, checkpoint)
     beams = beam_size if beam else 0
@@ -305,12 +302,9 @@ def predict(
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
-        way = c.bridge if crossed else None
-        if ablation_dist:
-            return print(room.distances_text(*room.caption_distances(c, records, embeddings, way)))
-        if ablation_image_dist:
-            mean,n = room.image_distance(c, records, embeddings, image_dir, way)
-            return print(f'mean L2 distance of an image and its caption: {mean:.4f} ({n:,} pairs)')
+        if distances:
+            return print(room.distances_text(c, records, embeddings, image_dir, c.bridge if crossed else None,
+                not ablation_dist))
         store = room.vectors_to_caption(c, out, images, records, image_dir, embeddings, text, batch_size)
         # text vectors lie where the captioner was trained
         if not crossed and (text or store.meta.get('kind') == 'text'):

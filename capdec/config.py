@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Selection', 'Swap', 'OfficialHints',
-           'Restyling', 'Beside', 'Video', 'field_comments', 'from_json']
+           'ExpectedMapper', 'Restyling', 'Beside', 'Video', 'field_comments', 'from_json']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
 from dataclasses import KW_ONLY,dataclass,field
@@ -165,6 +165,15 @@ class OfficialHints:
     tokenizer:str=''
     # Attention heads of an official checkpoint's language model (default: its width / 64, as in all of OpenAI's)
     lm_heads:int=0
+
+@dataclass(frozen=True)
+class ExpectedMapper:
+    "What you expect of a checkpoint's mapper; what is 0 or empty is not compared"
+    # Prefix vectors of the checkpoint (read off it, checked when given; so are the next three)
+    prefix_length:int=0
+    prefix_length_clip:int=0 # CLIP tokens of the checkpoint's mapper
+    num_layers:int=0 # Layers of the checkpoint's mapper
+    mapping_type:str='' # Kind of the checkpoint's mapper
 
 @dataclass(frozen=True)
 class Restyling:

@@ -793,8 +793,8 @@ def _style_rows(path, style, part, seed, factual):
     yield from ((image_id_of(name), line, i, name) for i,(name,line) in enumerate(zip(names, lines)) if name in keep)
 
 # %% ../nbs/01_data_parsing.ipynb #baaae461
-# In order of preference
 _ANOTHER = 'caption_column names another: capdec parse --caption_column NAME'
+# In order of preference
 CAPTION_COLUMNS = ('caption','captions','text','sentence','sentences','raw','comment','description','title',
     'caption_str')
 IMAGE_COLUMNS = ('filename','file_name','image','image_name','image_path','img','path','file','filepath')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['vectors_to_caption', 'run_settings', 'official_stops', 'caption_store', 'check_width', 'predictions_file',
-           'list_failed', 'with_bridge', 'sets_of_five', 'caption_distances', 'distances_text', 'image_distance']
+           'list_failed', 'with_bridge', 'sets_of_five', 'caption_distances', 'image_distance', 'distances_text']
 
 # %% ../nbs/09c_predict.ipynb #1f688ff1
 import contextlib,hashlib,json
@@ -215,17 +215,6 @@ def caption_distances(
         after = [captioner.model.prefix(o.to(captioner.device)).flatten(1).cpu() for o in x.split(256)] # (256, k*h)
     return distance_stats(x, groups), distance_stats(torch.cat(after), groups)
 
-def distances_text(
-    clip:dict, # What `caption_distances` returned first
-    after:dict, # And second
-)->str: # Two lines
-    "Distances as the command prints them"
-    number = lambda v: f'{v:.5f}' if isinstance(v, float) else f'{v:,}'
-    lines = ['CLIP space: ' + '  '.join(f'{k} {number(v)}' for k,v in clip.items())]
-    # counts are the same, and the official tool has no maximum after the mapper
-    shown = {k: v for k,v in after.items() if k != 'images' and 'linf' not in k}
-    return '\n'.join(lines + ['after the mapper: ' + '  '.join(f'{k} {v:.5f}' for k,v in shown.items())])
-
 # %% ../nbs/09c_predict.ipynb #7412fc3a
 def _pairs(captioner, records, embeddings, image_dir):
     "Image and text vectors of every caption and its photo, a thousand at a time"
@@ -258,3 +247,23 @@ def image_distance(
             total += (x - unit(text).to(image)).norm(dim=1).double().sum().item()
             n += len(image)
     return total/n, n
+
+# %% ../nbs/09c_predict.ipynb #dist0002
+def distances_text(
+    captioner:Captioner, # Its encoder and mapper
+    records:Iterable[dict]|None=None, # Captions, for `photos` with their photos
+    embeddings:str='', # Or an official pickle with vectors
+    image_dir:str='', # Folder of the photos
+    bridge:Callable|None=None, # Way across the gap, if you named one
+    photos:bool=False, # From photos to captions, instead of from caption to caption
+)->str: # A line, or two
+    "Distances as the command prints them"
+    if photos:
+        mean,n = image_distance(captioner, records, embeddings, image_dir, bridge)
+        return f'mean L2 distance of an image and its caption: {mean:.4f} ({n:,} pairs)'
+    clip,after = caption_distances(captioner, records, embeddings, bridge)
+    number = lambda v: f'{v:.5f}' if isinstance(v, float) else f'{v:,}'
+    # the count is the same
+    shown = {k: v for k,v in after.items() if k != 'images' and 'linf' not in k}
+    return '\n'.join(f'{name}: ' + '  '.join(f'{k} {number(v)}' for k,v in found.items())
+        for name,found in (('CLIP space', clip), ('after the mapper', shown)))

@@ -41,7 +41,7 @@ def most():
 def peak(code, *args):
     "The last line that a program prints, and the memory it took, in MB"
     code = MOST + code + '\nprint(most())'
-    r = subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, text=True, timeout=120)
+    r = subprocess.run([sys.executable, '-c', code, *map(str, args)], capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr
     *_, said, mb = r.stdout.splitlines()
     return said, int(mb)

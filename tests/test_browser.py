@@ -48,9 +48,15 @@ def browser(sync):
     if not chromium:
         pytest.skip('no Chromium here: apt-get install -y chromium (make browser-test says more)')
     with sync.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = p.chromium.launch(executable_path=chromium, args=FLAGS, timeout=PATIENCE)
         yield browser
         browser.close()
+
+def window(browser, width, height):
+    "A page of this size; a busy machine may take minutes over what takes a second"
+    page = browser.new_page(viewport=dict(width=width, height=height))
+    page.set_default_timeout(PATIENCE)
+    return page
 
 @pytest.fixture(scope='module')
 def page(browser, tmp_path_factory):
@@ -67,8 +73,7 @@ def page(browser, tmp_path_factory):
     try:
         address = address_of(server, folder/'log')
         own = re.compile(rf'(http|ws)://{re.escape(address.removeprefix("http://"))}|data:|blob:')
-        page = browser.new_page(viewport=dict(width=1120, height=1180))
-        page.set_default_timeout(PATIENCE)
+        page = window(browser, 1120, 1180)
         page.outside = []
         page.on('request', lambda r: None if own.match(r.url) else page.outside.append(r.url))
         page.goto(address)
@@ -177,7 +182,7 @@ def test_readable_on_a_telephone(page, sync, width):
     page.set_viewport_size(dict(width=width, height=2100))
     try:
         # widgets are laid out after the browser has taken on the new size; a layout that is wrong stays so
-        page.wait_for_function(f'width => ({FAULTS})(width).length == 0', arg=width, timeout=60_000)
+        page.wait_for_function(f'width => ({FAULTS})(width).length == 0', arg=width)
     except sync.TimeoutError:
         pytest.fail('\n'.join(page.evaluate(FAULTS, width)))
     finally:
@@ -245,7 +250,7 @@ def preview(tmp_path_factory):
 
 @pytest.mark.parametrize('width', [1280, 900, 420, 320])
 def test_preview_never_scrolls_sideways(browser, preview, width):
-    page = browser.new_page(viewport=dict(width=width, height=800))
+    page = window(browser, width, 800)
     for name in ('index', 'second', 'a'):
         page.goto((preview/f'{name}.html').as_uri())
         assert page.evaluate(BEYOND) == [0, []], name
@@ -253,7 +258,7 @@ def test_preview_never_scrolls_sideways(browser, preview, width):
 
 def test_preview_has_drawers_on_a_telephone(browser, preview):
     "Lists of pages and headings open by a button, close by choosing; a wide window shows them beside the text"
-    page = browser.new_page(viewport=dict(width=420, height=800))
+    page = window(browser, 420, 800)
     page.goto((preview/'second.html').as_uri())
     lists,buttons = ['#pages', '#contents'], ['.to-pages', '.to-contents']
     assert [page.is_visible(o) for o in lists + buttons] == [False, False, True, True]
