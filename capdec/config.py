@@ -50,6 +50,9 @@ class CapDecConfig(MapperConfig):
     encoder:str|None=None # Name of the encoder that makes the vectors, when known
     normalize_prefix:bool=True # Vectors are brought to unit length before the mapper
     noise_variance:float|None=None # Variance of the noise that the captioner was trained with, when known
+    # Number of positions behind the prefix for words that are given beside the vector (a hard prompt, as in ViECap); 0:
+    # none, as CapDec
+    hint_tokens:int=0
     max_tokens:int=67 # Number of tokens at which captions are cut (67 is also as far as CapDec's beam search goes)
     add_stop:bool=True # Training captions without a full stop get one
     stop:str='.' # Characters that end a caption; the first is the one that is added
@@ -61,7 +64,7 @@ class CapDecConfig(MapperConfig):
     def __post_init__(self):
         super().__post_init__()
         _whole(self, 1, 'prefix_size', 'num_heads', 'max_tokens')
-        _whole(self, 0, 'no_repeat_ngram')
+        _whole(self, 0, 'no_repeat_ngram', 'hint_tokens')
         if not self.stop:
             raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
 

@@ -555,6 +555,9 @@ def generate(
     generator:torch.Generator|None=None, # Source of randomness of 'sample'
     # Random numbers in 0..1 `(n, num_captions, max_length)` for 'sample' to use instead of `generator`
     uniform:Tensor|None=None,
+    # Words that are given for each vector: a list of lists, the most important first (only for a captioner that was
+    # trained with `hint_tokens`)
+    hints:list|None=None,
     show:bool=False, # Show a progress bar
     limits:Limits=Limits(), # What a caption may be like
     # Fields of `limits`, such as `max_words` or `prompt`; `beam_size` (method 'beam'); `top_p` (method 'sample')
@@ -567,13 +570,16 @@ def generate(
         uniform = _draws(*need, generator)
     elif method == 'sample' and tuple(uniform.shape) != need:
         raise ValueError(f'uniform of shape {tuple(uniform.shape)}: {need} was expected')
+    if hints is not None and len(hints) != len(vectors):
+        raise ValueError(f'{len(hints)} hints for {len(vectors)} vectors; give a list of words for each')
+    given = None if hints is None else model.hint_ids(hints)
     size = whole_number('batch_size', (32 if model.device.type == 'cpu' else 64) if batch_size is None else batch_size)
     out = []
     with progress(None, 'captioning', total=len(vectors), unit='photo', show=show) as bar, _evaluating(model):
         for i in range(0, len(vectors), size):
             x = vectors[i:i+size].to(model.device).float()
             x = model.unit(x) if normalize is None else F.normalize(x, dim=-1) if normalize else x
-            prefix = model.prefix(x)
+            prefix = model.prefix(x, None if given is None else given[i:i+size])
             if not is_finite(prefix):
                 row = next((i+k for k,o in enumerate(x) if not is_finite(o)), None)
                 raise ValueError(_NO_NUMBERS if row is None else f'vector {row} holds NaN or infinity; embed again')

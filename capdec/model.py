@@ -370,16 +370,18 @@ class CaptionModel(nn.Module):
         # a light one is never trained
         self.training = not isinstance(lm, _LightGPT2)
         words,room = lm.get_input_embeddings(),getattr(lm.config, 'max_position_embeddings', None)
-        if room and room <= config.prefix_length:
-            raise ValueError(f'prefix_length {config.prefix_length}: the language model reads {room} positions, which '
-                f'leaves none for the caption')
+        before = config.prefix_length + config.hint_tokens
+        if room and room <= before:
+            hints = f' and hint_tokens {config.hint_tokens}'*bool(config.hint_tokens)
+            raise ValueError(f'prefix_length {config.prefix_length}{hints}: the language model reads {room} positions, '
+                f'which leaves none for the caption')
         if len(tokenizer) > words.num_embeddings:
             raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model {words.num_embeddings}: '
                 f'they do not belong together')
         self.config,self.lm,self.raw_tokenizer = config,lm,tokenizer
         self.mapper = make_mapper(config, words.embedding_dim)
         # positions left for a caption
-        self.room = room - config.prefix_length if room else None
+        self.room = room - before if room else None
         self.stop_ids = find_stop_ids(tokenizer, config.stop)
         self.freeze_lm(config.only_prefix)
 
@@ -508,19 +510,60 @@ def unit(self:CaptionModel,
 @patch
 def prefix(self:CaptionModel,
     vectors:Tensor, # CLIP vectors `(b, d)`, brought to length by `unit`
-)->Tensor: # Prefix `(b, k, h)`
+    hints:Tensor|None=None, # Token ids of words that are given, from `hint_ids`; only where `config.hint_tokens`
+)->Tensor: # Prefix `(b, k, h)`; k is `prefix_length + hint_tokens`
     "What the language model reads instead of a photo"
     if vectors.ndim != 2 or vectors.shape[-1] != self.config.prefix_size:
         raise ValueError(f'vectors of shape {tuple(vectors.shape)}: this captioner takes (b, '
             f'{self.config.prefix_size}), made by {self.config.encoder or "an encoder of that width"}')
     weight = next(self.mapper.parameters())
-    return self.mapper(vectors.to(weight.device, weight.dtype))
+    x = self.mapper(vectors.to(weight.device, weight.dtype))
+    if hints is None and not self.config.hint_tokens:
+        return x
+    return torch.cat([x, self.hint_vectors(hints, len(x)).to(x.dtype)], 1)
+
+# %% ../nbs/04_model.ipynb #hint0001
+@patch
+def hint_ids(self:CaptionModel,
+    words:list[list[str]], # Words for each photo, the most important first
+)->Tensor: # Token ids `(b, hint_tokens)`, -1 where a place is empty
+    "Tokens of words that are given, with commas between; a word that no longer fits is left out"
+    size = self.config.hint_tokens
+    if not size and any(words):
+        raise ValueError(f'words {words[0] or next(filter(None, words))}: this captioner takes a vector alone; it was '
+            f'trained without `hint_tokens`')
+    out = torch.full((len(words), size), -1)
+    tokenize = lambda text: self.raw_tokenizer(text, add_special_tokens=False)['input_ids']
+    for row,given in zip(out, words):
+        ids = []
+        for o in given:
+            more = tokenize(f', {o}' if ids else f' {o}')
+            if len(ids) + len(more) <= size:
+                ids += more
+        row[:len(ids)] = torch.tensor(ids, dtype=torch.long)
+    return out
+
+@patch
+def hint_vectors(self:CaptionModel,
+    hints:Tensor|None, # Token ids `(b, hint_tokens)` from `hint_ids`; `None`: no words
+    b:int, # Number of photos
+)->Tensor: # What the language model reads `(b, hint_tokens, h)`
+    "Vectors of the words that are given"
+    table = self.raw_lm.get_input_embeddings()
+    if hints is None:
+        return torch.zeros(b, self.config.hint_tokens, table.embedding_dim, device=self.device)
+    if tuple(hints.shape) != (b, self.config.hint_tokens):
+        raise ValueError(f'hints of shape {tuple(hints.shape)}: ({b}, {self.config.hint_tokens}) was expected; make '
+            f'them with `hint_ids`')
+    hints = hints.to(self.device)
+    return table(hints.clamp(min=0))*(hints >= 0)[..., None]
 
 # %% ../nbs/04_model.ipynb #pre00002
 @patch
 def hidden(self:CaptionModel,
     vectors:Tensor, # CLIP vectors `(b, d)`
     tokens:Tensor, # Caption tokens `(b, n)`
+    hints:Tensor|None=None, # Token ids of words that are given, see `hint_ids`
 )->Tensor: # The states `(b, n, h)` that predict them
     "Last hidden states at the positions that predict the caption's tokens"
     if self.room and tokens.shape[1] > self.room:
@@ -528,9 +571,10 @@ def hidden(self:CaptionModel,
             f'prefix; cut them with max_tokens')
     # the last token predicts nothing
     words = self.lm.get_input_embeddings()(tokens[:, :-1].to(self.device))
-    x = torch.cat([self.prefix(vectors).to(words.dtype), words], 1)                     # (b, k+n-1, h)
+    prefix = self.prefix(vectors, hints).to(words.dtype)
+    x = torch.cat([prefix, words], 1)                                                   # (b, k+n-1, h)
     states = self.lm.base_model(inputs_embeds=x, use_cache=False).last_hidden_state
-    return states[:, self.config.prefix_length-1:]                                      # (b, n, h)
+    return states[:, prefix.shape[1]-1:]                                                # (b, n, h)
 
 # %% ../nbs/04_model.ipynb #pre00004
 @patch
@@ -556,11 +600,12 @@ def forward(self:CaptionModel,
     # True on real tokens `(b, n)`; left on the CPU it spares a GPU one synchronisation. `None`: all are real
     mask:Tensor|None=None,
     official:bool=False, # The official loss: every token 0 is ignored, pads and exclamation marks alike
+    hints:Tensor|None=None, # Token ids of words that are given, see `hint_ids`
 )->Tensor: # Scalar
     "Mean cross entropy over the real tokens of the batch"
     real = tokens != 0 if official else torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
     rows = real.flatten().nonzero()[:, 0].to(self.device)
-    hidden = self.hidden(vectors, tokens).flatten(0, 1)[rows]                           # (real tokens, h)
+    hidden = self.hidden(vectors, tokens, hints).flatten(0, 1)[rows]                    # (real tokens, h)
     return F.cross_entropy(self.head(hidden).float(), tokens.to(self.device).flatten()[rows])
 
 # %% ../nbs/04_model.ipynb #lgt00001
@@ -568,9 +613,10 @@ def forward(self:CaptionModel,
 def logits(self:CaptionModel,
     vectors:Tensor, # CLIP vectors `(b, d)`
     tokens:Tensor, # Caption tokens `(b, n)`
+    hints:Tensor|None=None, # Token ids of words that are given, see `hint_ids`
 )->Tensor: # `(b, n, v)`; `[:, i]` predicts token `i`
     "What the model expects at every place of a caption"
-    return self.head(self.hidden(vectors, tokens)).float()
+    return self.head(self.hidden(vectors, tokens, hints)).float()
 
 # %% ../nbs/04_model.ipynb #24c06a14
 WEIGHTS = 'model.safetensors' # The file with a captioner's weights
@@ -900,6 +946,9 @@ def to_official(
     model:CaptionModel, # A captioner with a GPT-2
 )->dict[str,Tensor]: # What the official code saves with `torch.save` and loads with `load_state_dict`
     "The weights under their official names"
+    if model.config.hint_tokens:
+        raise ValueError('this captioner takes words beside the vector (`hint_tokens`), which the official code does '
+            'not know')
     if model.lm.config.model_type != 'gpt2':
         raise ValueError(f'the official code knows GPT-2 alone, this captioner has a language model of type '
             f'{model.lm.config.model_type}')
