@@ -20,10 +20,10 @@ from .noise import keyed_randn,normalize
 from .weights import is_finite,load_tensors
 
 # %% ../nbs/03c_concepts.ipynb #conc007
-_BEFORE = set('a an the two three four five six seven eight nine ten several many some his her their its my our your this '
-    'that these those one another no any each both'.split())
-_AFTER = set('in on at of with by near and or to from into onto over under behind beside between through next while as is '
-    'are was were has have for around along up down off out against across above below who that which during before '
+_BEFORE = set('a an the two three four five six seven eight nine ten several many some his her their its my our your '
+    'this that these those one another no any each both'.split())
+_AFTER = set('in on at of with by near and or to from into onto over under behind beside between through next while as '
+    'is are was were has have for around along up down off out against across above below who that which during before '
     'after outside inside among beneath towards toward but being , . ; : ! ?'.split())
 
 def _words(caption):
@@ -42,10 +42,11 @@ def noun_shares(
     return {k: (n, noun[k]/n) for k,n in total.items() if k[0].isalpha() and k not in _BEFORE | _AFTER}
 
 # %% ../nbs/03c_concepts.ipynb #conc011
-_NO_THINGS = set("""top front back side middle edge end part air day time way picture photo photograph image view background
-    foreground group couple pair bunch number lot row line pile stack set kind type variety area place left right half close
-    one others piece direction order scene shot thing object item distance something someone other style color colour shape
-    size corner center centre present midst act pose trick action form use look turn stop fall""".split())
+_NO_THINGS = set("""top front back side middle edge end part air day time way picture photo photograph image view
+    background foreground group couple pair bunch number lot row line pile stack set kind type variety area place left
+    right half close one others piece direction order scene shot thing object item distance something someone other
+    style color colour shape size corner center centre present midst act pose trick action form use look turn stop
+    fall""".split())
 
 def count_nouns(
     captions:Iterable[str], # Captions in English
@@ -58,8 +59,8 @@ def count_nouns(
     return [k for k in sorted(found, key=lambda o: (-found[o], o)) if k not in _NO_THINGS]
 
 # %% ../nbs/03c_concepts.ipynb #conc015
-_IRREGULAR = dict(men='man', women='woman', children='child', people='person', feet='foot', teeth='tooth', geese='goose',
-    mice='mouse', policemen='policeman', firemen='fireman')
+_IRREGULAR = dict(men='man', women='woman', children='child', people='person', feet='foot', teeth='tooth',
+    geese='goose', mice='mouse', policemen='policeman', firemen='fireman')
 
 def _singulars(name):
     "What a plural may be the plural of, itself first"

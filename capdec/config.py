@@ -50,6 +50,7 @@ class CapDecConfig(MapperConfig):
     encoder:str|None=None # Name of the encoder that makes the vectors, when known
     normalize_prefix:bool=True # Vectors are brought to unit length before the mapper
     noise_variance:float|None=None # Variance of the noise that the captioner was trained with, when known
+    centred:bool=False # The caption vectors lost their mean in training (C3): photos must cross by the bridge `mean`
     # Number of positions behind the prefix for words that are given beside the vector (a hard prompt, as in ViECap); 0:
     # none, as CapDec
     hint_tokens:int=0
@@ -81,6 +82,11 @@ class TrainConfig:
     eps:float=1e-6 # Epsilon of AdamW (as transformers 4 had it)
     noise_variance:float=0. # Variance of the noise per coordinate (the paper's best for RN50x4: 0.016)
     uniform_noise:bool=False # Uniform noise from a ball instead of Gaussian noise
+    # Shape of the noise: round (CapDec), captions (wide where captions of one image differ, text alone), or a file from
+    # `capdec noise --out` (CLOSE)
+    noise_shape:str='round'
+    target:str='own' # Caption that a vector is turned into: own (CapDec), or another one of the same image (CLOSE)
+    remove_mean:bool=False # Take the mean off the caption vectors (C3); photos then cross by the bridge `mean`
     dont_norm:bool=False # Leave the vectors' lengths as the encoder made them
     grad_clip:float=0. # Largest gradient norm; 0: no clipping (official)
     accumulate:int=1 # Number of batches whose gradients are summed up before an optimiser step
@@ -104,6 +110,14 @@ class TrainConfig:
         for k in ('noise_variance','grad_clip','weight_decay'):
             if not getattr(self, k) >= 0:
                 raise ValueError(f'{k} must be >= 0, got {getattr(self, k)}')
+        if self.target not in ('own','another'):
+            raise ValueError(f"target must be 'own' or 'another', got {self.target!r}")
+        if self.uniform_noise and self.noise_shape != 'round':
+            raise ValueError(f'noise_shape {self.noise_shape}: uniform_noise comes from a ball, which has no other '
+                f'shape; leave out one of the two')
+        if self.official and (self.noise_shape != 'round' or self.target != 'own' or self.remove_mean):
+            raise ValueError('official: the official code knows round noise and own captions alone; leave out '
+                'noise_shape, target and remove_mean')
         if self.mixed_precision not in ('no','bf16','auto'):
             raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'auto', got {self.mixed_precision!r}")
 

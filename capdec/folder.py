@@ -55,7 +55,16 @@ def fit_parts(
         if v is not None and v.shape[-1] != encoder.dim:
             raise ValueError(f'the {what} has vectors of {v.shape[-1]} numbers, the captioner takes {encoder.dim}; '
                 f'compute it with {encoder.name}')
-    return Parts(model.eval(), encoder, bridge or Bridge())
+    bridge = bridge or Bridge()
+    # a bridge of your own need not know ways
+    ends = {names[-1] for _,names in getattr(bridge, 'parts', ())}
+    if ends and model.config.centred and ends != {'mean'}:
+        raise ValueError(f'bridge {bridge.kind!r}: this captioner learned from vectors without their mean; use the '
+            f'bridge mean')
+    if 'mean' in ends and not model.config.centred:
+        raise ValueError(f"bridge {bridge.kind!r}: 'mean' is for captioners that learned from vectors without their "
+            f'mean (--remove_mean)')
+    return Parts(model.eval(), encoder, bridge)
 
 # %% ../nbs/08c_captioner_folder.ipynb #c58df5a4
 def image_vectors(
