@@ -10,6 +10,7 @@ import os,warnings
 from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .config import Restyling
+from .candidates import asked,chosen,uses_memory
+from .config import Candidates,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
 from .decoding import drawn,generate
 from .embedding import open_small,opened
 from .explain import Explanation,explain as explain_photo
-from .folder import CARD,fit_parts,image_vectors,load_memory,load_parts,push_parts,save_parts
+from .folder import CARD,fit_parts,image_vectors,load_memory,load_parts,photo_vectors,push_parts,save_parts
 from .model import CaptionModel
 from .noise import normalize
 from .restyle import restyle
@@ -36,8 +38,9 @@ class Captioner:
         model:CaptionModel, # The decoder
         encoder, # The encoder whose vectors the decoder was trained on
         bridge:Bridge|None=None, # Way across the modality gap (default: none)
+        pool:Candidates=Candidates(), # Which captions are candidates, and what chooses among them
     ):
-        self.model,self.encoder,self.bridge = fit_parts(model, encoder, bridge)
+        self.model,self.encoder,self.bridge,self.pool = fit_parts(model, encoder, bridge, pool)
 
     @property
     def device(self):
@@ -58,10 +61,12 @@ def from_pretrained(cls:Captioner,
     encoder:bool=True, # Whether to load the encoder; vectors that are there already can do without
     # Number type: 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
     dtype:str|None=None,
+    # Means and covariances of photos and captions (`capdec offset --moments`), for the ways mean, standard and whiten
+    moments:str|Path|None=None,
     **kwargs, # For official checkpoints, what their shapes do not tell, see `load_checkpoint`
 )->Captioner: # A captioner
     "Load a captioner with the encoder and the bridge that belong to it"
-    return cls(*load_parts(name, device, clip_model_type, bridge, encoder, dtype, **kwargs))
+    return cls(*load_parts(name, device, clip_model_type, bridge, encoder, dtype, moments, **kwargs))
 
 # %% ../nbs/09_captioner.ipynb #06caadff
 def _names_many(o):
@@ -112,19 +117,20 @@ def embed(self:Captioner,
     images:list, # Images of any kind that `open_image` takes
     batch_size:int=32, # Number of images per batch
     show:bool=False, # Whether to show a progress bar
+    views:int|None=None, # 2: the mean of the photo and its mirror image (default: as the captioner's `pool` says)
 )->Tensor: # What the mapper gets, `(b, d)`
     "Image vectors, normalised as in training and carried across the gap"
-    return image_vectors(self, images, batch_size, show)
+    return image_vectors(self, images, batch_size, show, self.pool.views if views is None else views)
 
 # %% ../nbs/09_captioner.ipynb #captioner-vectors
-def _vectors(self, photos, batch_size, show, draw=None):
+def _vectors(self, photos, batch_size, show, embed, draw=None):
     "Vectors of the photos that can be read, why the others cannot `{place: error}`, what `draw` gives for each"
     vectors,reasons,lots = [torch.empty(0, self.encoder.dim, device=self.device)],{},[]
     with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
         for i,batch in enumerate(opened(photos, batch_size)):
             reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
             if good := [im for _,im in batch if not isinstance(im, Exception)]:
-                vectors.append(self.embed(good, batch_size))
+                vectors.append(embed(good, batch_size))
             if draw:
                 lots += map(draw, good)
             bar.update(len(batch))
@@ -148,22 +154,34 @@ def __call__(self:Captioner,
     # Seed for method 'sample': the captions then depend on the seed and the photo's pixels alone (default: they differ
     # each time)
     seed:int|None=None,
+    # What chooses among several candidates, such as 'vote' or 'vote:1,cosine:0.5'; 'beam': the best beam (default: as
+    # the captioner's `pool` says, and so for the next two)
+    choose:str|None=None,
+    ways:list|None=None, # Ways across the gap that give candidates, such as ['offset', 'offset+memory']
+    views:int|None=None, # Views of a photo whose mean is captioned: 1, or 2 with its mirror image
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method, ...
 ): # A caption; for several photos a list, with `None` for a photo that cannot be read
     "Caption photos"
     whole_number('batch_size', batch_size)
-    draw = drawn(seed, num_captions, **decode) if seed is not None else None
+    pool = asked(self.pool, choose, ways, views)
+    # so many from each way
+    each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
+    draw = drawn(seed, each, **decode) if seed is not None else None
+    embed = partial(photo_vectors if pool.choose != 'beam' else image_vectors, self, views=pool.views)
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
     if many is not None:
-        x,reasons,lots = _vectors(self, many, batch_size, show, draw)
+        x,reasons,lots = _vectors(self, many, batch_size, show, embed, draw)
     elif isinstance(im := open_small(images), Exception):
         raise im
     else:
-        x,lots = self.embed([im]),[draw(im)] if draw else []
+        x,lots = embed([im]),[draw(im)] if draw else []
     if lots:
         decode['uniform'] = torch.stack(lots)
-    found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode)
+    if pool.choose == 'beam':
+        found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode)
+    else:
+        found = [o[:num_captions] for o in chosen(self, x, pool, each, show=show, **decode)]
     if not scores:
         found = [[c.text for c in o] for o in found]
     if num_captions == 1:
@@ -231,12 +249,14 @@ def remember(self:Captioner,
     # Captions to remember: a list, a file of captions, or a store of them (`capdec embed`), whose vectors are then used
     sentences:list|str|Path,
     vectors:Tensor|None=None, # Text vectors `(m, d)` of a list, if they are at hand
-    use:bool=True, # Project image vectors onto the memory from now on
+    # Project image vectors onto the memory from now on; the name of a way, such as 'offset+memory': cross by that one
+    use:bool|str=True,
 )->Captioner: # Itself
     "Give the captioner a memory of captions, for the `memory` bridge and for `nearest`"
     sentences,vectors = load_memory(sentences, self.encoder, vectors)
     b = self.bridge
-    self.bridge = Bridge('memory' if use else b.kind, b.offset, vectors, sentences, b.temperature, b.onto, b.k)
+    way = use if isinstance(use, str) else 'memory' if use else b.kind
+    self.bridge = Bridge(way, b.offset, vectors, sentences, b.temperature, b.onto, b.k)
     return self
 
 # %% ../nbs/09_captioner.ipynb #a3e7357f
@@ -284,24 +304,31 @@ def load_captioner(
     clip_model_type:str='', # Encoder to use instead of the recorded one
     device:str='', # Device: cpu, cuda or mps (default: the best there is)
     bridge:str='', # Way across the gap instead of the captioner's own, such as none or offset+memory:0.5
-    memory:str|Path='', # Captions to project image vectors onto: a file of them, or a store
+    # Captions to remember: a file of them, or a store; without a `bridge`, image vectors are projected onto them
+    memory:str|Path='',
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Whether to load the encoder
     dtype:str='', # Number type on a GPU: float16 or bfloat16
+    moments:str|Path='', # Means and covariances of photos and captions, for the ways mean, standard and whiten
+    pool:Candidates|None=None, # Which captions are candidates, instead of the captioner's own
     **kwargs, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
-    if memory and bridge not in ('','memory'):
-        raise ValueError('`memory` and `bridge`: are two ways across the gap; give one of them')
     if memory and Path(memory).is_dir() and not is_store(memory):
         raise ValueError(f'{memory}: is a folder and no store of captions (`memory` takes a file of them, or a store '
             f'from `capdec embed`)')
     if memory and not Path(memory).exists():
         raise FileNotFoundError(f'{memory}: no such file or store of captions (`memory`)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
-        encoder, dtype or None, **{k: v for k,v in kwargs.items() if v})
+        encoder, dtype or None, moments or None, **{k: v for k,v in kwargs.items() if v})
+    # one that a captioner's folder would not have enough for
     if memory:
-        c.remember(memory)
+        c.remember(memory, bridge or True)
+    if pool:
+        c.pool = pool
+    if memory and not uses_memory(c):
+        raise ValueError(f'`memory` and `bridge` {c.bridge.kind}: this way needs no memory, and nothing else asks for '
+            f'one; leave one of them out')
     if dont_normalize_prefix:
         c.model.config = replace(c.model.config, normalize_prefix=False)
     return c
