@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .candidates import asked,chosen,uses_memory
+from .candidates import asked,asks_memory,chosen
 from .config import Candidates,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
 from .decoding import drawn,generate
@@ -314,6 +314,9 @@ def load_captioner(
     **kwargs, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
+    if memory and bridge and not asks_memory(bridge, pool or Candidates()):
+        raise ValueError(f'`memory` and `bridge` {bridge}: this way needs no memory; leave one of them out, or mix them '
+            f'as in {bridge}+memory')
     if memory and Path(memory).is_dir() and not is_store(memory):
         raise ValueError(f'{memory}: is a folder and no store of captions (`memory` takes a file of them, or a store '
             f'from `capdec embed`)')
@@ -323,12 +326,9 @@ def load_captioner(
         encoder, dtype or None, moments or None, **{k: v for k,v in kwargs.items() if v})
     # one that a captioner's folder would not have enough for
     if memory:
-        c.remember(memory, bridge or True)
+        c.remember(memory, use=bridge or True)
     if pool:
         c.pool = pool
-    if memory and not uses_memory(c):
-        raise ValueError(f'`memory` and `bridge` {c.bridge.kind}: this way needs no memory, and nothing else asks for '
-            f'one; leave one of them out')
     if dont_normalize_prefix:
         c.model.config = replace(c.model.config, normalize_prefix=False)
     return c

@@ -197,9 +197,9 @@ def _unpacked(tensors, source):
     codes,books = (tensors.pop(f'memory.{o}', None) for o in ('codes','books'))
     if codes is None and books is None:
         return tensors
-    fits = (codes is not None and books is not None and codes.dtype == torch.uint8 and codes.ndim == 2 and books.ndim == 3
-        and books.shape[:2] == (codes.shape[1], 256) and books.is_floating_point() and 'memory' not in tensors)
-    if not fits:
+    both = codes is not None and books is not None and 'memory' not in tensors
+    fits = both and codes.dtype == torch.uint8 and books.is_floating_point() and (codes.ndim, books.ndim) == (2, 3)
+    if not fits or books.shape[:2] != (codes.shape[1], 256):
         raise ValueError(f'{source}: its packed memory (memory.codes, memory.books) cannot be put together; copy or '
             f'download it again')
     return tensors | dict(memory=unpack_vectors(codes, books))
