@@ -54,7 +54,8 @@ def test_what_is_saved_is_loaded(full, tmp_path):
     image, text = (normalize(torch.randn(600, 512, generator=g) + o) for o in (.2, -.2))
     b = mini.bridge
     kind = 'whiten,memory+offset:0.25'
-    mini.bridge = Bridge(kind, b.offset, b.memory, b.sentences, b.temperature, alignment(modality_moments(image, text)), 9)
+    onto = alignment(modality_moments(image, text))
+    mini.bridge = Bridge(kind, b.offset, b.memory, b.sentences, b.temperature, onto, 9)
     mini.save(tmp_path/'c')
     back = Captioner.from_pretrained(tmp_path/'c', device='cpu').bridge
     assert (back.kind, back.k, list(back.materials())) == (kind, 9, list(mini.bridge.materials()))
