@@ -9,7 +9,7 @@ __all__ = ['Result', 'Captioner', 'load_captioner']
 import os,warnings
 from collections import namedtuple
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict,replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .config import Restyling
+from .config import Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
 from .decoding import drawn,generate
 from .embedding import open_small,opened
@@ -283,14 +283,14 @@ def load_captioner(
     name:str|Path, # Name of a captioner, as `from_pretrained` takes it
     clip_model_type:str='', # Encoder to use instead of the recorded one
     device:str='', # Device: cpu, cuda or mps (default: the best there is)
-    bridge:str='', # Way across the gap instead of the captioner's own, such as none or offset+memory:0.5
-    memory:str|Path='', # Captions to project image vectors onto: a file of them, or a store
+    crossing:Crossing=Crossing(), # Way across the gap instead of the captioner's own
+    hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Whether to load the encoder
     dtype:str='', # Number type on a GPU: float16 or bfloat16
-    **kwargs, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
+    bridge,memory = crossing.bridge,crossing.memory
     if memory and bridge not in ('','memory'):
         raise ValueError('`memory` and `bridge`: are two ways across the gap; give one of them')
     if memory and Path(memory).is_dir() and not is_store(memory):
@@ -299,7 +299,7 @@ def load_captioner(
     if memory and not Path(memory).exists():
         raise FileNotFoundError(f'{memory}: no such file or store of captions (`memory`)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
-        encoder, dtype or None, **{k: v for k,v in kwargs.items() if v})
+        encoder, dtype or None, **{k: v for k,v in asdict(hints).items() if v})
     if memory:
         c.remember(memory)
     if dont_normalize_prefix:
