@@ -72,18 +72,15 @@ def chosen(
 
 # %% ../nbs/08i_candidates.ipynb #candask1
 def asked(
-    pool:Candidates, # What a captioner does by itself
-    choose:str|None=None, # What chooses instead; 'beam': nothing, the best beam is taken
-    ways:list|str|None=None, # Ways across the gap instead; one may be given as a text
-    views:int|None=None, # Views of a photo instead
-)->Candidates: # What to do now
+    own:Candidates, # What a captioner does by itself
+    now:Candidates=Candidates(), # What is asked for
+)->Candidates: # What to do
     "What a call asks for, on top of what the captioner does by itself"
-    ways = [ways] if isinstance(ways, str) else ways
-    if choose is not None and choose != 'beam':
+    choose = now.choose or own.choose or 'beam'
+    if choose != 'beam':
         parse_choice(choose)
     # to take the best beam is to leave the other ways out
-    kept = [] if choose == 'beam' and ways is None else pool.ways if ways is None else list(ways)
-    return Candidates(pool.choose if choose is None else choose, kept, pool.views if views is None else views)
+    return Candidates(choose, now.ways or ([] if choose == 'beam' else own.ways), now.views or own.views or 1)
 
 def asks_memory(
     bridge:str, # Way across the gap, as `parse_bridge` takes it
@@ -91,5 +88,5 @@ def asks_memory(
 )->bool: # Whether captions of a memory are looked at
     "Does the way across the gap, or the choice, ask the memory?"
     names = {o for way in (bridge, *pool.ways) for _,names in parse_bridge(way) for o in names}
-    choice = None if pool.choose == 'beam' else parse_choice(pool.choose)
+    choice = None if pool.choose in ('','beam') else parse_choice(pool.choose)
     return bool(names & {'memory','nearest'} or choice and (choice.vote or choice.retrieved))

@@ -9,7 +9,7 @@ __all__ = ['Result', 'Captioner', 'load_captioner']
 import os,warnings
 from collections import namedtuple
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict,replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
 from .candidates import asked,asks_memory,chosen
-from .config import Candidates,Restyling
+from .config import Candidates,Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
 from .decoding import drawn,generate
 from .embedding import open_small,opened
@@ -117,10 +117,10 @@ def embed(self:Captioner,
     images:list, # Images of any kind that `open_image` takes
     batch_size:int=32, # Number of images per batch
     show:bool=False, # Whether to show a progress bar
-    views:int|None=None, # 2: the mean of the photo and its mirror image (default: as the captioner's `pool` says)
+    views:int=0, # 2: the mean of the photo and its mirror image (default: as the captioner's `pool` says)
 )->Tensor: # What the mapper gets, `(b, d)`
     "Image vectors, normalised as in training and carried across the gap"
-    return image_vectors(self, images, batch_size, show, self.pool.views if views is None else views)
+    return image_vectors(self, images, batch_size, show, views or self.pool.views or 1)
 
 # %% ../nbs/09_captioner.ipynb #captioner-vectors
 def _vectors(self, photos, batch_size, show, embed, draw=None):
@@ -156,14 +156,14 @@ def __call__(self:Captioner,
     seed:int|None=None,
     # What chooses among several candidates, such as 'vote' or 'vote:1,cosine:0.5'; 'beam': the best beam (default: as
     # the captioner's `pool` says, and so for the next two)
-    choose:str|None=None,
-    ways:list|None=None, # Ways across the gap that give candidates, such as ['offset', 'offset+memory']
-    views:int|None=None, # Views of a photo whose mean is captioned: 1, or 2 with its mirror image
+    choose:str='',
+    ways:list|str=(), # Ways across the gap that give candidates, such as ['offset', 'offset+memory']
+    views:int=0, # Views of a photo whose mean is captioned: 1, or 2 with its mirror image
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method, ...
 ): # A caption; for several photos a list, with `None` for a photo that cannot be read
     "Caption photos"
     whole_number('batch_size', batch_size)
-    pool = asked(self.pool, choose, ways, views)
+    pool = asked(self.pool, Candidates(choose, ways, views))
     # so many from each way
     each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
     draw = drawn(seed, each, **decode) if seed is not None else None
@@ -303,18 +303,16 @@ def load_captioner(
     name:str|Path, # Name of a captioner, as `from_pretrained` takes it
     clip_model_type:str='', # Encoder to use instead of the recorded one
     device:str='', # Device: cpu, cuda or mps (default: the best there is)
-    bridge:str='', # Way across the gap instead of the captioner's own, such as none or offset+memory:0.5
-    # Captions to remember: a file of them, or a store; without a `bridge`, image vectors are projected onto them
-    memory:str|Path='',
+    crossing:Crossing=Crossing(), # Way across the gap instead of the captioner's own
+    hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Whether to load the encoder
     dtype:str='', # Number type on a GPU: float16 or bfloat16
-    moments:str|Path='', # Means and covariances of photos and captions, for the ways mean, standard and whiten
-    pool:Candidates|None=None, # Which captions are candidates, instead of the captioner's own
-    **kwargs, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
+    pool:Candidates=Candidates(), # Which captions are candidates, and what chooses, instead of the captioner's own
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
-    if memory and bridge and not asks_memory(bridge, pool or Candidates()):
+    bridge,memory = crossing.bridge,crossing.memory
+    if memory and bridge and not asks_memory(bridge, pool):
         raise ValueError(f'`memory` and `bridge` {bridge}: this way needs no memory; leave one of them out, or mix them '
             f'as in {bridge}+memory')
     if memory and Path(memory).is_dir() and not is_store(memory):
@@ -323,12 +321,10 @@ def load_captioner(
     if memory and not Path(memory).exists():
         raise FileNotFoundError(f'{memory}: no such file or store of captions (`memory`)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
-        encoder, dtype or None, moments or None, **{k: v for k,v in kwargs.items() if v})
-    # one that a captioner's folder would not have enough for
+        encoder, dtype or None, crossing.moments or None, **{k: v for k,v in asdict(hints).items() if v})
     if memory:
         c.remember(memory, use=bridge or True)
-    if pool:
-        c.pool = pool
+    c.pool = asked(c.pool, pool)
     if dont_normalize_prefix:
         c.model.config = replace(c.model.config, normalize_prefix=False)
     return c

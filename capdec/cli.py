@@ -7,38 +7,16 @@ __all__ = ['VERBS', 'LOOSE', 'ALSO', 'GROUPS', 'parse', 'open_text', 'embed', 't
            'bridger', 'evaluate', 'caption', 'made_by', 'data', 'demo', 'explore', 'examples', 'verb_parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
-import os,sys,warnings
+import os,sys
 from dataclasses import asdict,replace
 from pathlib import Path
 
-from .config import Beside,ExpectedMapper,Limits,MapperConfig,OfficialHints,Restyling,Selection,Swap,TrainConfig,Video
-from .core import find_images,find_shards,is_main,is_pickle,no_other_file,package_file,printable,whole_number
-from .flags import MANY,OR_ALONE,SWITCH,arguments_of,as_flags,error_line,meant,parser_of
-from .terminal import exit_code
-
-# %% ../nbs/11_cli.ipynb #bd71b37c
-def _said(path, what):
-    # a name may hold a line break, which our streams let pass
-    print(f'{what}: {printable(str(path))}')
-
-def _skipped(failed):
-    "Name the images that could not be read, and why"
-    for path,why in failed:
-        print(printable(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}'), file=sys.stderr)
-
-def _not_the_input(out, *inputs, flag='--out'):
-    # a circle of links is no error of `realpath`
-    if out and any(o and os.path.realpath(out) == os.path.realpath(o) for o in inputs):
-        raise ValueError(f'{flag} {out}: is the file that is read; name another one')
-    if out and flag == '--out':
-        no_other_file(out)
-
-def _belongs_to_data(data, image_dir, which):
-    "Flags that choose among captions, where there are none, would be dropped in silence"
-    chosen = {k: getattr(which, k) for k in ('dataset_mode','images_list','factual')}
-    for k,v in (dict(image_dir=image_dir) | chosen).items():
-        if v and not data:
-            raise ValueError(f'--{k} {v}: belongs to --data, captions with their images; leave it out')
+from .config import Beside,Crossing,Decoding,ExpectedMapper,Inputs,Limits,MapperConfig,OfficialCrossing
+from .config import OfficialHints,Output,Restyling,Selection,Swap,TrainConfig,Video
+from .core import find_images,find_shards,is_main,is_pickle,not_the_input,package_file,printable
+from .core import whole_number
+from .flags import MANY,OR_ALONE,SWITCH,as_flags,call,error_line,parser_of,without_verb
+from .terminal import exit_code,note,note_skipped,say,say_made
 
 # %% ../nbs/11_cli.ipynb #32190447
 def parse(
@@ -52,10 +30,10 @@ def parse(
     "Bring captions of any origin into CapDec's format"
     from capdec.open_text import CorpusReport
     from capdec.sources import captions_from,write_corpus
-    _not_the_input(out, data)
+    not_the_input(out, data)
     report = CorpusReport()
     n = write_corpus(captions_from(data, which, report=report, warn=True), out, data, metrics)
-    _said(out, f'{n:,} captions')
+    say_made(out, f'{n:,} captions')
     return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #308338c0
@@ -77,14 +55,14 @@ def open_text(
     from capdec.data import read_captions
     from capdec.open_text import CorpusReport,mix as mixed,read_open_text
     from capdec.sources import write_corpus
-    _not_the_input(out, data)
+    not_the_input(out, data)
     report = CorpusReport()
     records = read_open_text(data, min_words, max_words, column or None, language, encoding=encoding,
         official=official, shakespeare=shakespeare, report=report)
     n = write_corpus(mixed(read_captions(mix), records, share, seed) if mix else records, out, data)
     if report.why():
         print(f'left out: {report.why()}')
-    _said(out, f'{n:,} sentences')
+    say_made(out, f'{n:,} sentences')
     return 1 if report.failed else 0
 
 # %% ../nbs/11_cli.ipynb #6b0e5a10
@@ -122,7 +100,7 @@ def embed(
     images = [images] if isinstance(images, str) and images else images
     whole_number('--batch_size', batch_size)
     _check_embed(data, images, out, kind, swap)
-    _belongs_to_data(data, image_dir, which)
+    which.belongs_to(data, image_dir)
     pickle,out = vectors_file(data, images, out)
     corpus = CorpusReport()
     if is_pickle(data) or pickle and vector_store(data):
@@ -138,9 +116,9 @@ def embed(
             store,texts = embedded(encoder, out, data, images, image_dir, which, swap, batch_size, bool(pickle), corpus)
     if pickle:
         from capdec.store import export_official
-        _said(export_official(store, pickle, texts), 'official pickle')
-    _skipped(store.meta.get('failed', []))
-    _said(store.path, f'{len(store):,} vectors of {store.dim} numbers')
+        say_made(export_official(store, pickle, texts), 'official pickle')
+    note_skipped(store.meta.get('failed', []))
+    say_made(store.path, f'{len(store):,} vectors of {store.dim} numbers')
     return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #41810979
@@ -150,7 +128,7 @@ def _next_command(path, encoder):
     words = ['capdec', 'caption', 'PHOTOS', '--model', str(path)]
     if not encoder:
         words += ['--clip_model_type', 'NAME']
-    print(f'caption photos with it: {printable(shlex.join(words))}')
+    say(f'caption photos with it: {shlex.join(words)}')
 
 def train(
     # Store made by `embed`, official embeddings pickle, or file of captions to embed first; COCO and FLICKR are presets
@@ -200,120 +178,85 @@ def train(
     shift = find_offset(add_modality_offset, Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(training.seed)
     model = model_for_training(start, lm, store, mapper, training, only_prefix)
-    tell = lambda line: print(f'capdec: {line}', file=sys.stderr)
     history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None, told=told,
-        report=tell, left_out=left_out(data, len(store)), log_to=log_to)
+        report=note, left_out=left_out(data, len(store)), log_to=log_to)
     if not run.is_main_process:
         return 0
     if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset):
         keep_bridge(pretrain_weights, out, prefix)
     if history['epochs']:
         print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
-    _said(out/f'{prefix}_latest', 'captioner')
+    say_made(out/f'{prefix}_latest', 'captioner')
     _next_command(out/f'{prefix}_latest', model.config.encoder)
-
-# %% ../nbs/11_cli.ipynb #b47da7e9
-def _one_way(add_modality_offset, modality_bridger, memory, bridge):
-    "Of two ways across the gap one would be dropped in silence"
-    also = ('', 'offset' if add_modality_offset else '', 'memory' if memory else '')
-    ways = dict(add_modality_offset=add_modality_offset, modality_bridger=modality_bridger, memory=memory,
-        bridge=bridge not in also)
-    given = [f'--{k}' for k,v in ways.items() if v]
-    if len(given) > 1:
-        raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')
-    return bool(given) or bool(bridge)
-
-def _check_predict(images, data, embeddings, text, ablation):
-    "What `predict` is told to caption must be one thing"
-    if sum(map(bool, (images, data, embeddings))) != 1:
-        raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store '
-            'or an official pickle)')
-    if images and text:
-        raise ValueError('--text_autoencoder, --dataset_mode 5: captions go in, not --images; give --data or '
-            '--embeddings')
-    if ablation and not data and not is_pickle(embeddings):
-        raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an '
-            'official pickle as --embeddings')
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
 def predict(
     checkpoint:str='mini', # Captioner: folder, hub id, official .pt, published name such as capdec-coco-0.015, or mini
     out:str='', # File to write (default: <checkpoint folder>/<name>.json)
-    images:MANY='', # Folders, files or patterns of photos; or shards (.tar, .parquet): `out` is then a folder of shards
-    data:str='', # File of captions whose images are captioned instead, one entry per image
-    image_dir:str='', # Folder of the images of `data`; where it names none, they are found by the id in their name
-    embeddings:str='', # Store of vectors, or official pickle, to caption instead
+    inputs:Inputs=Inputs(), # What to caption
     which:Selection=Selection(split='val'), # Which images of `data`; `dataset_mode` 5 captions the captions
     beam:SWITCH=True, # Use beam search; --beam false for greedy
     beam_size:int=5, # Number of beams
     is_rn:SWITCH=None, # The vectors have 640 numbers, false: 512 (checked when given; the checkpoint tells)
     dont_normalize_prefix:bool=False, # Do not normalise the vectors
     text_autoencoder:bool=False, # Caption the captions: their text vectors go in
-    # Modality offset to subtract: .safetensors, .npz or official .pkl; alone, the one beside the checkpoint
-    add_modality_offset:OR_ALONE='',
-    # Supervised bridge to cross: from `capdec bridger`, or official weights; alone, the one beside the checkpoint
-    modality_bridger:OR_ALONE='',
+    ways:OfficialCrossing=OfficialCrossing(), # Ways across the gap, as the official runner has them
     ablation_dist:bool=False, # Only print the distances between the captions of an image of `data` (or of a pickle)
     ablation_image_dist:bool=False, # Only print the distance of images of `data` and their captions (or of a pickle)
     mapper:ExpectedMapper=ExpectedMapper(), # What you expect of the checkpoint's mapper
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
-    bridge:str='', # Way across the gap instead of the captioner's own, such as none, memory or offset+memory:0.5
-    memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
+    crossing:Crossing=Crossing(), # Way across the gap
     clip_model_type:str='', # Encoder, if the checkpoint does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
     "Caption a data set; run it again to continue an interrupted run"
     whole_number('--batch_size', batch_size)
-    whole_number('--beam_size', beam_size)
-    crossed = _one_way(add_modality_offset, modality_bridger, memory, bridge)
+    decoding,beams = Decoding(method='beam' if beam else 'greedy', beam_size=beam_size), beam_size if beam else 0
+    crossed,offset = ways.is_named(crossing), bool(ways.add_modality_offset)
     text = text_autoencoder or which.dataset_mode in ('5','5.0')
     distances = ablation_dist or ablation_image_dist
-    _check_predict(images, data, embeddings, text, distances)
-    # 0 is the official default, and captions are named by 5 themselves
-    _belongs_to_data(data, image_dir, replace(which, dataset_mode='') if text or which.dataset_mode == '0' else which)
+    inputs.check(which, text, distances)
     from capdec import predict as room
+    from capdec.album import album_settings
     from capdec.captioner import load_captioner
-    from capdec.folder import check_shape
-    from capdec.shards import spread
+    from capdec.shards import caption_shards,own_captioner,spread
     from capdec.sources import captions_from
     if not (out or distances):
-        out = room.predictions_file(checkpoint, bool(add_modality_offset))
-    _not_the_input(out, data, embeddings)
+        out = room.predictions_file(checkpoint, offset)
+    not_the_input(out, inputs.data, inputs.embeddings)
+    encoder = not inputs.embeddings or bool(crossing.memory) or bool(clip_model_type) and Path(clip_model_type).exists()
     def load(device):
-        c = load_captioner(checkpoint, clip_model_type, device, '' if add_modality_offset else bridge, memory,
-            encoder=not embeddings or bool(memory) or bool(clip_model_type) and Path(clip_model_type).exists(),
-            dont_normalize_prefix=dont_normalize_prefix, **asdict(hints))
-        check_shape(c.model.config, **asdict(mapper))
-        room.check_width(is_rn, c.model.config.prefix_size)
-        return room.with_bridge(c, add_modality_offset, modality_bridger, checkpoint)
-    beams = beam_size if beam else 0
-    if shards := find_shards(images) if images else []:
-        from capdec.album import album_settings,decoding
-        way = dict(offset=add_modality_offset, bridger=modality_bridger, official=official)
-        how = decoding('beam' if beams else 'greedy', beams)
-        settings = lambda c: album_settings(c, checkpoint, memory, **how) | way
-        limits = lambda c: Limits(stop_ids=room.official_stops(c.model, bool(beams))) if official else Limits()
-        return _into_shards(load, shards, out, settings, device, predictions=True, image_column=which.image_column,
-            batch_size=batch_size, limits=limits, **how)
-    records = captions_from(data, which, 'predict') if data else None
+        own = replace(crossing, bridge='') if offset else crossing
+        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder)
+        room.check_expected(c.model.config, is_rn, mapper)
+        return room.with_bridge(c, ways, checkpoint)
+    if shards := find_shards(inputs.images) if inputs.images else []:
+        c = own_captioner(load, device, shards, out)
+        settings = album_settings(c, checkpoint, crossing.memory, decoding) | dict(offset=ways.add_modality_offset,
+            bridger=ways.modality_bridger, official=official)
+        limits = Limits(stop_ids=room.official_stops(c.model, beam)) if official else Limits()
+        done = caption_shards(c, shards, out, settings, which.image_column, predictions=True, batch_size=batch_size,
+            limits=limits, **decoding.kwargs())
+        say_made(out, done.text())
+        return 1 if done.failed or done.broken else 0
+    records = captions_from(inputs.data, which, 'predict') if inputs.data else None
     with spread(load, device) as c:
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
         if distances:
-            return print(room.distances_text(c, records, embeddings, image_dir, c.bridge if crossed else None,
-                not ablation_dist))
-        store = room.vectors_to_caption(c, out, images, records, image_dir, embeddings, text, batch_size)
+            return print(room.distances_text(c, records, inputs, c.bridge if crossed else None, not ablation_dist))
+        store = room.vectors_to_caption(c, out, inputs, records, text, batch_size)
         # text vectors lie where the captioner was trained
         if not crossed and (text or store.meta.get('kind') == 'text'):
             c.bridge = type(c.bridge)('none')
-        settings = room.run_settings(c, checkpoint, store, beams, official, memory, bool(add_modality_offset))
+        settings = room.run_settings(c, checkpoint, store, beams, official, crossing.memory, offset)
         n = room.caption_store(c, store, out, settings, beams, official, batch_size)
     failed = store.meta.get('failed', [])
-    _skipped(failed)
-    _said(out, f'{n:,} captions' + room.list_failed(out, failed))
+    note_skipped(failed)
+    say_made(out, f'{n:,} captions' + room.list_failed(out, failed))
     return int(bool(failed))
 
 # %% ../nbs/11_cli.ipynb #1645a003
@@ -332,7 +275,7 @@ def convert(
     path = bring(source, out, hints.tokenizer or None, dtype or None, lm_heads=hints.lm_heads or None,
         num_heads=num_heads, encoder=clip_model_type or None, normalize_prefix=not dont_norm,
         noise_variance=noise_variance)
-    _said(path, 'captioner' if Path(path).is_dir() else 'official weights')
+    say_made(path, 'captioner' if Path(path).is_dir() else 'official weights')
 
 # %% ../nbs/11_cli.ipynb #c388a590
 def noise(
@@ -364,7 +307,7 @@ def offset(
     image,text = (rows_of(o, rows) for o,_ in image_and_text(images, texts))
     centres = modality_centres(image, text)
     length,of = centres['offset_to_add_in_training'].norm(), f'{len(text):,} captions to {len(image):,} images'
-    _said(save_offset(out, centres), f'offset of length {length:.3f} from {of}')
+    say_made(save_offset(out, centres), f'offset of length {length:.3f} from {of}')
 
 # %% ../nbs/11_cli.ipynb #29e5ab6c
 def bridger(
@@ -389,7 +332,7 @@ def bridger(
     net = ImageToTextBridge(image.shape[1], num_layers).to(dev)
     losses = net.fit(image.to(dev), text.to(dev), pairs, epochs, lr, bs, seed)
     fell = f'mean squared error {losses[0]:.2e} -> {losses[-1]:.2e}'
-    _said(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, {fell}')
+    say_made(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, {fell}')
 
 # %% ../nbs/11_cli.ipynb #92d7235a
 def _check_evaluate(style, factual, gallery, images, by):
@@ -422,8 +365,8 @@ def evaluate(
     from capdec.data import read_captions
     from capdec.sources import begun,photos_of
     _check_evaluate(style, factual, gallery, images, by)
-    for k,o in {'--out': out, '--gallery': gallery}.items():
-        _not_the_input(o, predictions, references, flag=k)
+    for k,o in dict(out=out, gallery=gallery).items():
+        not_the_input(o, predictions, references, name=k)
     if gallery:
         room.check_gallery(gallery)
     clip = bool(images) and clip_model_type != 'none'
@@ -443,124 +386,25 @@ def evaluate(
         room.add_clip_score(scores, found, load_encoder(clip_model_type, device or None))
     print(scores)
     if out:
-        _said(scores.save(out), 'scores')
+        say_made(scores.save(out), 'scores')
     if gallery:
-        _said(room.save_worst_and_best(scores, found, known, gallery), 'worst and best')
-
-# %% ../nbs/11_cli.ipynb #6e2917b9
-def _check_caption(out, exif, gallery, redo, beside, num_captions, method, seed, restyling, shards=()):
-    "What `caption` is told must fit together"
-    if shards and (exif or beside.sidecar or beside.xmp or gallery or redo or not out.strip('-')):
-        raise ValueError(f'{shards[0]}: is a shard, and its captions become one, too: give --out NAME.parquet or '
-            'NAME.jsonl, a folder, without --sidecar, --xmp, --exif, --gallery and --redo')
-    if out not in ('','-') and not shards and not out.endswith(('.csv','.json','.jsonl','.srt','.vtt')):
-        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl, for a video .srt or .vtt '
-            '(or - to print)')
-    if (exif or beside.xmp) and num_captions > 1 and not (out or beside.sidecar):
-        raise ValueError(f'--num_captions {num_captions}: a copy holds one caption, and so does an .xmp; add --out or '
-            '--sidecar for the others')
-    if redo and not (out.strip('-') or exif or beside.sidecar or beside.xmp):
-        raise ValueError(f'--redo {redo}: belongs to --out, --sidecar, --xmp or --exif, where its captions are')
-    if gallery and not gallery.lower().endswith(('.html','.htm')):
-        raise ValueError(f'--gallery {gallery}: is a page; name a file that ends in .html')
-    for k,v in asdict(restyling).items():
-        if v != getattr(Restyling, k):
-            raise ValueError(f'--{k}: belongs to --style, which names what to restyle on')
-    if seed is not None:
-        whole_number('--seed', seed, 0)
-    if seed is not None and method in ('beam','greedy'):
-        raise ValueError(f'--seed {seed}: belongs to --method sample; {method} finds the same captions every time')
-
-# %% ../nbs/11_cli.ipynb #shardc02
-def _into_shards(load, shards, out, settings, device, **how):
-    "Caption shards into a folder of shards: the exit code of a verb"
-    from capdec import shards as room
-    room.shard_files(shards, out)
-    captioner = load(room.own_device(device))
-    if callable(how['limits']):
-        how['limits'] = how['limits'](captioner)
-    done,(rank,n) = room.caption_shards(captioner, shards, out, settings(captioner), **how), room.own_part()
-    _said(out, f'process {rank+1} of {n}: '*(n > 1) + done.text())
-    return int(bool(done.failed or done.broken))
+        say_made(room.save_worst_and_best(scores, found, known, gallery), 'worst and best')
 
 # %% ../nbs/11_cli.ipynb #18685b7d
-def _album(sources, paths, out, beside, exif, **more):
-    "Where the captions of an album go"
-    from capdec import album as room
-    return room.Album(out, room.sidecars(paths, beside.sidecar_ext) if beside.sidecar else {},
-        room.copies(sources, paths, exif) if exif else {}, xmp=room.xmp_files(paths) if beside.xmp else {},
-        beside=beside, **more)
-
-def _tell(text, aside):
-    "The last line; aside, where another program reads what is printed"
-    print(printable(text), file=sys.stderr if aside else sys.stdout)
-
-def _dry_run(paths, album, num_captions, limit, aside):
-    "Tell what a run would do, and do nothing"
-    from capdec.album import planned
-    n = 0
-    for path,what in planned(paths, album, num_captions, limit):
-        n += what.startswith('goes')
-        _tell(f'{path}: {what}', aside)
-    _tell(f'{n:,} photo{"s"*(n != 1)} would be captioned; nothing was written', aside)
-
-def _subtitle_files(paths, out, beside, video, elsewhere):
-    "Where the scenes of videos go, `{video: file}`, `{video: None}` to print; None where no scenes are wanted"
-    one = out.endswith(('.srt','.vtt'))
-    ending = beside.sidecar_ext if beside.sidecar and beside.sidecar_ext in ('.srt','.vtt') else ''
-    if not (one or ending or video.scenes):
-        return None
-    from capdec.video import is_video
-    if other := [p for p in paths if not is_video(p)]:
-        raise ValueError(f'{other[0]}: is no video; scenes (--scenes, .srt, .vtt) are those of videos')
-    if one and len(paths) != 1:
-        raise ValueError(f'--out {out}: holds the scenes of one video, and {len(paths)} were named; use --sidecar '
-            f'--sidecar_ext {out[-4:]}')
-    if elsewhere or beside.xmp or out and not one or beside.sidecar and not ending:
-        raise ValueError('--scenes: go into .srt or .vtt files (--out, --sidecar --sidecar_ext .srt), or are printed '
-            '(--json); leave the other places out')
-    return {p: Path(out) if one else p.with_suffix(ending) if ending else None for p in paths}
-
-def _scenes(captioner, paths, files, video, json, overwrite, **how):
-    "Caption the scenes of videos"
-    from capdec.video import write_scenes
-    tell = lambda line: print(printable(f'capdec: {line}'), file=sys.stderr)
-    files = {p: o for p,o in files.items() if o}
-    done,failed,there = write_scenes(captioner, paths, files, video, json, overwrite, tell, **how)
-    if files or json:
-        text = f'{done:,} video{"s"*(done != 1)} captioned'
-        text += f', {there:,} {"was" if there == 1 else "were"} there already (--overwrite does '\
-            f'{"it" if there == 1 else "them"} again)' if there else ''
-        _tell(text + f', {failed} failed'*bool(failed), json)
-    return int(bool(failed))
-
 def caption(
     # Photos, folders, patterns, addresses (http://, https://), and videos by name or pattern; or shards: .tar
     # (WebDataset), .parquet
     photos:MANY,
-    # .csv, .json or .jsonl file, .srt or .vtt for one video; - prints JSON lines (default: print); for shards a folder,
-    # NAME.parquet or NAME.jsonl
-    out:str='',
-    json:bool=False, # Print a line of JSON for each photo, for another program, also beside a file
+    output:Output=Output(), # Where the captions go
     model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
-    style:str='', # File of sentences to restyle `model` on (kept: next time its name is enough), or a captioner
-    restyling:Restyling=Restyling(), # How to restyle
+    restyling:Restyling=Restyling(), # The style, and how to restyle
     beside:Beside=Beside(), # Files beside the photos
-    exif:str='', # Folder for copies of the photos (JPEG, PNG, WebP) with the caption in EXIF, XMP and IPTC
-    gallery:str='', # .html file: a page of all photos with their captions, with a search
-    overwrite:bool=False, # Write captions again that are there, also those that you wrote in an .xmp or a photo
-    # Captioner whose captions are written again, such as mini@1 (`capdec made-by` tells; mini: any version)
-    redo:str='',
     limit:int=0, # Most photos to caption now; the next run goes on (0: all)
     dry_run:bool=False, # Tell what would be done, and do nothing
-    num_captions:int=1, # Captions per photo
+    decoding:Decoding=Decoding(), # How captions are decoded
     limits:Limits=Limits(), # What a caption may be like
     video:Video=Video(), # How videos are looked at
-    method:str='beam', # Way to decode: beam, greedy or sample
-    seed:int=None, # Seed of --method sample: it gives the same photo the same captions (default: they differ each time)
-    beam_size:int=5, # Number of beams of the search
-    bridge:str='', # Way across the gap instead of the captioner's own, such as none, memory or offset+memory:0.5
-    memory:str='', # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
+    crossing:Crossing=Crossing(), # Way across the gap
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
@@ -568,56 +412,50 @@ def caption(
     image_column:str='', # Column of the images in Parquet shards (default: image, jpg, bytes or another usual name)
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
-    for k,v in dict(batch_size=batch_size, num_captions=num_captions, beam_size=beam_size).items():
-        whole_number(f'--{k}', v)
+    whole_number('--batch_size', batch_size)
     whole_number('--limit', limit, 0)
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     shards = find_shards(sources)
-    _check_caption(out, exif, gallery, redo, beside, num_captions, method, seed,
-        restyling if not style else Restyling(), shards)
-    json,out = json or out == '-', '' if out == '-' else out
+    output.check(beside, decoding.num_captions, shards)
     if image_column and not shards:
         raise ValueError(f'--image_column {image_column}: belongs to Parquet shards; leave it out')
     paths = [] if shards else find_images(sources, empty=empty)
     if is_main():
-        _skipped([('', o) for o in empty])
+        note_skipped([('', o) for o in empty])
     from capdec import album as room
     from capdec.captioner import load_captioner
-    from capdec.shards import own_part,spread
-    from capdec.video import WithVideos,is_video
-    if style and own_part()[1] > 1:
+    from capdec.restyle import kept_style
+    from capdec.shards import caption_shards,own_captioner,own_part,spread
+    from capdec.video import scene_files,write_scenes
+    if restyling.style and own_part()[1] > 1:
         raise ValueError('--style: is restyled by one process; run the command once without the launcher, on one photo')
-    paths = room.originals(sources, paths, exif) if exif else paths
-    scenes = _subtitle_files(paths, out, beside, video, exif or gallery or redo)
-    album = _album(sources, paths, out, beside, exif, overwrite=overwrite, gallery=gallery, lines=json, redo=redo)
+    paths = room.originals(sources, paths, output.exif) if output.exif else paths
+    scenes = scene_files(paths, output, beside, video)
+    album = room.album_of(sources, paths, output, beside)
     if dry_run:
-        return _dry_run(shards or paths, album, num_captions, limit, json)
-    if style:
-        from capdec.restyle import kept_style
-        plain = lambda name=model: load_captioner(name, clip_model_type, device)
-        model = kept_style(style, model, plain, restyling.style_steps, restyling.style_mix)
-    load = lambda device: load_captioner(model, clip_model_type, device, bridge, memory, dtype=dtype)
-    settings = lambda c: room.album_settings(c, model, memory, num_captions, limits, method, beam_size, seed)
-    decoding = room.decoding_settings(method, beam_size, seed)
+        return room.show_plan(shards or paths, album, decoding.num_captions, limit)
+    model = kept_style(restyling, model, lambda name=model: load_captioner(name, clip_model_type, device))
+    load = lambda device: load_captioner(model, clip_model_type, device, crossing, dtype=dtype)
+    settings = lambda c: room.album_settings(c, model, crossing.memory, decoding, limits)
+    how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
     if shards:
-        return _into_shards(load, shards, out, settings, device, image_column=image_column, overwrite=overwrite,
-            num_captions=num_captions, batch_size=batch_size, limits=limits, **decoding)
+        c = own_captioner(load, device, shards, output.out)
+        done = caption_shards(c, shards, output.out, settings(c), image_column, overwrite=output.overwrite, **how)
+        say_made(output.out, done.text())
+        return 1 if done.failed or done.broken else 0
     if scenes:
-        return _scenes(load(device), paths, scenes, video, json, overwrite, num_captions=num_captions,
-            batch_size=batch_size, limits=limits, **decoding)
+        _,failed,there = write_scenes(load(device), paths, scenes, video, output.json, output.overwrite, note, **how)
+        if output.json or any(scenes.values()):
+            say(as_flags(room.Counts(failed, 0, there).text(len(paths), 'video'), ['overwrite']), output.json)
+        return int(bool(failed))
     with spread(load, device) as c:
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
-        notes = settings(c)
-        if any(map(is_video, paths)):
-            c,notes = WithVideos(c, video), notes | dict(interval=video.interval)
-        done = room.caption_album(c, paths, album, notes, num_captions, batch_size, limits, method, beam_size, seed,
-            limit)
+        done = room.caption_album(c, paths, album, settings(c), decoding, limits, batch_size, limit, video)
     if album.quiet:
-        places = filter(None, (out, exif, 'beside the photos'*(beside.sidecar or beside.xmp), gallery))
         text = as_flags(done.text(len(paths)), ['overwrite','limit'])
-        _tell(': '.join(filter(None, (text, ' and '.join(places)))), json)
+        say(': '.join(filter(None, (text, output.places(beside)))), output.json)
     return 1 if done.failed or done.bare or empty else 0
 
 # %% ../nbs/11_cli.ipynb #climore5
@@ -627,7 +465,8 @@ def made_by(
     "Tell which captioner, set in which way, wrote the captions in a file"
     from capdec.album import makers
     for file,made in makers(files):
-        print(f'{printable(str(file))}\t{printable(str(made or "nothing tells"))}')
+        # a tab stays one
+        print(printable(str(file)), printable(str(made or 'nothing tells')), sep='\t')
 
 # %% ../nbs/11_cli.ipynb #e3999af4
 def data(
@@ -697,10 +536,10 @@ ALSO = dict(caption=dict(model=_MODEL, photos=_PHOTOS), predict=dict(checkpoint=
     explore=dict(photos=_PHOTOS, model=_MODEL))
 # The many flags of `caption`, in the order in which one thinks of them
 GROUPS = dict(caption={
-    'what': ('photos','limit','redo','overwrite','dry_run','image_column'),
+    'what': ('photos','overwrite','redo','limit','dry_run','image_column'),
     'where to': ('out','json','sidecar','sidecar_ext','prefix','suffix','append','xmp','exif','gallery'),
-    'wording': ('model','style','style_steps','style_mix','prompt','num_captions','min_words','max_words','method',
-        'beam_size','temperature','seed'),
+    'wording': ('model','style','style_steps','style_mix','num_captions','min_words','max_words','prompt',
+        'temperature','method','seed','beam_size'),
     'videos': ('interval','scenes'),
     'way across the gap': ('bridge','memory'),
     'machine': ('clip_model_type','batch_size','device','dtype')})
@@ -713,36 +552,6 @@ def verb_parser(
         ALSO.get(verb, {}), GROUPS.get(verb, {}))
 
 # %% ../nbs/11_cli.ipynb #e2ae136c
-def _help():
-    lines = [f'  {k:<10} {f.__doc__}' for k,f in VERBS.items()]
-    return '\n'.join(['capdec: train an image captioner from text alone, and caption photos', '',
-        'usage: capdec VERB ...', '', *lines, '', 'capdec VERB --help shows flags and examples.'])
-
-def _without_verb(argv):
-    "Answer a command line that has no verb: its exit code, or None"
-    if not argv or argv[0] in ('-h','--help','help'):
-        print(_help())
-        return 0
-    if argv[0] in ('-V','--version'):
-        from capdec import __version__
-        print(__version__)
-        return 0
-    if argv[0].replace('_','-') not in VERBS:
-        print(f'capdec: no verb {argv[0]!r}{meant(argv[0], VERBS) or "; use " + ", ".join(VERBS)}', file=sys.stderr)
-        return 2
-
-def _run(verb, flags):
-    "Call a verb: its exit code"
-    told = set()
-    def show_warning(message, *args, **kwargs):
-        text = as_flags(' '.join(str(message).split()), flags)
-        if text not in told:
-            print(f'capdec: {text}', file=sys.stderr)
-        told.add(text)
-    with warnings.catch_warnings():
-        warnings.showwarning = show_warning
-        return VERBS[verb](**arguments_of(VERBS[verb], flags)) or 0
-
 def _resumes(verb, flags):
     "Does the same command go on where it was ended?"
     places = ('out','sidecar','exif','xmp')
@@ -753,15 +562,16 @@ def main(
     argv:list|None=None, # Arguments (default: the command line's)
 )->int: # Exit code
     "The `capdec` command"
+    about = 'train an image captioner from text alone, and caption photos'
     argv,verb,flags = sys.argv[1:] if argv is None else list(argv), '', {}
     def work():
         nonlocal verb,flags
-        code = _without_verb(argv)
+        code = without_verb(argv, VERBS, about)
         if code is not None:
             return code
         verb = argv[0].replace('_','-')
         flags = vars(verb_parser(verb).parse_args(argv[1:]))
-        return _run(verb, flags)
+        return call(VERBS[verb], flags) or 0
     def line_of(error):
         text = error_line(error)
         return text and as_flags(text, flags)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'SHARDS', 'remove_left_overs', 'temporary', 'atomic_path',
-           'json_text', 'write_json', 'regular_file', 'no_other_file', 'no_stand_in', 'read_json', 'escape_name',
-           'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim',
-           'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle',
-           'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images', 'find_shards', 'pick_device',
-           'is_main', 'derived', 'package_file', 'MissingPackage', 'optional', 'demo_photos', 'whole_number',
-           'progress']
+           'json_text', 'write_json', 'regular_file', 'no_other_file', 'not_the_input', 'no_stand_in', 'read_json',
+           'escape_name', 'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256',
+           'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle',
+           'is_pickle', 'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images', 'find_shards',
+           'pick_device', 'is_main', 'derived', 'package_file', 'MissingPackage', 'optional', 'demo_photos',
+           'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib.util,io,json,math,os,pickle,re,shutil
@@ -203,6 +203,18 @@ def no_other_file(
         head = f.read(512)
     if head.strip() and not re.match(rb'\s*[\[{]', head):
         raise ValueError(f'{path}: is there already and is no JSON; name another file')
+
+def not_the_input(
+    out:str|Path, # File to be written; empty for none
+    *inputs, # Files that are read
+    name:str='out', # Name of the parameter
+):
+    "Raise when the file to be written is one that is read"
+    # a circle of links is no error of `realpath`
+    if out and any(o and os.path.realpath(out) == os.path.realpath(o) for o in inputs):
+        raise ValueError(f'`{name}` {out}: is the file that is read; name another one')
+    if out and name == 'out':
+        no_other_file(out)
 
 # %% ../nbs/00_core.ipynb #standin
 def no_stand_in(

@@ -182,27 +182,30 @@ def _style_named(style):
 
 # %% ../nbs/08e_restyle.ipynb #8fedf73f
 def kept_style(
-    style:str, # Folder of a restyled captioner, file of sentences to restyle on, or name of a file that was used before
+    # Style (file of sentences, its name where it was used before, or a captioner's folder), and how to restyle
+    restyling:Restyling=Restyling(),
     model:str='mini', # Name of the captioner that is restyled on a file
     captioner_of=None, # Function that loads it, called when it must be restyled (default: `load_parts(model)`)
-    style_steps:int=Restyling.style_steps, # Number of optimiser steps; more make the style stronger
-    style_mix:float=Restyling.style_mix, # Share of plain sentences, 0 to less than 1; 0 gives the style free rein
-)->Path: # Folder of the captioner
+)->str|Path: # Folder of the captioner; `model` where no style is named
     "The captioner of `capdec caption --style`; made of a file of sentences, it is kept for the next time"
+    style,how = restyling.style,dict(style_steps=restyling.style_steps, style_mix=restyling.style_mix)
+    if not style:
+        return model
     path = Path(style).expanduser()
     if not path.is_file():
         found = _style_named(style)
         usual = dict(model='mini') | asdict(Restyling())
-        for k,v in dict(model=model, style_steps=style_steps, style_mix=style_mix).items():
+        for k,v in (dict(model=model) | how).items():
             if v != usual[k]:
                 raise ValueError(f'style {style}: is a captioner itself; leave `{k}` {v} out, or name a file of '
                     f'sentences')
         return found
     made_of = [file_sha256(path), file_sha256(weights_file(model)), __version__, repr(restyle.__defaults__),
-        repr((style_steps, style_mix))]
+        repr(tuple(how.values()))]
     folder = _styles_folder()/f'{path.stem}-{hashlib.sha256("|".join(made_of).encode()).hexdigest()[:8]}'
     if not (folder/'captioner.json').exists():
         print(f'capdec: restyling {model} on {path}', file=sys.stderr)
-        restyle(captioner_of() if captioner_of else load_parts(model), path, folder, steps=style_steps, mix=style_mix)
+        plain = captioner_of() if captioner_of else load_parts(model)
+        restyle(plain, path, folder, steps=restyling.style_steps, mix=restyling.style_mix)
         print(f'capdec: kept in {folder}', file=sys.stderr)
     return folder

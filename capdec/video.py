@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIDEOS', 'is_video', 'frames', 'frame_vectors', 'caption_vectors', 'caption_clip', 'Scene', 'cuts', 'caption_scenes',
-           'subtitles', 'WithVideos', 'write_scenes']
+           'subtitles', 'WithVideos', 'scene_files', 'write_scenes']
 
 # %% ../nbs/09cc_video.ipynb #vide0003
 import math
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .captioner import Captioner,Result
-from .config import Video
+from .config import Beside,Output,Video
 from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
 from .decoding import generate
 from .flags import error_line
@@ -217,6 +217,29 @@ class WithVideos:
             else:
                 yield from self.captioner.caption_files(some, **how)
 
+# %% ../nbs/09cc_video.ipynb #vide0037
+def scene_files(
+    paths:list, # Videos that were named
+    output:Output=Output(), # Where captions go
+    beside:Beside=Beside(), # Files beside the videos
+    video:Video=Video(), # How videos are looked at
+)->dict|None: # `{video: its .srt or .vtt file}`, `{video: None}` to print; `None` where no scenes are wanted
+    "Where the scenes of videos go"
+    out,ending = output.out, beside.sidecar_ext if beside.sidecar and beside.sidecar_ext in ('.srt','.vtt') else ''
+    one = out.endswith(('.srt','.vtt'))
+    if not (one or ending or video.scenes):
+        return None
+    if other := [p for p in paths if not is_video(p)]:
+        raise ValueError(f'{other[0]}: is no video; scenes (`scenes`, .srt, .vtt) are those of videos')
+    if one and len(paths) != 1:
+        raise ValueError(f'`out` {out}: holds the scenes of one video, and {len(paths)} were named; use `sidecar` '
+            f'`sidecar_ext` {out[-4:]}')
+    elsewhere = output.exif or output.gallery or output.redo or beside.xmp
+    if elsewhere or out and not one or beside.sidecar and not ending:
+        raise ValueError('`scenes`: go into .srt or .vtt files (`out`, `sidecar` `sidecar_ext` .srt), or are printed '
+            '(`json`); leave the other places out')
+    return {p: Path(out) if one else p.with_suffix(ending) if ending else None for p in paths}
+
 # %% ../nbs/09cc_video.ipynb #vide0032
 def _short(seconds):
     return f'{int(seconds)//60}:{int(seconds)%60:02}'
@@ -232,7 +255,7 @@ def _show_scenes(path, scenes, lines):
 def write_scenes(
     captioner:Captioner, # Captions with it
     paths:list, # Videos
-    files:dict, # `{video: its .srt or .vtt file}`; empty: print
+    files:dict, # `{video: its .srt or .vtt file}`, see `scene_files`; none: print
     video:Video=Video(scenes=True), # How videos are looked at
     lines:bool=False, # Print lines of JSON
     overwrite:bool=False, # Also write files that are there

@@ -113,7 +113,7 @@ def test_nohup(tmp_path):
     Image.new('RGB', (40, 30)).save(tmp_path/'a.jpg')
     r = subprocess.run(['nohup', sys.executable, '-c', SIGNALLED, str(int(signal.SIGHUP)), '1', 'caption', 'a.jpg',
         '--out', 't.csv', '--device', 'cpu'], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=600)
-    assert r.returncode == 0 and 'photos captioned' in r.stdout and (tmp_path/'t.csv').exists()
+    assert r.returncode == 0 and '1 photo captioned' in r.stdout and (tmp_path/'t.csv').exists()
 
 def test_the_window_is_closed(tmp_path):
     "The terminal goes away with the signal: nothing can be told, and all is kept"

@@ -116,4 +116,4 @@ def test_lists_of_other_files_are_not_read(trip, text):
 def test_without_pyav(trip, monkeypatch):
     import sys
     monkeypatch.setitem(sys.modules, 'av', None)
-    assert 'pip install av' in one_line(run('cat.mp4', ok=False))[0]
+    assert "capdec's extra [video]" in one_line(run('cat.mp4', ok=False))[0]
