@@ -14,8 +14,9 @@ from dataclasses import asdict,dataclass,field,replace
 from itertools import takewhile
 from pathlib import Path
 
+from .candidates import asks_memory,materials_of,pool_notes
 from .captioner import Captioner,Result
-from .config import Beside,Decoding,Limits,Output,Video
+from .config import Beside,Candidates,Decoding,Limits,Output,Video
 from .core import Journal,as_cell,atomic_path,is_url,json_text,of_cell,one_line,printable
 from .core import IMAGE_SUFFIXES,progress,read_json,remove_left_overs,write_json
 from .embedding import open_small
@@ -422,18 +423,18 @@ def album_settings(
     "What decides the captions of an album"
     return dict(model=str(model), weights=weights_id(model), encoder=captioner.encoder.name,
         bridge=captioner.bridge.kind, memory=memory_id(memory), num_captions=decoding.num_captions,
-        limits=asdict(limits)) | decoding.kwargs()
+        limits=asdict(limits)) | decoding.kwargs() | pool_notes(captioner.pool)
 
 # %% ../nbs/09d_album.ipynb #3b6df801
 def _maker(captioner, settings, how):
     "What decides the captions, so that it can be compared with another day's"
     b,name = captioner.bridge,(settings or {}).get('model')
-    # what the bridge uses: an offset, a memory
-    way = getattr(b, b.kind, None)
+    # what the ways use: an offset, a memory
+    way = materials_of(captioner)
     return dict(model=name or 'another captioner', label=label(captioner, name or ''),
         weights=digits_of(captioner.model.state_dict()), encoder=captioner.encoder.name,
-        bridge=b.kind, way='' if way is None else digits_of(dict(way=way)),
-        **asdict(how['limits']), **{k: how.get(k) for k in ('num_captions','beam_size','seed','method')})
+        bridge=b.kind, way=digits_of(way) if way else '', **pool_notes(captioner.pool), **asdict(how['limits']),
+        **{k: how.get(k) for k in ('num_captions','beam_size','seed','method')})
 
 def _usual():
     "Settings that nobody has to tell"
@@ -442,7 +443,8 @@ def _usual():
 def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
-    told = ('encoder','bridge') + ('way',)*(made.get('bridge') == 'memory')
+    remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
+    told = ('encoder','bridge','choose','ways','views') + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .candidates import asked,asks_memory,chosen
+from .candidates import asked,asks_memory,captions_of
 from .config import Candidates,Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
-from .decoding import drawn,generate
+from .decoding import drawn
 from .embedding import open_small,opened
 from .explain import Explanation,explain as explain_photo
-from .folder import CARD,fit_parts,image_vectors,load_memory,load_parts,photo_vectors,push_parts,save_parts
+from .folder import CARD,Parts,fit_parts,image_vectors,load_memory,load_parts,photo_vectors,push_parts
+from .folder import save_parts
 from .model import CaptionModel
 from .noise import normalize
 from .restyle import restyle
@@ -167,7 +168,8 @@ def __call__(self:Captioner,
     # so many from each way
     each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
     draw = drawn(seed, each, **decode) if seed is not None else None
-    embed = partial(photo_vectors if pool.choose != 'beam' else image_vectors, self, views=pool.views)
+    parts = Parts(self.model, self.encoder, self.bridge, pool)
+    embed = partial(photo_vectors, parts, views=pool.views)
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
     if many is not None:
@@ -178,10 +180,7 @@ def __call__(self:Captioner,
         x,lots = embed([im]),[draw(im)] if draw else []
     if lots:
         decode['uniform'] = torch.stack(lots)
-    if pool.choose == 'beam':
-        found = generate(self.model, x, num_captions=num_captions, normalize=False, show=show, **decode)
-    else:
-        found = [o[:num_captions] for o in chosen(self, x, pool, each, show=show, **decode)]
+    found = captions_of(parts, x, num_captions, show=show, **decode)
     if not scores:
         found = [[c.text for c in o] for o in found]
     if num_captions == 1:
@@ -313,8 +312,8 @@ def load_captioner(
     "Load a captioner as the verbs of the command line do"
     bridge,memory = crossing.bridge,crossing.memory
     if memory and bridge and not asks_memory(bridge, pool):
-        raise ValueError(f'`memory` and `bridge` {bridge}: this way needs no memory; leave one of them out, or mix them '
-            f'as in {bridge}+memory')
+        raise ValueError(f'`memory` and `bridge` {bridge}: this way needs no memory; leave one of them out, or mix '
+            f'them as in {bridge}+memory')
     if memory and Path(memory).is_dir() and not is_store(memory):
         raise ValueError(f'{memory}: is a folder and no store of captions (`memory` takes a file of them, or a store '
             f'from `capdec embed`)')

@@ -11,8 +11,8 @@ import os,sys
 from dataclasses import asdict,replace
 from pathlib import Path
 
-from .config import Beside,Crossing,Decoding,ExpectedMapper,Inputs,Limits,MapperConfig,OfficialCrossing
-from .config import OfficialHints,Output,Restyling,Selection,Swap,TrainConfig,Video
+from .config import Beside,Candidates,Crossing,Decoding,ExpectedMapper,Inputs,Limits,MapperConfig
+from .config import OfficialCrossing,OfficialHints,Output,Restyling,Selection,Swap,TrainConfig,Video
 from .core import find_images,find_shards,is_main,is_pickle,not_the_input,package_file,printable
 from .core import whole_number
 from .flags import MANY,OR_ALONE,SWITCH,as_flags,call,error_line,parser_of,without_verb
@@ -207,6 +207,7 @@ def predict(
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
     crossing:Crossing=Crossing(), # Way across the gap
+    pool:Candidates=Candidates(), # Which captions are candidates, and what chooses
     clip_model_type:str='', # Encoder, if the checkpoint does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
@@ -229,7 +230,7 @@ def predict(
     encoder = not inputs.embeddings or bool(crossing.memory) or bool(clip_model_type) and Path(clip_model_type).exists()
     def load(device):
         own = replace(crossing, bridge='') if offset else crossing
-        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder)
+        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, pool=pool)
         room.check_expected(c.model.config, is_rn, mapper)
         return room.with_bridge(c, ways, checkpoint)
     if shards := find_shards(inputs.images) if inputs.images else []:
@@ -299,13 +300,15 @@ def offset(
     texts:str='', # Store of caption vectors (not needed with a pickle that holds both)
     out:str='offset.safetensors', # File to write (.safetensors or .npz), for --add_modality_offset
     rows:int=0, # Number of rows to take, from the first (the official tool: 20,000); 0: all
+    moments:bool=False, # Also write the covariances of both, for the ways mean, standard and whiten (--moments FILE)
 ):
     "The modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
+    from capdec.gap import modality_moments
     from capdec.noise import modality_centres,save_offset
     from capdec.sources import image_and_text,rows_of
     whole_number('--rows', rows, least=0)
     image,text = (rows_of(o, rows) for o,_ in image_and_text(images, texts))
-    centres = modality_centres(image, text)
+    centres = (modality_moments if moments else modality_centres)(image, text)
     length,of = centres['offset_to_add_in_training'].norm(), f'{len(text):,} captions to {len(image):,} images'
     say_made(save_offset(out, centres), f'offset of length {length:.3f} from {of}')
 
@@ -405,6 +408,7 @@ def caption(
     limits:Limits=Limits(), # What a caption may be like
     video:Video=Video(), # How videos are looked at
     crossing:Crossing=Crossing(), # Way across the gap
+    pool:Candidates=Candidates(), # Which captions are candidates, and what chooses
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
@@ -435,7 +439,7 @@ def caption(
     if dry_run:
         return room.show_plan(shards or paths, album, decoding.num_captions, limit)
     model = kept_style(restyling, model, lambda name=model: load_captioner(name, clip_model_type, device))
-    load = lambda device: load_captioner(model, clip_model_type, device, crossing, dtype=dtype)
+    load = lambda device: load_captioner(model, clip_model_type, device, crossing, dtype=dtype, pool=pool)
     settings = lambda c: room.album_settings(c, model, crossing.memory, decoding, limits)
     how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
     if shards:
@@ -541,7 +545,8 @@ GROUPS = dict(caption={
     'wording': ('model','style','style_steps','style_mix','num_captions','min_words','max_words','prompt',
         'temperature','method','seed','beam_size'),
     'videos': ('interval','scenes'),
-    'way across the gap': ('bridge','memory'),
+    'way across the gap': ('bridge','memory','moments'),
+    'choosing': ('choose','ways','views'),
     'machine': ('clip_model_type','batch_size','device','dtype')})
 
 def verb_parser(

@@ -185,7 +185,8 @@ class Candidates:
     # What chooses: vote (they agree with each other and with remembered captions), logprob, cosine, or several with
     # weights such as vote:1,cosine:0.5; beam: the best beam, CapDec's way (default: as the captioner was saved)
     choose:str=''
-    ways:str|list=() # Ways across the gap that give candidates, such as offset offset+memory (default: the bridge alone)
+    # Ways across the gap that give candidates, such as offset offset+memory (default: the bridge alone)
+    ways:str|list=()
     # Views of a photo whose mean is captioned: 1, or 2 with its mirror image (default: as the captioner was saved)
     views:int=0
 
@@ -384,7 +385,11 @@ ALONE = dict(alone=True)
 class Crossing:
     "Way across the gap between images and texts; empty: the captioner's own"
     bridge:str='' # Way across the gap instead of the captioner's own, such as none, memory or offset+memory:0.5
-    memory:str='' # Captions to project image vectors onto (DeCap): a file of them, or their store from `capdec embed`
+    # Captions to remember: a file of them, or their store from `capdec embed`; without a `bridge`, image vectors are
+    # projected onto them (DeCap)
+    memory:str=''
+    # Means and covariances of photos and captions (`capdec offset --moments`), for the ways mean, standard and whiten
+    moments:str=''
 
 @dataclass(frozen=True)
 class OfficialCrossing:
@@ -399,8 +404,10 @@ class OfficialCrossing:
     )->bool: # False: the captioner's own bridge is crossed
         "Was a way named?"
         # `bridge` may say again what another flag says
-        also = [''] + ['offset']*bool(self.add_modality_offset) + ['memory']*bool(crossing.memory)
-        ways = asdict(self) | dict(memory=crossing.memory, bridge=crossing.bridge not in also)
+        own = 'memory' if crossing.memory else 'bridge'
+        # `bridge` may say again what another flag says; whether it fits a memory, the captioner looks at
+        also = [''] + ['offset']*bool(self.add_modality_offset)
+        ways = asdict(self) | {own: crossing.memory or crossing.bridge not in also}
         given = [f'`{k}`' for k,v in ways.items() if v]
         if len(given) > 1:
             raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')

@@ -163,6 +163,9 @@ def parser_of(
     p.named = {o: a.nargs == '+' for a in p._actions if not a.option_strings for o in (a.dest, *also.get(a.dest, ()))}
     for a in p._actions:
         a.help = (a.help or '').removesuffix(' (default: )').removesuffix(' (default: False)')
+        # a comment that says it in words says it better
+        if a.help.count('(default: ') > 1:
+            a.help = a.help[:a.help.rindex(' (default: ')]
     if examples:
         p.epilog = 'examples:\n' + '\n'.join(f'  {l}' for l in examples)
     return p

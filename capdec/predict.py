@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from .bridges import Bridge
+from .candidates import captions_of,pool_notes
 from .captioner import Captioner
 from .config import CapDecConfig,ExpectedMapper,Inputs,OfficialCrossing
 from .core import Journal,file_sha256,find_images,is_pickle,one_line,progress,write_json
-from .decoding import generate
 from .embedding import chunks,embed_captions,embed_images
 from .folder import check_shape,fit_parts,memory_id,weights_id
 from .noise import distance_stats,find_bridge,find_offset
@@ -84,7 +84,8 @@ def run_settings(
         bridge=captioner.bridge.kind, memory=memory_id(memory),
         normalize_prefix=captioner.model.config.normalize_prefix,
         add_modality_offset='' if shift is None else _digits(shift.cpu().numpy().tobytes()),
-        method='beam' if beam_size else 'greedy', beam_size=beam_size, official=official)
+        method='beam' if beam_size else 'greedy', beam_size=beam_size, official=official,
+        **pool_notes(captioner.pool))
 
 def official_stops(
     model, # `CaptionModel`
@@ -117,11 +118,11 @@ def caption_store(
         for start in range(journal.done, len(todo), step):
             rows = todo[start:start+step]
             with torch.inference_mode():
-                x = captioner.bridge(captioner.model.unit(store.vectors(rows).to(captioner.device)))
+                x = captioner.model.unit(store.vectors(rows).to(captioner.device))
             if team:
                 texts = captioner.caption_vectors(x, batch_size, **how)
             else:
-                texts = generate(captioner.model, x, normalize=False, texts=True, **how)
+                texts = [o[0].text for o in captions_of(captioner, x, **how)]
             ids = store.column('image_id', rows)
             journal.add([dict(image_id=i, caption=one_line(t).lower()) for i,t in zip(ids, texts)])
             bar.update(len(rows))

@@ -16,12 +16,13 @@ import torch
 from fastcore.basics import patch
 
 from .album import album_settings
+from .candidates import captions_of
 from .captioner import Captioner,Result
 from .config import Limits
 from .core import IMAGE_SUFFIXES,MAX_DOWNLOAD,SHARDS,atomic_path,json_text,one_line,optional,progress,read_json
 from .core import remove_left_overs,write_json
-from .decoding import generate
 from .embedding import Team,chunks
+from .folder import Parts
 from .sources import processes
 
 # %% ../nbs/09e_shards.ipynb #shards08
@@ -285,8 +286,11 @@ class CaptionTeam(Team):
         if job == 'photos':
             part = [tuple(o) for o in self.captioner.caption_files(mine, batch_size=batch_size, **how)]
         else:
-            # which bridge is crossed, the first process knows
-            part = generate(self.captioner.model, mine, normalize=False, texts=True, **how) if len(mine) else []
+            own,how = self.captioner,dict(how)
+            # which way is taken, the first process knows
+            way = how.pop('way')
+            parts = Parts(own.model, own.encoder, own.bridge.using(way) if way else own.bridge, own.pool)
+            part = [o[0].text for o in captions_of(parts, mine.to(own.device), **how)] if len(mine) else []
         return gather_object([part])
 
 # %% ../nbs/09e_shards.ipynb #shards25
@@ -296,7 +300,7 @@ class TeamCaptioner(Captioner):
         captioner:Captioner, # This process's own captioner
         team:CaptionTeam, # All of them
     ):
-        super().__init__(captioner.model, team, captioner.bridge)
+        super().__init__(captioner.model, team, captioner.bridge, captioner.pool)
         self.team = team
 
     def caption_files(self,
@@ -312,12 +316,13 @@ class TeamCaptioner(Captioner):
                 yield from itertools.starmap(Result, part)
 
     def caption_vectors(self,
-        vectors, # Vectors `(n, d)` that have crossed the gap, a batch for each process
+        vectors, # Image vectors `(n, d)`, still on their side of the gap, a batch for each process
         batch_size:int, # Vectors per batch
-        **how, # For `generate`
+        **how, # For `captions_of`
     )->list[str]: # A caption for each
         "Captions of vectors, a batch in each process"
-        return sum(self.team._together('vectors', vectors.cpu(), batch_size, how), [])
+        way = self.bridge.kind if hasattr(self.bridge, 'using') else ''
+        return sum(self.team._together('vectors', vectors.cpu(), batch_size, dict(how, way=way)), [])
 
 @contextlib.contextmanager
 def spread(

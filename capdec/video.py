@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .candidates import captions_of
 from .captioner import Captioner,Result
 from .config import Beside,Output,Video
 from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
-from .decoding import generate
 from .flags import error_line
 
 # %% ../nbs/09cc_video.ipynb #vide0009
@@ -110,9 +110,7 @@ def caption_vectors(
     "Captions of image vectors"
     if seed is not None:
         decode['generator'] = torch.Generator().manual_seed(seed)
-    with torch.inference_mode():
-        x = captioner.bridge(captioner.model.unit(vectors.to(captioner.device)))
-    found = generate(captioner.model, x, num_captions=num_captions, normalize=False, **decode)
+    found = captions_of(captioner, captioner.model.unit(vectors.to(captioner.device)), num_captions, **decode)
     return [[one_line(c.text) for c in o] for o in found]
 
 def caption_clip(
