@@ -98,7 +98,7 @@ def test_photos_of_one_stem_keep_their_sidecars(tmp_path, coco):
     capdec('caption', tmp_path/'a.jpg', tmp_path/'a.png', tmp_path/'b.jpg', tmp_path/'b.txt', '--sidecar', '--device',
         'cpu', ok=True)
     assert {o.name for o in tmp_path.iterdir()} == {'a.jpg', 'a.png', 'b.jpg', 'b.txt', 'a.jpg.txt', 'a.png.txt',
-        'b.jpg.txt', 'b.txt.txt'}
+        'b.jpg.txt', 'b.txt.txt', '.capdec.jsonl'}
     assert (tmp_path/'b.txt').read_bytes() == photo.read_bytes()
 
 def test_file_name_that_is_not_utf8_is_printed(tmp_path, coco): # in tables: test_cli_caption

@@ -161,7 +161,7 @@ def test_predictions_of_shards(shards, tmp_path):
     assert found[0]['caption'] == found[0]['caption'].lower()
 
 @pytest.mark.parametrize('args,said', [(['--out', 'c.csv'], 'use NAME.jsonl or NAME.parquet'),
-    ([], 'its captions become one, too'), (['--out', 'c.jsonl', '--sidecar'], 'without --sidecar and --exif'),
+    ([], 'its captions become one, too'), (['--out', 'c.jsonl', '--sidecar'], 'without --sidecar, --xmp'),
     (['--out', 'there.jsonl'], 'is a file; name a folder'), (['photo.jpg', '--out', 'c.jsonl'], 'not both')])
 def test_what_does_not_fit(shards, tmp_path, monkeypatch, args, said):
     monkeypatch.chdir(tmp_path)
