@@ -27,7 +27,9 @@ def candidates(
 )->list[list]: # For each vector `num` captions of each way, in the order of the ways
     "Captions of the same photos, carried across the gap in several ways"
     whole_number('num', num)
-    found = [generate(parts.model, parts.bridge.using(o)(x), num_captions=num, normalize=False, **decode) for o in ways]
+    with torch.inference_mode():
+        crossed = [parts.bridge.using(o)(x) for o in ways]
+    found = [generate(parts.model, o, num_captions=num, normalize=False, **decode) for o in crossed]
     return [[c for way in photo for c in way] for photo in zip(*found)]
 
 # %% ../nbs/08i_candidates.ipynb #cand011
@@ -100,7 +102,9 @@ def captions_of(
 )->list[list]: # For each vector its captions, best first; fewer where the candidates are the same
     "Captions of image vectors, as the captioner's `pool` says"
     if asked(parts.pool).choose == 'beam':
-        return generate(parts.model, parts.bridge(x), num_captions=num_captions, normalize=False, **decode)
+        with torch.inference_mode():
+            x = parts.bridge(x)
+        return generate(parts.model, x, num_captions=num_captions, normalize=False, **decode)
     return [o[:num_captions] for o in chosen(parts, x, parts.pool, max(num_captions, 5), **decode)]
 
 # %% ../nbs/08i_candidates.ipynb #candnote1

@@ -1197,10 +1197,12 @@ def find_shards(
     for o in named:
         p,found = Path(os.path.expanduser(o)), []
         if not is_url(o) and str(o):
-            inside = sorted(p.iterdir()) if p.is_dir() else sorted(map(Path, glob.glob(str(p)))) or [p]
+            # a name that is too long is no folder either
+            folder = os.path.isdir(p)
+            inside = sorted(p.iterdir()) if folder else sorted(map(Path, glob.glob(str(p)))) or [p]
             found = [q for q in inside if q.name.lower().endswith(SHARDS) and not q.name.startswith('.')]
             # a folder of photos may hold an archive, too
-            if p.is_dir() and any(q.suffix.lower() in IMAGE_SUFFIXES for q in inside):
+            if folder and any(q.suffix.lower() in IMAGE_SUFFIXES for q in inside):
                 found = []
         out.update(dict.fromkeys(found))
         others += [o]*(not found)

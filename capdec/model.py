@@ -310,7 +310,8 @@ def _is_light(config):
         return False
     unusual = ('add_cross_attention','reorder_and_upcast_attn','scale_attn_by_inverse_layer_idx')
     return (config.get('activation_function') in _ACTS and config.get('scale_attn_weights') is True
-        and type(config.get('layer_norm_epsilon')) is float and type(config.get('tie_word_embeddings')) is bool
+        and all(type(config.get(o)) is float for o in ('layer_norm_epsilon','initializer_range'))
+        and type(config.get('tie_word_embeddings')) is bool
         and type(config.get('n_inner')) in (int, type(None)) and not any(config.get(o) for o in unusual))
 
 # %% ../nbs/04_model.ipynb #lite0004
@@ -346,7 +347,8 @@ _BACKENDS = ('TokenizersBackend','PreTrainedTokenizerFast') # Names of tokenizer
 def _light_settings(folder):
     "What a folder says of its tokenizer, where the light one can stand for it; else None"
     f = folder/'tokenizer_config.json'
-    found = read_json(f) if f.exists() else None
+    # a tokenizer can do without it
+    found = read_json(f) if f.exists() and not f.is_dir() else None
     if not isinstance(found, dict) or found.get('tokenizer_class') not in _BACKENDS:
         return None
     named = {k: v for k,v in found.items() if k.endswith('_token')}

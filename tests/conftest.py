@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,8 +117,8 @@ def spy(monkeypatch):
     # it keeps the true function
     import capdec.captioner
     seen = []
-    monkeypatch.setattr('capdec.predict.generate', lambda model, x, **k: seen.append(x.clone())
-        or ['A dog\n runs\tFAST.']*len(x))
+    monkeypatch.setattr('capdec.candidates.generate', lambda model, x, **k: seen.append(x.clone())
+        or [[SimpleNamespace(text='A dog\n runs\tFAST.')]]*len(x))
     return seen
 
 @pytest.fixture(scope='module')

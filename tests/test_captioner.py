@@ -108,7 +108,8 @@ def test_captions_are_one_line(mini, tmp_path, monkeypatch):
     Image.new('RGB', (64, 64)).save(tmp_path/'a.jpg')
     class Text:
         text = ' A dog\n\truns. '
-    monkeypatch.setattr(module, 'generate', lambda model, x, num_captions, **k: [[Text]*num_captions for _ in x])
+    monkeypatch.setattr('capdec.candidates.generate', lambda model, x, num_captions, **k: [[Text]*num_captions
+        for _ in x])
     assert [r.captions for r in mini.caption_files([tmp_path/'a.jpg'], num_captions=2)] == [['A dog runs.']*2]
     assert [r.captions for r in mini.caption_files([tmp_path/'a.jpg'])] == [['A dog runs.']]
 
@@ -314,6 +315,8 @@ def test_push_to_hub_and_back(mini, tmp_path, monkeypatch):
             if self.token == 'wrong':
                 raise RuntimeError('401\nInvalid token')
             return SimpleNamespace(repo_id=repo_id if '/' in repo_id else f'me/{repo_id}')
+        def model_info(self, repo_id, **kwargs):
+            return SimpleNamespace(siblings=[])
         def upload_folder(self, repo_id, folder_path, commit_message):
             shutil.copytree(folder_path, tmp_path/'hub'/repo_id)
             return f'https://hub/{repo_id}/commit/1'

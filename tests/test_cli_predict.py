@@ -1,6 +1,7 @@
 "capdec predict: vectors, bridges, checkpoints, continued runs"
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_memory_of_ones_own(coco, album, tmp_path, spy, mini_config):
     import_official(official(tmp_path/'e.pkl', d=mini_config['prefix_size']), tmp_path/'other.store',
         encoder='ViT-B/16')
     for extra, says in ((['--memory', tmp_path/'nowhere'], 'no such file or store'),
-        (['--memory', tmp_path/'m.txt', '--bridge', 'offset'], 'two ways across the gap'),
+        (['--memory', tmp_path/'m.txt', '--bridge', 'offset'], 'needs no memory'),
         (['--memory', tmp_path/'other.store'], 'text vectors of mini'),
             (['--memory', tmp_path/'p.json.vectors'], 'holds image vectors of mini')):
         for verb in (args, ['caption', album/'plain.jpg', '--device', 'cpu']):
@@ -169,12 +170,13 @@ def test_interrupted_run_is_continued_with_the_same_settings_only(coco, tmp_path
         n[0] += 1
         if n[0] > 1:
             raise KeyboardInterrupt
-        return ['A dog.']*len(x)
-    monkeypatch.setattr('capdec.predict.generate', stop)
+        return [[SimpleNamespace(text='A dog.')]]*len(x)
+    monkeypatch.setattr('capdec.candidates.generate', stop)
     args = ['predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu', '--batch_size', 1]
     r = capdec(*args)
     assert r.returncode == 130 and 'run the same command again' in r.stderr
-    monkeypatch.setattr('capdec.predict.generate', lambda model, x, **k: ['A cat.']*len(x))
+    said = [SimpleNamespace(text='A cat.')]
+    monkeypatch.setattr('capdec.candidates.generate', lambda model, x, **k: [said]*len(x))
     for other in (['--dont_normalize_prefix'], ['--bridge', 'none'], ['--beam_size', 2]):
         assert 'other settings' in one_line(capdec(*args, *other, ok=False))[0]
     capdec(*args, ok=True)

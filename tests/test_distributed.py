@@ -22,7 +22,9 @@ from capdec.mini import MiniEncoder
 rank, batch, replace = os.environ['RANK'], training.TrainData.batch, os.replace
 text, image = MiniEncoder.encode_text, MiniEncoder.encode_prepared
 def note(what): print(rank, what, file=open({log!r} + rank, 'a'))
-def noted_batch(self, rows): note(f'rows {{len(self)}} ' + ' '.join(map(str, rows.tolist()))); return batch(self, rows)
+def noted_batch(self, rows, *more):
+    note(f'rows {{len(self)}} ' + ' '.join(map(str, rows.tolist())))
+    return batch(self, rows, *more)
 def noted_replace(a, b): note(f'wrote {{b}}'); return replace(a, b)
 def noted_text(self, texts, *args, **kw): note(f'texts {{len(texts)}}'); return text(self, texts, *args, **kw)
 def noted_image(self, prepared): note(f'images {{len(prepared)}}'); return image(self, prepared)

@@ -38,8 +38,9 @@ sys.exit(main(sys.argv[2:]))
 """
 
 def hidden(folder):
-    "What nobody sees, but for the note of what made a table"
-    return sorted(str(o.relative_to(folder)) for o in Path(folder).rglob('.*') if o.name != '.t.csv.made')
+    "What nobody sees, but for the notes of what made a table and texts beside photos"
+    notes = ('.t.csv.made', '.capdec.jsonl')
+    return sorted(str(o.relative_to(folder)) for o in Path(folder).rglob('.*') if o.name not in notes)
 
 def left_over(folder):
     (folder/'.capdec-dead0000.tmp').mkdir()

@@ -11,6 +11,7 @@ import torch
 
 from capdec import album
 from capdec.captioner import Result
+from capdec.config import Candidates
 from capdec.core import Journal, claim, claimed, give_back
 from capdec.store import EmbeddingStore, store_captions
 
@@ -206,7 +207,7 @@ def test_captions_that_fail_take_only_their_own_store_away(tmp_path, monkeypatch
 class Fake:
     "A captioner that says the name of a photo"
     model, encoder = torch.nn.Linear(1, 1), SimpleNamespace(name='fake')
-    bridge = SimpleNamespace(kind='none', none=None)
+    bridge, pool = SimpleNamespace(kind='none'), Candidates()
     def caption_files(self, paths, **_):
         for p in paths:
             yield Result(p, [f'a photo of {p.stem}'], None)

@@ -250,7 +250,7 @@ def test_every_flag_of_train_is_covered():
 @pytest.fixture
 def predicted(lab, monkeypatch):
     "Run `capdec predict` on the vectors of a pickle and keep what goes into the captioner and how"
-    import capdec.predict as room
+    import capdec.candidates as room
     seen, generate = [], room.generate
     def watched(model, x, **k):
         seen.append(SimpleNamespace(x=x.clone(), model=model, **k))
@@ -368,7 +368,7 @@ def test_every_flag_of_predict_is_covered():
 # ---- a data set that does not fit one run
 
 def test_predictions_continue_with_the_same_batches(lab, predicted, monkeypatch):
-    import capdec.predict as decoding
+    import capdec.candidates as decoding
     whole = predicted('--batch_size', 4, out=lab.dir/'whole.json').captions
     real, n = decoding.generate, [0]
     def stop(model, x, **k):
@@ -393,7 +393,9 @@ def test_predictions_are_not_held_in_memory(tmp_path):
         import sys
         from types import SimpleNamespace
         import torch
+        import capdec.candidates as candidates
         import capdec.predict as predict
+        from capdec.config import Candidates
         from capdec.store import EmbeddingStore
         n = 200_000
         peak = lambda: next(int(l.split()[1])/1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))
@@ -401,8 +403,10 @@ def test_predictions_are_not_held_in_memory(tmp_path):
             for i in range(0, n, 8000):
                 rows = [dict(image_id=f'photo_{j:08}.jpg', caption='a', id=j, filename=None) for j in range(i, i+8000)]
                 s.append(rows, torch.zeros(8000, 16))
-        predict.generate = lambda model, x, **k: ['a dog runs over the green hill.']*len(x)
-        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(unit=lambda x: x))
+        said = [SimpleNamespace(text='a dog runs over the green hill.')]
+        candidates.generate = lambda model, x, **k: [said]*len(x)
+        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(unit=lambda x: x),
+            pool=Candidates())
         store, before = EmbeddingStore('v.store'), peak()
         assert predict.caption_store(c, store, 'p.json', dict(a=1), batch_size=200) == n
         print(peak() - before)"""
@@ -488,7 +492,7 @@ def test_golden_decoder_checkpoint_there_and_back(golden, shared, tmp_path, monk
 def test_official_loss_of_training_is_the_golden_one(golden, shared):
     "One batch of the official data set, packed by the trainer, has the official loss"
     from capdec.model import gpt2_tokenizer, load_official
-    from capdec.training import TrainConfig, TrainData, _noisy
+    from capdec.training import TrainConfig, TrainData, text_side
     from capdec.store import read_official_pickle
     z = np.load(golden/'official_mlp.npz')
     model = load_official(golden/'official_mlp.pt', gpt2_tokenizer(shared/'data'/'gpt2_bpe'), lm_heads=4)
@@ -499,7 +503,7 @@ def test_official_loss_of_training_is_the_golden_one(golden, shared):
     tokens = torch.nn.functional.pad(tokens, (0, z['tokens'].shape[1] - tokens.shape[1]))
     assert torch.equal(tokens, torch.tensor(z['tokens']).long())
     with torch.no_grad():
-        loss = model(_noisy(x, r, TrainConfig(official=True), 0), tokens, None, True)
+        loss = model(text_side(td, TrainConfig(official=True))(x, r), tokens, None, True)
         assert abs(loss.item() - z['loss'].item()) < 1e-5 + kernel_rounding(model, x, tokens)
 
 def test_published_names(tmp_path, monkeypatch, coco):

@@ -301,7 +301,7 @@ def test_the_address_is_carried_everywhere(tmp_path):
     with_one = written('https://github.com/someone/capdec')
     for name in home.TUTORIALS:
         text = with_one[f'{name}.ipynb']
-        assert '%pip install -q git+https://github.com/someone/capdec' in text
+        assert "%pip install -q 'capdec[all] @ git+https://github.com/someone/capdec'" in text
         assert f'colab.research.google.com/github/someone/capdec/blob/main/nbs/{name}.ipynb' in text
         assert 'someone/' not in before[f'{name}.ipynb'] and 'Upload notebook' in before[f'{name}.ipynb']
     assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']

@@ -247,6 +247,8 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path, resume):
     assert said == [f'{tmp_path}/b: {BUSY}'] and torch.equal(weights(first), weights(alone))
     a, b = ({str(o.relative_to(d)): o.read_bytes() for o in sorted(d.rglob('*')) if o.is_file()}
         for d in (tmp_path/'a', tmp_path/'b'))
+    # which has the time in it
+    assert a.pop('train.log') and b.pop('train.log')
     assert a == b and not [o for o in a if o.startswith('.')]
     # the first one has ended: another run goes on, or is told why it cannot
     with pytest.raises(ValueError, match='holds a run with seed=0, now seed=5'):

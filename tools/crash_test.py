@@ -95,9 +95,9 @@ def finish(pid, deadline=None):
         time.sleep(.002)
 
 def content(folder):
-    "What a run has left: relative path -> SHA-256"
+    "What a run has left: relative path -> SHA-256; its log tells the time, and when it was interrupted"
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*'))
-        if p.is_file()}
+        if p.is_file() and p.name != 'train.log'}
 
 # a file that was being written when the process died; what made a table is told beside it in `.captions.csv.made`
 def left_over(name):

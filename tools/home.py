@@ -12,6 +12,9 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+NAME = 'capdec'
+# The line of a tutorial that installs us
+INSTALL = rf"^%pip install -q '(\.\.|{NAME}).*'$"
 TUTORIALS = ('20_quick_start', '21_train_on_your_text', '22_noise_sweep', '23_clip_gpt2', '24_own_code')
 BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
 COLAB = 'https://colab.research.google.com'
@@ -34,9 +37,9 @@ def badge(address, name):
 def install(address):
     "The tutorials' first cell"
     if address:
-        return f'#| net\n%pip install -q git+{address}'
+        return f"#| net\n%pip install -q '{NAME}[all] @ git+{address}'"
     return '#| net\n# a clone of this repository is the folder above; in Colab, upload the wheel and name it here\n' \
-        '%pip install -q ..'
+        "%pip install -q '..[all]'"
 
 def clone(address):
     "How one gets the sources"
@@ -54,7 +57,7 @@ def linked(text, address):
 def cell_source(cell, address, name):
     "What a cell says with this address"
     source = cell.source
-    if name in TUTORIALS and cell.cell_type == 'code' and re.search(r'^%pip install -q (git\+\S+|\.\.)$', source, re.M):
+    if name in TUTORIALS and cell.cell_type == 'code' and re.search(INSTALL, source, re.M):
         return install(address)
     if name in TUTORIALS and source.startswith('# '):
         return re.sub(r'^(\[!\[Open in Colab\]|In \[Colab\]).*$', badge(address, name), source, flags=re.M)
