@@ -42,6 +42,10 @@ class Captioner:
     @property
     def device(self):
         return self.model.device
+    @property
+    def dtype(self):
+        "What captions are computed in, such as float32 or bfloat16"
+        return self.model.compute
     def __repr__(self):
         return (f'Captioner(encoder={self.encoder.name}, language model={self.model.config.lm}, '
             f'bridge={self.bridge.kind}, device={self.device})')
@@ -56,8 +60,8 @@ def from_pretrained(cls:Captioner,
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
     bridge:str|None=None, # Way across the gap instead of the recorded one, such as 'none' or 'offset+memory:0.5'
     encoder:bool=True, # Whether to load the encoder; vectors that are there already can do without
-    # Number type: 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
-    dtype:str|None=None,
+    # Type to compute in: 'float32', 'bfloat16', 'float16' (GPUs), 'int8' (CPUs) or 'auto', what the machine does best
+    dtype:str|None='auto',
     **kwargs, # For official checkpoints, what their shapes do not tell, see `load_checkpoint`
 )->Captioner: # A captioner
     "Load a captioner with the encoder and the bridge that belong to it"
@@ -287,7 +291,7 @@ def load_captioner(
     memory:str|Path='', # Captions to project image vectors onto: a file of them, or a store
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Whether to load the encoder
-    dtype:str='', # Number type on a GPU: float16 or bfloat16
+    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
     **kwargs, # For official checkpoints: `tokenizer`, `lm_heads`; empty values are left out
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
@@ -299,7 +303,7 @@ def load_captioner(
     if memory and not Path(memory).exists():
         raise FileNotFoundError(f'{memory}: no such file or store of captions (`memory`)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
-        encoder, dtype or None, **{k: v for k,v in kwargs.items() if v})
+        encoder, dtype or 'auto', **{k: v for k,v in kwargs.items() if v})
     if memory:
         c.remember(memory)
     if dont_normalize_prefix:

@@ -22,6 +22,7 @@ from torch import nn,Tensor
 
 from .core import file_sha256,open_image,optional,photo_room,pick_device,progress,read_json,whole_number
 from .data import image_id_of
+from .precision import compute_dtype
 from .store import COLUMNS,EmbeddingStore
 from .weights import is_finite,load_tensors,safe_config,sketch
 
@@ -321,11 +322,13 @@ CLIP_MODELS = ('RN50','RN101','RN50x4','RN50x16','RN50x64','ViT-B/32','ViT-B/16'
 def _compute_dtype(dtype, device):
     "float32, except half precision on a GPU, where it is what CLIP was trained in"
     default = torch.float16 if device.type == 'cuda' else torch.float32
+    if dtype == 'auto':
+        dtype = compute_dtype('auto', device) if device.type == 'cpu' else None
     asked,dtype = dtype,getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or default
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f'dtype {asked}: use float32, float16 or bfloat16')
+        raise ValueError(f'dtype {asked}: use auto, float32, float16 or bfloat16')
     if dtype == torch.float16 and device.type != 'cuda':
-        raise ValueError(f'dtype float16 on {device}: half precision is for CUDA; use float32 or bfloat16')
+        raise ValueError(f'dtype float16 on {device}: half precision is for CUDA; use auto, float32 or bfloat16')
     return dtype
 
 # %% ../nbs/02_embedding.ipynb #ddb69ef6
@@ -392,7 +395,8 @@ class OpenAIClip(TwoTowers):
     def __init__(self,
         name:object='RN50x4', # One of `CLIP_MODELS`, the path of a `.pt` file, or a `clip.model.CLIP`
         device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-        dtype:object=None, # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32
+        # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto'; `None`: float16 on CUDA, else float32
+        dtype:object=None,
         download_root:str|None=None, # Folder where weights are kept; `None` for `~/.cache/clip`
     ):
         self.device = pick_device(device)
@@ -499,7 +503,8 @@ class HFEncoder(TwoTowers):
     def __init__(self,
         name:str, # Hub id such as 'openai/clip-vit-large-patch14', or a local folder
         device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-        dtype:object=None, # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32
+        # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto'; `None`: float16 on CUDA, else float32
+        dtype:object=None,
         download_root:str|None=None, # Folder where weights are kept; `None` for the hub's own cache
     ):
         self.device = pick_device(device)
@@ -587,17 +592,23 @@ def _is_mini(name):
         raise ValueError(f'{f}: an object with settings was expected, found {type(config).__name__}')
     return bool(config) and 'model_type' not in config
 
+def _mini_dtype(dtype, device):
+    "The bundled encoder was trained in float32, which is also what it takes on a GPU"
+    return _compute_dtype(dtype, pick_device(device)) if dtype else torch.float32
+
 def load_encoder(
     name:str='RN50x4', # 'mini', one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
     device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-    dtype:str|None=None, # 'float32', 'float16' (CUDA only), 'bfloat16'; `None`: float16 on CUDA; mini: float32 always
+    # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto', what the device does best; `None`: float32, on CUDA float16 for
+    # all but mini
+    dtype:str|None=None,
     download_root:str|None=None, # Folder where downloaded weights are kept
 )->Encoder: # Ready to encode
     "The encoder called `name`"
     path = Path(name)
     if _is_mini(name):
         from capdec.mini import MiniEncoder
-        return MiniEncoder.load(None if str(name) == 'mini' else path, device, merge=True)
+        return MiniEncoder.load(None if str(name) == 'mini' else path, device, True, _mini_dtype(dtype, device))
     if path.is_dir():
         return HFEncoder(path, device, dtype, download_root)
     if name in CLIP_MODELS or path.is_file() or path.suffix == '.pt':
