@@ -115,6 +115,7 @@ def embed(
     swap:Swap=Swap(), # Gender terms to exchange
     batch_size:int=256, # Captions per forward pass (photos: an eighth)
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+    dtype:str='', # Type to compute in: auto, float32, bfloat16 or float16 (default: float32, on a GPU float16)
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
     from capdec.open_text import CorpusReport
@@ -131,7 +132,7 @@ def embed(
             return 0
         store,texts = converted(data, out, kind, clip_model_type, bool(pickle))
     else:
-        with team(clip_model_type, device) as encoder:
+        with team(clip_model_type, device, dtype) as encoder:
             # of several processes: the first has no more work for this one
             if encoder is None:
                 return 0
@@ -263,6 +264,7 @@ def predict(
     clip_model_type:str='', # Encoder, if the checkpoint does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
 ):
     "Caption a data set; run it again to continue an interrupted run"
     whole_number('--batch_size', batch_size)
@@ -284,7 +286,7 @@ def predict(
     def load(device):
         c = load_captioner(checkpoint, clip_model_type, device, '' if add_modality_offset else bridge, memory,
             encoder=not embeddings or bool(memory) or bool(clip_model_type) and Path(clip_model_type).exists(),
-            dont_normalize_prefix=dont_normalize_prefix, **asdict(hints))
+            dont_normalize_prefix=dont_normalize_prefix, dtype=dtype, **asdict(hints))
         check_shape(c.model.config, **asdict(mapper))
         room.check_width(is_rn, c.model.config.prefix_size)
         return room.with_bridge(c, add_modality_offset, modality_bridger, checkpoint)
@@ -564,7 +566,7 @@ def caption(
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    dtype:str='', # Type of the numbers on a GPU: float16 or bfloat16
+    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
     image_column:str='', # Column of the images in Parquet shards (default: image, jpg, bytes or another usual name)
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
