@@ -136,7 +136,8 @@ def _activation(act, name):
 def _likeliest(logits, k, block=64):
     "`topk` of `(rows, v)`, quicker: first the best blocks, then the best in them"
     v = logits.shape[1]//block*block
-    if logits.device.type != 'cpu' or logits.shape[1] < 4*block*k:
+    # few numbers are not worth the detour
+    if logits.device.type != 'cpu' or logits.shape[1] < 4*block*k or logits.numel() < 100_000:
         return logits.topk(k)
     blocks = logits[:, :v].unflatten(1, (-1, block))                                    # (rows, v/block, block)
     at = blocks.amax(-1).topk(k).indices

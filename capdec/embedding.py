@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn,Tensor
 
-from .core import file_sha256,open_image,optional,photo_room,pick_device,progress,read_json,whole_number
+from .core import derived,file_sha256,open_image,optional,photo_room,pick_device,progress,read_json,whole_number
 from .data import image_id_of
 from .precision import compute_dtype
 from .store import COLUMNS,EmbeddingStore
@@ -443,6 +443,45 @@ def _text(self:OpenAIClip, tree):
         x = x + block.mlp(block.ln_2(x))
     return model.ln_final(x).type(model.dtype) @ model.text_projection                          # (b, d)
 
+# %% ../nbs/02_embedding.ipynb #vit00002
+def _packed_linear(w, b, act='none'):
+    "The product with weights `(n_out, n_in)` in their type, `act` (none, swish) in the same pass"
+    w,b = w.detach().contiguous(),b.detach().to(w.dtype)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(w, 1600)
+        product = torch.ops.mkldnn._linear_pointwise.default
+        product(torch.zeros(1, w.shape[1], dtype=w.dtype), packed, b, act, [], '')
+    except (AttributeError,RuntimeError):
+        return lambda x: F.silu(F.linear(x.to(w.dtype), w, b)) if act == 'swish' else F.linear(x.to(w.dtype), w, b)
+    return lambda x: product(x.to(w.dtype), packed, b, act, [], '')
+
+class _QuickVit:
+    "CLIP's vision transformer on a CPU, with its own numbers"
+    def __init__(self, visual):
+        self.visual,self.blocks = visual,[self.packed(o) for o in visual.transformer.resblocks]
+
+    def packed(self, block):
+        attn,wide,narrow = block.attn,block.mlp.c_fc,block.mlp.c_proj
+        return (block.ln_1, _packed_linear(attn.in_proj_weight, attn.in_proj_bias), attn.num_heads,
+            _packed_linear(attn.out_proj.weight, attn.out_proj.bias), block.ln_2,
+            _packed_linear(wide.weight*1.702, wide.bias*1.702, 'swish'),
+            _packed_linear(narrow.weight/1.702, narrow.bias))
+
+    def __call__(self, x):
+        v,b = self.visual,len(x)
+        x = v.conv1(x.to(v.conv1.weight.dtype)).flatten(2).transpose(1, 2).float()           # (b, patches, w)
+        x = torch.cat([v.class_embedding.float().expand(b, 1, -1), x], 1) + v.positional_embedding.float()
+        x = v.ln_pre(x)
+        for i,(norm1,qkv,heads,out,norm2,wide,narrow) in enumerate(self.blocks):
+            q,k,value = qkv(norm1(x)).view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+            if i == len(self.blocks)-1:
+                # the first position is read off
+                q,x = q[:, :, :1],x[:, :1]
+            y = F.scaled_dot_product_attention(q, k, value).transpose(1, 2).flatten(2)       # (b, n, w)
+            x = x + out(y)
+            x = x + narrow(wide(norm2(x)))
+        return v.ln_post(x[:, 0]).to(v.proj.dtype)@v.proj                                    # (b, d)
+
 # %% ../nbs/02_embedding.ipynb #d23ebfc6
 @patch
 def _pixels(self:OpenAIClip, im):
@@ -454,7 +493,10 @@ def _pixels(self:OpenAIClip, im):
 @patch
 def _image(self:OpenAIClip, x):
     "Pixels `(b, 3, size, size)` to vectors `(b, d)`"
-    return self.model.encode_image((x.float()/255 - self.mean)/self.std)
+    x,visual = (x.float()/255 - self.mean)/self.std,self.model.visual
+    if self.device.type == 'cpu' and type(visual).__name__ == 'VisionTransformer':
+        return derived(visual, _QuickVit)(x)
+    return self.model.encode_image(x)
 
 # %% ../nbs/02_embedding.ipynb #79c316f1
 def _hub_out_of_reach():

@@ -233,26 +233,24 @@ def _merged(tower):
     return tower
 
 # %% ../nbs/01b_mini_encoder.ipynb #quick002
+def _symmetric(conv, side):
+    "Weights and padding of a convolution, the same on both sides: where they differ, a row and a column of zeros help"
+    k,s,w = conv.kernel_size[0],conv.stride[0],conv.weight.detach()
+    total = k - 1 if s == 1 else max((-(-side//s) - 1)*s + k - side, 0)
+    return (F.pad(w, (1, 0, 1, 0)),total//2 + 1) if total%2 else (w,total//2)
+
 class _QuickConv:
     "A merged convolution and the clipping after it in one call; `x`: an input, for its size and type"
     def __init__(self, conv, clip, x):
-        (k,_),(self.stride,_),self.k = conv.kernel_size,conv.stride,conv.kernel_size[0]
-        self.dtype,self.groups,self.bias = x.dtype,conv.groups,conv.bias.detach().to(x.dtype)
-        self.clip = ('hardtanh', [0.,6.]) if clip else ('none', [])
-        x,self.pad = self.widened(x), [k//2]*2 if self.stride == 1 else [0,0]
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach().to(x.dtype), self.pad,
-            [self.stride]*2, [1,1], self.groups, list(x.shape))
-
-    def widened(self, x):
-        "With a stride there is one pixel more at the right and below"
-        if self.stride == 1:
-            return x
-        h,w = (max((-(-n//self.stride) - 1)*self.stride + self.k - n, 0) for n in x.shape[-2:])
-        return F.pad(x, (w//2, w - w//2, h//2, h - h//2))
+        w,pad = _symmetric(conv, x.shape[-1])
+        self.dtype,self.bias = x.dtype,conv.bias.detach().to(x.dtype)
+        how = [pad]*2, [conv.stride[0]]*2, [1,1], conv.groups
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(w.to(x.dtype), *how, list(x.shape))
+        self.how = *how, *(('hardtanh', [0.,6.], '') if clip else ('none', [], ''))
+        self.call = torch.ops.mkldnn._convolution_pointwise.default
 
     def __call__(self, x):
-        return torch.ops.mkldnn._convolution_pointwise.default(self.widened(x.to(self.dtype)), self.weight,
-            self.bias, self.pad, [self.stride]*2, [1,1], self.groups, *self.clip, '')
+        return self.call(x.to(self.dtype), self.weight, self.bias, *self.how)
 
 # %% ../nbs/01b_mini_encoder.ipynb #quick004
 class _QuickBody:

@@ -739,8 +739,12 @@ def _image_sides(files, device, size):
     model = random_clip('tiny', 'ViT-B/32' if size == 'full' else 'vit').to(device)
     def plain(workers):
         return many,peer_image_vectors(model, files, workers)
+    def seconds(workers):
+        with measured(device) as m:
+            plain(workers)
+        return m.seconds
     # as many processes as pay
-    best = min((0,1,2) if size == 'full' else (0,), key=lambda o: _milliseconds(plain, o))
+    best = min((0,1,2) if size == 'full' else (0,), key=seconds)
     sides = dict(peer=lambda: plain(best))
     for k,e in _encoders(model, device).items():
         sides[k] = lambda e=e: (many, e.encode_image(files, 32 if str(device) == 'cpu' else 256, show=False))
@@ -773,19 +777,21 @@ def peers_row(
     device='cpu', # Device that does the work
     size:str='full', # 'full' or 'quick'
     repeats:int=3, # Runs of each side
-)->dict: # `peak` of each type, the machine and its load; for each kind of work the sides, see `rivals`
+)->dict: # `peak` of each type, the machine; for each kind of work the sides, see `rivals`
     "All work against what one would use today, in each type"
     peaks = {k: peak(k, device) for k in types_here(device, captions=True)}
     make = dict(text=lambda: _text_sides(captions, device, size), image=lambda: _image_sides(files, device, size),
         train=lambda: _train_sides(captions, tokenizer, device, size),
         caption=lambda: _caption_sides(tokenizer, device, size))
-    out = dict(peak=peaks, machine=machine(device), load=_load())
+    out = dict(peak=peaks, machine=machine(device))
     for key,f in make.items():
         sides = f()
         for side in sides.values():
             # the first call packs weights
             side()
-        out[key] = shares(rivals(sides, repeats, device), operations(sides['float32']), peaks, sides, device)
+        # packed products of images are not counted
+        need = operations(sides['peer' if key == 'image' else 'float32'])
+        out[key] = shares(rivals(sides, repeats, device), need, peaks, sides, device)
         print(key, {k: round(o.get('cpu_ratio', 1), 2) for k,o in out[key].items()}, flush=True)
     return out
 
