@@ -422,8 +422,8 @@ def album_settings(
 )->dict: # What must be equal for a run to be continued
     "What decides the captions of an album"
     return dict(model=str(model), weights=weights_id(model), encoder=captioner.encoder.name,
-        bridge=captioner.bridge.kind, memory=memory_id(memory), num_captions=decoding.num_captions,
-        limits=asdict(limits)) | decoding.kwargs() | pool_notes(captioner.pool)
+        dtype=captioner.dtype, bridge=captioner.bridge.kind, memory=memory_id(memory),
+        num_captions=decoding.num_captions, limits=asdict(limits)) | decoding.kwargs() | pool_notes(captioner.pool)
 
 # %% ../nbs/09d_album.ipynb #3b6df801
 def _maker(captioner, settings, how):
@@ -433,8 +433,8 @@ def _maker(captioner, settings, how):
     way = materials_of(captioner)
     return dict(model=name or 'another captioner', label=label(captioner, name or ''),
         weights=digits_of(captioner.model.state_dict()), encoder=captioner.encoder.name,
-        bridge=b.kind, way=digits_of(way) if way else '', **pool_notes(captioner.pool), **asdict(how['limits']),
-        **{k: how.get(k) for k in ('num_captions','beam_size','seed','method')})
+        dtype=captioner.dtype, bridge=b.kind, way=digits_of(way) if way else '', **pool_notes(captioner.pool),
+        **asdict(how['limits']), **{k: how.get(k) for k in ('num_captions','beam_size','seed','method')})
 
 def _usual():
     "Settings that nobody has to tell"
@@ -444,7 +444,7 @@ def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
     remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
-    told = ('encoder','bridge','choose','ways','views') + ('way',)*remembers
+    told = ('encoder','bridge','dtype','choose','ways','views') + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 
@@ -456,7 +456,8 @@ def _made(captioner, settings, how):
 # %% ../nbs/09d_album.ipynb #b438212e
 def _differences(note, made):
     "What was told otherwise when a table was made, as words; None when nothing was"
-    other = [k for k in made if k in note and note[k] != made[k] and k not in ('model','label')]
+    # the type is noted and makes no difference: a folder goes from one machine to the next
+    other = [k for k in made if k in note and note[k] != made[k] and k not in ('model','label','dtype')]
     if not other:
         return None
     words = [f'{k} {note[k]!r}' for k in other if k not in ('weights','way')]

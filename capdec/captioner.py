@@ -46,6 +46,10 @@ class Captioner:
     @property
     def device(self):
         return self.model.device
+    @property
+    def dtype(self):
+        "What captions are computed in, such as float32 or bfloat16"
+        return self.model.compute
     def __repr__(self):
         return (f'Captioner(encoder={self.encoder.name}, language model={self.model.config.lm}, '
             f'bridge={self.bridge.kind}, device={self.device})')
@@ -60,8 +64,8 @@ def from_pretrained(cls:Captioner,
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
     bridge:str|None=None, # Way across the gap instead of the recorded one, such as 'none' or 'offset+memory:0.5'
     encoder:bool=True, # Whether to load the encoder; vectors that are there already can do without
-    # Number type: 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
-    dtype:str|None=None,
+    # Type to compute in: 'float32', 'bfloat16', 'float16' (GPUs), 'int8' (CPUs) or 'auto', what the machine does best
+    dtype:str|None='auto',
     # Means and covariances of photos and captions (`capdec offset --moments`), for the ways mean, standard and whiten
     moments:str|Path|None=None,
     **kwargs, # For official checkpoints, what their shapes do not tell, see `load_checkpoint`
@@ -306,7 +310,7 @@ def load_captioner(
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
     dont_normalize_prefix:bool=False, # Leave the vectors' lengths as the encoder makes them
     encoder:bool=True, # Whether to load the encoder
-    dtype:str='', # Number type on a GPU: float16 or bfloat16
+    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
     pool:Candidates=Candidates(), # Which captions are candidates, and what chooses, instead of the captioner's own
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
@@ -320,7 +324,7 @@ def load_captioner(
     if memory and not Path(memory).exists():
         raise FileNotFoundError(f'{memory}: no such file or store of captions (`memory`)')
     c = Captioner.from_pretrained(name, device or None, clip_model_type or None, None if memory else bridge or None,
-        encoder, dtype or None, crossing.moments or None, **{k: v for k,v in asdict(hints).items() if v})
+        encoder, dtype or 'auto', crossing.moments or None, **{k: v for k,v in asdict(hints).items() if v})
     if memory:
         c.remember(memory, use=bridge or True)
     c.pool = asked(c.pool, pool)

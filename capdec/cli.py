@@ -93,6 +93,7 @@ def embed(
     swap:Swap=Swap(), # Gender terms to exchange
     batch_size:int=256, # Captions per forward pass (photos: an eighth)
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+    dtype:str='', # Type to compute in: auto, float32, bfloat16 or float16 (default: float32, on a GPU float16)
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
     from capdec.open_text import CorpusReport
@@ -109,7 +110,7 @@ def embed(
             return 0
         store,texts = converted(data, out, kind, clip_model_type, bool(pickle))
     else:
-        with team(clip_model_type, device) as encoder:
+        with team(clip_model_type, device, dtype) as encoder:
             # of several processes: the first has no more work for this one
             if encoder is None:
                 return 0
@@ -211,6 +212,7 @@ def predict(
     clip_model_type:str='', # Encoder, if the checkpoint does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
 ):
     "Caption a data set; run it again to continue an interrupted run"
     whole_number('--batch_size', batch_size)
@@ -230,7 +232,7 @@ def predict(
     encoder = not inputs.embeddings or bool(crossing.memory) or bool(clip_model_type) and Path(clip_model_type).exists()
     def load(device):
         own = replace(crossing, bridge='') if offset else crossing
-        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, pool=pool)
+        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, dtype, pool)
         room.check_expected(c.model.config, is_rn, mapper)
         return room.with_bridge(c, ways, checkpoint)
     if shards := find_shards(inputs.images) if inputs.images else []:
@@ -412,7 +414,7 @@ def caption(
     clip_model_type:str='', # Encoder, if the captioner does not say
     batch_size:int=32, # Photos per batch
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    dtype:str='', # Type of the numbers on a GPU: float16 or bfloat16
+    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
     image_column:str='', # Column of the images in Parquet shards (default: image, jpg, bytes or another usual name)
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"

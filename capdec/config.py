@@ -91,7 +91,7 @@ class TrainConfig:
     dont_norm:bool=False # Leave the vectors' lengths as the encoder made them
     grad_clip:float=0. # Largest gradient norm; 0: no clipping (official)
     accumulate:int=1 # Number of batches whose gradients are summed up before an optimiser step
-    # Precision of the training: no, bf16, or auto (bf16 where the device computes it natively: CUDA, CPUs with AMX)
+    # Precision of the training: no, bf16, or auto (bf16 where the device computes it itself)
     mixed_precision:str='auto'
     max_tokens:int=0 # Number of tokens at which captions are cut; 0: what the captioner's own config says
     # Treat tokens as the official code does: no full stop added, token 0 never learned, variance 0 skips the noise step

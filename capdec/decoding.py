@@ -6,9 +6,9 @@
 __all__ = ['FAST', 'METHODS', 'Caption', 'beam_search', 'greedy', 'sample', 'generate', 'drawn', 'Limits']
 
 # %% ../nbs/04a_decoding.ipynb #3026c48f
-import contextlib,hashlib
+import contextlib,hashlib,warnings
 from dataclasses import dataclass,field,fields,replace
-from functools import cache,lru_cache
+from functools import cache,lru_cache,partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor
 from .config import Limits
 from .core import derived,progress,whole_number
 from .model import CaptionModel,_LightGPT2,_Table
+from .precision import computing
 from .weights import is_finite
 
 _all_ = ['Limits']
@@ -39,7 +40,7 @@ class _Reader:
     "A language model that has read prefixes `(b, k, h)` and a prompt, and reads on token by token"
     def __init__(self, model, prefix, prompt):
         self.model,self.cache,self.words = model,self.empty(),model.raw_lm.get_input_embeddings()
-        x = prefix.to(self.words.weight.device, self.words.weight.dtype)
+        self.type,x = model.compute,prefix.to(self.words.weight.device, self.words.weight.dtype)
         if prompt:
             said = self.words(torch.tensor(prompt, device=x.device))
             x = torch.cat([x, said.expand(len(x), -1, -1)], 1)                          # (b, k+n, h)
@@ -51,10 +52,13 @@ class _Reader:
 
     def step(self, x):
         "`(rows, n, h)` -> logits of the last position `(rows, v)`"
-        out = self.model.lm.base_model(inputs_embeds=x, past_key_values=self.cache, use_cache=True)
-        return self.model.head(out.last_hidden_state[:, -1]).float()
+        with computing(self.type, x.device):
+            out = self.model.lm.base_model(inputs_embeds=x, past_key_values=self.cache, use_cache=True)
+        # logits are compared digit by digit
+        return self.model.head(out.last_hidden_state[:, -1].to(self.words.weight.dtype)).float()
 
-    def copy(self, n):
+    # `together`: the rows of a photo stay beside each other, and leave together
+    def copy(self, n, together=False):
         self.cache.batch_repeat_interleave(n)
 
     def reorder(self, rows):
@@ -68,23 +72,53 @@ class _Reader:
         return self.step(self.words(tokens)[:, None])
 
 # %% ../nbs/04a_decoding.ipynb #ab7a959e
-def _matrix(w, b):
-    "The product with weights `(n_out, n_in)`, packed in 16 bits where that is quicker and loses nothing"
-    if (w.device.type == 'cpu' and w.dtype == torch.float32 and 'fbgemm' in torch.backends.quantized.supported_engines
-            and torch.equal(w, w.half().float())):
+def _in_bfloat16(w, b):
+    "The product in bfloat16, its weights in the order that the processor wants"
+    w,b = w.detach().bfloat16().contiguous(),None if b is None else b.detach().bfloat16().contiguous()
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(w)
+    except (AttributeError,RuntimeError):
+        return lambda x: F.linear(x.bfloat16(), w, b)
+    product = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: product(x.bfloat16(), packed, b, 'none', [], '')
+
+def _in_int8(w, b):
+    "The product in 8 bits: weights rounded once, per output; the input each time"
+    w,b = w.detach().float(),None if b is None else b.detach().float().contiguous()
+    step = w.abs().amax(1).clamp(min=1e-12)/127
+    with warnings.catch_warnings(action='ignore'):
+        # torch would rather have these in torchao, which is one more package
+        rounded = torch.quantize_per_channel(w, step, torch.zeros(len(w), dtype=torch.long), 0, torch.qint8)
+    engine,torch.backends.quantized.engine = torch.backends.quantized.engine,'onednn'
+    try:
+        packed = torch.ops.quantized.linear_prepack(rounded, b)
+    finally:
+        torch.backends.quantized.engine = engine
+    return lambda x: torch.ops.quantized.linear_dynamic.default(x.float(), packed, False)
+
+# %% ../nbs/04a_decoding.ipynb #pack0004
+def _matrix(w, b, kind='float32'):
+    "The product with weights `(n_out, n_in)` in a type, packed where that is quicker"
+    plain = w.device.type == 'cpu' and w.dtype == torch.float32
+    if plain and kind == 'int8':
+        return _in_int8(w, b)
+    if plain and kind == 'bfloat16':
+        return _in_bfloat16(w, b)
+    # 16 bits on the way into 32, where nothing is lost
+    if plain and 'fbgemm' in torch.backends.quantized.supported_engines and torch.equal(w, w.half().float()):
         packed = torch.ops.quantized.linear_prepack_fp16(w.detach().contiguous(), None if b is None else b.detach())
         return lambda x: torch.ops.quantized.linear_dynamic_fp16.default(x, packed)
     return lambda x: F.linear(x, w, b)
 
-def _product(layer):
-    "What a linear layer does to `(..., n_in)`, its weights packed in 16 bits where that is quicker and loses nothing"
+def _product(layer, kind='float32'):
+    "What a linear layer does to `(..., n_in)`, in a type"
     # an adapter or a quantised layer has its own way; names, since to import a class of `transformers` takes long
-    kind = f'{type(layer).__module__}.{type(layer).__name__}'
-    turned = kind in ('transformers.pytorch_utils.Conv1D', f'{_Table.__module__}._Table')
+    name = f'{type(layer).__module__}.{type(layer).__name__}'
+    turned = name in ('transformers.pytorch_utils.Conv1D', f'{_Table.__module__}._Table')
     if not turned and type(layer) is not torch.nn.Linear:
         return layer
     w,b = layer.weight.T if turned else layer.weight,layer.bias                         # (n_out, n_in), (n_out,)
-    return _matrix(w, b)
+    return _matrix(w, b, kind)
 
 # %% ../nbs/04a_decoding.ipynb #norm0001
 def _norm(layer):
@@ -94,32 +128,62 @@ def _norm(layer):
     shape,w,b,eps = layer.normalized_shape,layer.weight,layer.bias,layer.eps
     return lambda x: torch.layer_norm(x, shape, w, b, eps)
 
+def _activation(act, name):
+    "GPT-2's activation; the library writes it out, torch has it in one go"
+    return (lambda x: F.gelu(x, approximate='tanh')) if name in ('gelu_new','gelu_pytorch_tanh') else act
+
+# %% ../nbs/04a_decoding.ipynb #best0002
+def _likeliest(logits, k, block=64):
+    "`topk` of `(rows, v)`, quicker: first the best blocks, then the best in them"
+    v = logits.shape[1]//block*block
+    # few numbers are not worth the detour
+    if logits.device.type != 'cpu' or logits.shape[1] < 4*block*k or logits.numel() < 100_000:
+        return logits.topk(k)
+    blocks = logits[:, :v].unflatten(1, (-1, block))                                    # (rows, v/block, block)
+    at = blocks.amax(-1).topk(k).indices
+    ids = (at[..., None]*block + torch.arange(block)).flatten(1)
+    # what is left over behind the last block
+    ids = torch.cat([ids, torch.arange(v, logits.shape[1]).expand(len(ids), -1)], 1)
+    values,best = logits.gather(1, ids).topk(k)
+    return torch.return_types.topk((values, ids.gather(1, best)))
+
+def _sharp(w, product, k=16):
+    "Logits of a coarse product; those of the `k` likeliest tokens computed again in 32 bits"
+    def logits(x):
+        coarse = product(x).float()
+        best = _likeliest(coarse, min(k, coarse.shape[1])).indices                      # (rows, k)
+        fine = (w[best]@x[..., None])[..., 0]
+        return coarse.scatter_(1, best, fine)
+    return logits
+
 # %% ../nbs/04a_decoding.ipynb #gpt20001
-def _head(lm):
+def _head(lm, kind):
     "What makes logits of a state: the light GPT-2 keeps its head as a table"
-    return _matrix(lm.lm_head.weight, None) if isinstance(lm, _LightGPT2) else _product(lm.lm_head)
+    light = isinstance(lm, _LightGPT2)
+    product = _matrix(lm.lm_head.weight, None, kind) if light else _product(lm.lm_head, kind)
+    return product if kind == 'float32' or product is lm.lm_head else _sharp(lm.lm_head.weight, product)
 
 class _Gpt2:
     "GPT-2 with a cache: the library's numbers without its bookkeeping around every word"
-    def __init__(self, lm):
+    def __init__(self, lm, kind='float32'):
         body = lm.transformer
         self.places,self.heads = body.wpe.weight,body.config.n_head
-        self.blocks = [(_norm(o.ln_1), _product(o.attn.c_attn), o.attn.scaling, _product(o.attn.c_proj),
-            _norm(o.ln_2), _product(o.mlp.c_fc), o.mlp.act, _product(o.mlp.c_proj)) for o in body.h]
-        self.norm,self.out = _norm(body.ln_f),_head(lm)
+        packed = lambda layer: _product(layer, kind)
+        self.blocks = [(_norm(o.ln_1), packed(o.attn.c_attn), o.attn.scaling, packed(o.attn.c_proj), _norm(o.ln_2),
+            packed(o.mlp.c_fc), _activation(o.mlp.act, body.config.activation_function), packed(o.mlp.c_proj))
+            for o in body.h]
+        self.norm,self.out = _norm(body.ln_f),_head(lm, kind)
 
     def __call__(self, x, cache):
-        "`(b, n, h)`, several positions only when nothing has been read yet -> logits of the last position `(b, v)`"
+        "Positions in order `(b, n, h)`, or one of each of `n` beams -> logits: of the last position, or of all beams"
         b,n,_ = x.shape
-        seen = cache.get_seq_length()
-        x = x + self.places[seen:seen+n]
-        for i,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in enumerate(self.blocks):
+        x = x + cache.places(self.places, n)
+        for layer,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in zip(cache.layers, self.blocks):
             q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (b, heads, n, h/heads)
-            k,v = cache.layers[i].update(k, v) if seen else cache.update(k, v, i)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=n > 1, scale=scale)
+            y = layer.attend(q, k, v, scale)
             x = x + proj(y.transpose(1, 2).reshape(b, n, -1))
             x = x + narrow(act(widen(norm2(x))))
-        return self.out(self.norm(x[:, -1]))
+        return self.out(self.norm(cache.ends(x)))
 
 # %% ../nbs/04a_decoding.ipynb #plain002
 def _is_plain_gpt2(lm):
@@ -133,27 +197,76 @@ def _is_plain_gpt2(lm):
     return not (c.add_cross_attention or c.reorder_and_upcast_attn or hasattr(lm, 'hf_device_map'))
 
 # %% ../nbs/04a_decoding.ipynb #0e7acaa0
-class _Layer:
-    "Keys and values of one layer"
+class _Read:
+    "Keys and values of one layer, for positions that are read in order"
     keys = values = None
-    def update(self, keys, values, *args, **kwargs):
+    def attend(self, q, k, v, scale):
         if self.keys is not None:
-            keys,values = torch.cat([self.keys, keys], 2),torch.cat([self.values, values], 2)
-        self.keys,self.values = keys,values
-        return keys,values
+            k,v = torch.cat([self.keys, k], 2),torch.cat([self.values, v], 2)
+        self.keys,self.values = k,v
+        return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, scale=scale)
 
 class _Cache:
-    "Keys and values of a plain GPT-2, layer by layer; the library's own would have to be imported"
+    "What a plain GPT-2 has read, layer by layer; the library's own would have to be imported"
     def __init__(self, n):
-        self.layers = [_Layer() for _ in range(n)]
+        self.layers = [_Read() for _ in range(n)]
 
-    def get_seq_length(self):
-        first = self.layers[0]
-        return 0 if first.keys is None else getattr(first, 'filled', first.keys.shape[-2])
+    def places(self, table, n):
+        keys = self.layers[0].keys
+        seen = 0 if keys is None else keys.shape[2]
+        return table[seen:seen+n]
 
-    def update(self, keys, values, i):
-        return self.layers[i].update(keys, values)
+    def ends(self, x):
+        return x[:, -1]
 
+# %% ../nbs/04a_decoding.ipynb #tree0001
+class _Shared:
+    "Keys and values of one layer, shared by the beams of a photo; room for 16 tokens is made at once"
+    def __init__(self, read, tree, copies):
+        self.tree = tree
+        self.keys,self.values = (o if copies == 1 else o.repeat_interleave(copies, 0) for o in (read.keys, read.values))
+
+    def attend(self, q, k, v, scale):
+        begin,end = self.tree.begin,self.tree.begin + q.shape[2]
+        if end > self.keys.shape[2]:
+            self.keys,self.values = (F.pad(o, (0, 0, 0, 16*q.shape[2])) for o in (self.keys, self.values))
+        self.keys[:, :, begin:end],self.values[:, :, begin:end] = k,v
+        k,v = self.keys[:, :, :end],self.values[:, :, :end]
+        return F.scaled_dot_product_attention(q, k, v, self.tree.mask, scale=scale)
+
+class _Tree:
+    "What the `n` beams of each photo have read: keys stay where they are, `mask` says who sees what"
+    def __init__(self, cache, n, together):
+        # rows that leave one by one share nothing
+        self.n,copies = (n,1) if together else (1,n)
+        self.layers = [_Shared(o, self, copies) for o in cache.layers]
+        first = self.layers[0].keys
+        self.seen = self.begin = first.shape[2]
+        self.mask = first.new_zeros(len(first), 1, self.n, self.seen)                   # (b, 1, n, keys)
+        self.own = torch.full((self.n, self.n), -torch.inf, dtype=first.dtype, device=first.device).triu(1)
+        self.own = self.own + self.own.T                                                # 0 on the diagonal
+
+    def places(self, table, n):
+        # the keys of the last step count from now on
+        self.begin = self.mask.shape[3]
+        self.mask = torch.cat([self.mask, self.own.expand(len(self.mask), 1, -1, -1)], 3)
+        self.seen += 1
+        return table[self.seen-1]
+
+    def ends(self, x):
+        return x.flatten(0, 1)
+
+    def reorder(self, rows):
+        source = (rows.view(-1, self.n)%self.n)[:, None, :, None]
+        self.mask = self.mask.gather(2, source.expand(-1, -1, -1, self.mask.shape[3]))
+
+    def keep(self, rows):
+        photos = rows[::self.n]//self.n
+        self.mask = self.mask[photos]
+        for o in self.layers:
+            o.keys,o.values = o.keys[photos],o.values[photos]
+
+# %% ../nbs/04a_decoding.ipynb #tree0004
 class _Prefixed:
     "Keys and values of one layer; the rows of one photo share what stands before `start`"
     def __init__(self, layer, copies):
@@ -190,6 +303,8 @@ def _layer_class():
 # %% ../nbs/04a_decoding.ipynb #fast0001
 FAST = True # Read with the quick GPT-2 and the quick cache; False: with the library's own
 _NO_NUMBERS = 'this captioner computes NaN: its weights are damaged, or too large for its number type (dtype)'
+# `derived` keeps what each of them makes of a language model
+_PACKED = {kind: partial(_Gpt2, kind=kind) for kind in ('float32','bfloat16','int8')}
 
 class _FastReader(_Reader):
     "The same numbers as `_Reader`, sooner"
@@ -197,7 +312,7 @@ class _FastReader(_Reader):
         self.gpt2,lm = None,model.raw_lm
         if _is_plain_gpt2(lm):
             # `derived` compares weights, for which a GPU would have to be waited for
-            self.gpt2 = derived(lm, _Gpt2) if model.device.type == 'cpu' else _Gpt2(lm)
+            self.gpt2 = derived(lm, _PACKED[model.compute]) if model.device.type == 'cpu' else _Gpt2(lm)
         super().__init__(model, *args)
 
     def empty(self):
@@ -206,20 +321,28 @@ class _FastReader(_Reader):
     def step(self, x):
         return self.gpt2(x, self.cache).float() if self.gpt2 else super().step(x)
 
-    def copy(self, n):
-        layer = _Prefixed if self.gpt2 else _layer_class()
-        self.cache.layers = [layer(o, n) for o in self.cache.layers]
+    def copy(self, n, together=False):
+        if self.gpt2:
+            self.cache = _Tree(self.cache, n, together)
+        else:
+            self.cache.layers = [_layer_class()(o, n) for o in self.cache.layers]
 
     def reorder(self, rows):
         # often every beam continues itself
         if rows.device.type == 'cpu' and torch.equal(rows, torch.arange(len(rows))):
             return
-        for o in self.cache.layers:
+        for o in [self.cache] if self.gpt2 else self.cache.layers:
             o.reorder(rows)
 
     def keep(self, rows):
+        if self.gpt2:
+            self.cache.keep(rows)
+            return
         for o in self.cache.layers:
             o.keys,o.values = o.keys.index_select(0, rows),o.values.index_select(0, rows)
+
+    def read(self, tokens):
+        return self.step(self.words(tokens).unflatten(0, (-1, self.cache.n))) if self.gpt2 else super().read(tokens)
 
 def _reader(*args):
     if not FAST:
@@ -362,7 +485,7 @@ class _Beams:
 
     def grow(self, logprobs, stops):
         "Keep the best of all continuations of all beams; `logprobs` `(b*beams, v)`"
-        lp,ids = (o.view(len(self.photos), -1, self.size) for o in logprobs.topk(self.size)) # (b, beams, size)
+        lp,ids = (o.view(len(self.photos), -1, self.size) for o in _likeliest(logprobs, self.size)) # (b, beams, size)
         # a finished beam has one continuation: itself
         itself = torch.full_like(lp, -torch.inf)
         itself[..., 0] = 0
@@ -422,7 +545,7 @@ def beam_search(
     with _evaluating(model):
         reader = _reader(model, prefix, rules.prompt)
         beams = _Beams(len(prefix), min(beam_size, reader.logits.shape[-1]), model.device)
-        reader.copy(beams.size)
+        reader.copy(beams.size, together=True)
         logits = reader.logits
         for t in range(rules.max_length):
             beams.grow(rules(logits, beams.tokens.flatten(0, 1)), rules.stops)
@@ -579,7 +702,8 @@ def generate(
         for i in range(0, len(vectors), size):
             x = vectors[i:i+size].to(model.device).float()
             x = model.unit(x) if normalize is None else F.normalize(x, dim=-1) if normalize else x
-            prefix = model.prefix(x, None if given is None else given[i:i+size])
+            with computing(model.compute, model.device):
+                prefix = model.prefix(x, None if given is None else given[i:i+size]).float()
             if not is_finite(prefix):
                 row = next((i+k for k,o in enumerate(x) if not is_finite(o)), None)
                 raise ValueError(_NO_NUMBERS if row is None else f'vector {row} holds NaN or infinity; embed again')

@@ -20,8 +20,9 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn,Tensor
 
-from .core import file_sha256,open_image,optional,photo_room,pick_device,progress,read_json,whole_number
+from .core import derived,file_sha256,open_image,optional,photo_room,pick_device,progress,read_json,whole_number
 from .data import image_id_of
+from .precision import compute_dtype
 from .store import COLUMNS,EmbeddingStore
 from .weights import is_finite,load_tensors,safe_config,sketch
 
@@ -321,11 +322,13 @@ CLIP_MODELS = ('RN50','RN101','RN50x4','RN50x16','RN50x64','ViT-B/32','ViT-B/16'
 def _compute_dtype(dtype, device):
     "float32, except half precision on a GPU, where it is what CLIP was trained in"
     default = torch.float16 if device.type == 'cuda' else torch.float32
+    if dtype == 'auto':
+        dtype = compute_dtype('auto', device) if device.type == 'cpu' else None
     asked,dtype = dtype,getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or default
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f'dtype {asked}: use float32, float16 or bfloat16')
+        raise ValueError(f'dtype {asked}: use auto, float32, float16 or bfloat16')
     if dtype == torch.float16 and device.type != 'cuda':
-        raise ValueError(f'dtype float16 on {device}: half precision is for CUDA; use float32 or bfloat16')
+        raise ValueError(f'dtype float16 on {device}: half precision is for CUDA; use auto, float32 or bfloat16')
     return dtype
 
 # %% ../nbs/02_embedding.ipynb #ddb69ef6
@@ -392,7 +395,8 @@ class OpenAIClip(TwoTowers):
     def __init__(self,
         name:object='RN50x4', # One of `CLIP_MODELS`, the path of a `.pt` file, or a `clip.model.CLIP`
         device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-        dtype:object=None, # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32
+        # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto'; `None`: float16 on CUDA, else float32
+        dtype:object=None,
         download_root:str|None=None, # Folder where weights are kept; `None` for `~/.cache/clip`
     ):
         self.device = pick_device(device)
@@ -439,6 +443,45 @@ def _text(self:OpenAIClip, tree):
         x = x + block.mlp(block.ln_2(x))
     return model.ln_final(x).type(model.dtype) @ model.text_projection                          # (b, d)
 
+# %% ../nbs/02_embedding.ipynb #vit00002
+def _packed_linear(w, b, act='none'):
+    "The product with weights `(n_out, n_in)` in their type, `act` (none, swish) in the same pass"
+    w,b = w.detach().contiguous(),b.detach().to(w.dtype)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(w, 1600)
+        product = torch.ops.mkldnn._linear_pointwise.default
+        product(torch.zeros(1, w.shape[1], dtype=w.dtype), packed, b, act, [], '')
+    except (AttributeError,RuntimeError):
+        return lambda x: F.silu(F.linear(x.to(w.dtype), w, b)) if act == 'swish' else F.linear(x.to(w.dtype), w, b)
+    return lambda x: product(x.to(w.dtype), packed, b, act, [], '')
+
+class _QuickVit:
+    "CLIP's vision transformer on a CPU, with its own numbers"
+    def __init__(self, visual):
+        self.visual,self.blocks = visual,[self.packed(o) for o in visual.transformer.resblocks]
+
+    def packed(self, block):
+        attn,wide,narrow = block.attn,block.mlp.c_fc,block.mlp.c_proj
+        return (block.ln_1, _packed_linear(attn.in_proj_weight, attn.in_proj_bias), attn.num_heads,
+            _packed_linear(attn.out_proj.weight, attn.out_proj.bias), block.ln_2,
+            _packed_linear(wide.weight*1.702, wide.bias*1.702, 'swish'),
+            _packed_linear(narrow.weight/1.702, narrow.bias))
+
+    def __call__(self, x):
+        v,b = self.visual,len(x)
+        x = v.conv1(x.to(v.conv1.weight.dtype)).flatten(2).transpose(1, 2).float()           # (b, patches, w)
+        x = torch.cat([v.class_embedding.float().expand(b, 1, -1), x], 1) + v.positional_embedding.float()
+        x = v.ln_pre(x)
+        for i,(norm1,qkv,heads,out,norm2,wide,narrow) in enumerate(self.blocks):
+            q,k,value = qkv(norm1(x)).view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+            if i == len(self.blocks)-1:
+                # the first position is read off
+                q,x = q[:, :, :1],x[:, :1]
+            y = F.scaled_dot_product_attention(q, k, value).transpose(1, 2).flatten(2)       # (b, n, w)
+            x = x + out(y)
+            x = x + narrow(wide(norm2(x)))
+        return v.ln_post(x[:, 0]).to(v.proj.dtype)@v.proj                                    # (b, d)
+
 # %% ../nbs/02_embedding.ipynb #d23ebfc6
 @patch
 def _pixels(self:OpenAIClip, im):
@@ -450,7 +493,10 @@ def _pixels(self:OpenAIClip, im):
 @patch
 def _image(self:OpenAIClip, x):
     "Pixels `(b, 3, size, size)` to vectors `(b, d)`"
-    return self.model.encode_image((x.float()/255 - self.mean)/self.std)
+    x,visual = (x.float()/255 - self.mean)/self.std,self.model.visual
+    if self.device.type == 'cpu' and type(visual).__name__ == 'VisionTransformer':
+        return derived(visual, _QuickVit)(x)
+    return self.model.encode_image(x)
 
 # %% ../nbs/02_embedding.ipynb #79c316f1
 def _hub_out_of_reach():
@@ -499,7 +545,8 @@ class HFEncoder(TwoTowers):
     def __init__(self,
         name:str, # Hub id such as 'openai/clip-vit-large-patch14', or a local folder
         device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-        dtype:object=None, # 'float32', 'float16' (CUDA only) or 'bfloat16'; `None`: float16 on CUDA, else float32
+        # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto'; `None`: float16 on CUDA, else float32
+        dtype:object=None,
         download_root:str|None=None, # Folder where weights are kept; `None` for the hub's own cache
     ):
         self.device = pick_device(device)
@@ -587,17 +634,23 @@ def _is_mini(name):
         raise ValueError(f'{f}: an object with settings was expected, found {type(config).__name__}')
     return bool(config) and 'model_type' not in config
 
+def _mini_dtype(dtype, device):
+    "The bundled encoder was trained in float32, which is also what it takes on a GPU"
+    return _compute_dtype(dtype, pick_device(device)) if dtype else torch.float32
+
 def load_encoder(
     name:str='RN50x4', # 'mini', one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
     device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-    dtype:str|None=None, # 'float32', 'float16' (CUDA only), 'bfloat16'; `None`: float16 on CUDA; mini: float32 always
+    # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto', what the device does best; `None`: float32, on CUDA float16 for
+    # all but mini
+    dtype:str|None=None,
     download_root:str|None=None, # Folder where downloaded weights are kept
 )->Encoder: # Ready to encode
     "The encoder called `name`"
     path = Path(name)
     if _is_mini(name):
         from capdec.mini import MiniEncoder
-        return MiniEncoder.load(None if str(name) == 'mini' else path, device, merge=True)
+        return MiniEncoder.load(None if str(name) == 'mini' else path, device, True, _mini_dtype(dtype, device))
     if path.is_dir():
         return HFEncoder(path, device, dtype, download_root)
     if name in CLIP_MODELS or path.is_file() or path.suffix == '.pt':

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CARD', 'Parts', 'fit_parts', 'photo_vectors', 'image_vectors', 'captioner_folder', 'Notes', 'recorded_encoder',
-           'pack_vectors', 'unpack_vectors', 'read_bridge', 'NoEncoder', 'half_precision', 'load_parts', 'save_parts',
+           'pack_vectors', 'unpack_vectors', 'read_bridge', 'NoEncoder', 'set_dtype', 'load_parts', 'save_parts',
            'load_memory', 'push_parts', 'weights_file', 'weights_id', 'memory_id', 'check_shape', 'keep_bridge']
 
 # %% ../nbs/08c_captioner_folder.ipynb #fd763b40
@@ -21,12 +21,13 @@ from .config import MAPPING_TYPES,Candidates,CapDecConfig,from_json
 from .core import atomic_path,file_sha256,one_line,open_image,package_file,pick_device,read_json,regular_file
 from .core import whole_number,write_json
 from .data import read_sentences
-from .decoding import generate
+from .decoding import _is_plain_gpt2,generate
 from .embedding import CLIP_MODELS,load_encoder
 from .gap import Alignment,alignment,load_moments
 from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
+from .precision import compute_dtype,known_dtype,tower_dtype
 from .store import EmbeddingStore,is_store
 from .weights import load_tensors
 
@@ -245,19 +246,15 @@ class NoEncoder:
     encode_text = encode_image
 
 # %% ../nbs/08c_captioner_folder.ipynb #4c342e7a
-def half_precision(
-    dtype:str|None, # 'float16', 'bfloat16', 'float32' or `None` (float32)
-    device, # A `torch.device`
-): # A `torch.dtype`
-    "The decoder's type for `dtype`: half precision on a GPU, float32 elsewhere"
-    if dtype not in (None,'float32','float16','bfloat16'):
-        raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
-    if dtype in (None,'float32'):
-        return torch.float32
-    if device.type == 'cpu':
-        warnings.warn(f'dtype {dtype}: half precision does not pay on a CPU; float32 is used')
-        return torch.float32
-    return getattr(torch, dtype)
+def set_dtype(
+    model:CaptionModel, # The decoder, changed in place
+    dtype:str|None='auto', # Type, one of `precision.DTYPES`
+)->CaptionModel: # The same decoder
+    "Choose the type that captions are computed in, on the device that the decoder is on"
+    model.compute = compute_dtype(dtype, model.device)
+    if model.compute == 'int8' and not _is_plain_gpt2(model.raw_lm):
+        raise ValueError(f'dtype int8: is for GPT-2s, and the language model is {model.config.lm}; use auto')
+    return model if model.device.type == 'cpu' else model.to(getattr(torch, model.compute))
 
 # %% ../nbs/08c_captioner_folder.ipynb #0eb24a99
 def _load_model(name, device, official):
@@ -276,7 +273,7 @@ def _load_model(name, device, official):
 def _load(name, device, clip_model_type, bridge, encoder, dtype, moments, official):
     "The parts, on a device that is known to be there"
     onto = alignment(load_moments(moments)) if moments else None
-    half = half_precision(dtype, device)
+    known_dtype(dtype)
     model,info,folder = _load_model(name, device, official)
     recorded = _checked_notes(info, f'{folder}/captioner.json').encoder or model.config.encoder
     kind = clip_model_type or recorded
@@ -284,12 +281,12 @@ def _load(name, device, clip_model_type, bridge, encoder, dtype, moments, offici
         tower = NoEncoder(kind, model.config.prefix_size)
     elif kind:
         kind = clip_model_type or recorded_encoder(recorded, name)
-        tower = load_encoder(kind, device, dtype if device.type == 'cuda' else None)
+        tower = load_encoder(kind, device, tower_dtype(dtype, device))
     else:
         raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type '
             f'(--clip_model_type)')
     way = read_bridge(folder, info, bridge, onto) if folder else Bridge(bridge or 'none', onto=onto)
-    return fit_parts(model.to(half), tower, way, from_json(Candidates, info, f'{folder}/captioner.json'))
+    return fit_parts(set_dtype(model, dtype), tower, way, from_json(Candidates, info, f'{folder}/captioner.json'))
 
 # %% ../nbs/08c_captioner_folder.ipynb #410c8e90
 def load_parts(
@@ -300,8 +297,8 @@ def load_parts(
     clip_model_type:str|None=None, # Encoder to use instead of the recorded one
     bridge:str|None=None, # Way across the gap instead of the recorded one, such as 'none' or 'offset+memory:0.5'
     encoder:bool=True, # Whether to load the encoder; vectors that are there already can do without
-    # Number type: 'float16' or 'bfloat16' on a GPU; a CPU stays at float32 (default: float32, CLIP on CUDA float16)
-    dtype:str|None=None,
+    # Type to compute in: 'float32', 'bfloat16', 'float16' (GPUs), 'int8' (CPUs) or 'auto', what the machine does best
+    dtype:str|None='auto',
     # Means and covariances of photos and captions (`capdec offset --moments`), for the ways mean, standard and whiten
     moments:str|Path|None=None,
     **kwargs, # For official checkpoints, what their shapes do not tell, see `load_checkpoint`

@@ -382,6 +382,8 @@ class CaptionModel(nn.Module):
                 f'they do not belong together')
         self.config,self.lm,self.raw_tokenizer = config,lm,tokenizer
         self.mapper = make_mapper(config, words.embedding_dim)
+        # what captions are computed in on a CPU, see `precision.compute_dtype`; the weights stay as they are
+        self.compute = 'float32'
         # positions left for a caption
         self.room = room - before if room else None
         self.stop_ids = find_stop_ids(tokenizer, config.stop)

@@ -80,6 +80,7 @@ def run_settings(
     "What decides the captions of a run"
     shift = captioner.bridge.offset if offset else None
     return dict(checkpoint=str(checkpoint), weights=weights_id(checkpoint), encoder=captioner.encoder.name,
+        dtype=captioner.dtype,
         rows=len(store), store=_digits(json.dumps(store.meta, sort_keys=True, default=str)),
         bridge=captioner.bridge.kind, memory=memory_id(memory),
         normalize_prefix=captioner.model.config.normalize_prefix,

@@ -225,6 +225,7 @@ def converted(
 # %% ../nbs/08b_sources.ipynb #29cfca8f
 def processes(
     device:str='', # 'cpu', 'cuda' or 'mps'; empty for the best there is
+    dtype:str='', # Type to compute in, as `load_encoder` takes it
 ): # An `accelerate.PartialState`
     "This process among those that `accelerate launch` or torchrun have started"
     with optional('train'):
@@ -236,14 +237,15 @@ def processes(
 def team(
     clip_model_type:str, # Encoder, as `load_encoder` takes it
     device:str='', # 'cpu', 'cuda' or 'mps'; empty for the best there is
+    dtype:str='', # Type to compute in, as `load_encoder` takes it
 ): # Context manager that yields the encoder, or None in a process that has done its part
     "The encoder of all processes together for the first of them"
     from capdec.embedding import Team,load_encoder
     if int(os.environ.get('WORLD_SIZE', '1')) == 1:
-        yield load_encoder(clip_model_type, device or None)
+        yield load_encoder(clip_model_type, device or None, dtype or None)
         return
     run = processes(device)
-    all_of_them = Team(load_encoder(clip_model_type, str(run.device)), run)
+    all_of_them = Team(load_encoder(clip_model_type, str(run.device), dtype or None), run)
     if not run.is_main_process:
         all_of_them.serve()
         yield None

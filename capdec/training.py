@@ -20,6 +20,7 @@ from .core import atomic_path,claimed,optional,pick_device,progress,write_json
 from .model import official_max_tokens
 from .gap import difference_covariance,noise_shape
 from .noise import normalize
+from .precision import native_bfloat16
 from .textside import SHAPES,OtherCaptions,TextSide,group_numbers,load_shape
 from .weights import is_finite
 
@@ -325,9 +326,7 @@ def _precision(config, device):
     "'bf16' or 'no'"
     if config.mixed_precision != 'auto':
         return config.mixed_precision
-    if device.type == 'cuda':
-        return 'bf16' if torch.cuda.is_bf16_supported() else 'no'
-    return 'bf16' if device.type == 'cpu' and torch.cpu._is_amx_tile_supported() else 'no'
+    return 'bf16' if native_bfloat16(device) else 'no'
 
 # %% ../nbs/05_training.ipynb #curv0001
 def _save_curve(history, folder):

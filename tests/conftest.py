@@ -14,6 +14,9 @@ from skimage import data as photos
 from shell import COCO_NAMES
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1') # tests never ask the network
+# captions are compared to the letter, so `auto` means float32 here, as on a machine with AVX2; test_precision.py asks
+# the processor itself
+os.environ.setdefault('ATEN_CPU_CAPABILITY', 'avx2')
 # the same examples everywhere; `make fuzz` draws new ones; a deadline would be of the clock on the wall
 settings.register_profile('steady', derandomize=True, deadline=None)
 settings.register_profile('fuzz', derandomize=False, deadline=None)

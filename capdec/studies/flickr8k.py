@@ -86,7 +86,7 @@ class Systems:
         out:str|Path, # Folder to keep vectors, captions and a trained captioner in
         model:str='mini', # Captioner to score
     ):
-        self.shared,self.out,self.base = Path(shared),Path(out),Captioner.from_pretrained(model, 'cpu')
+        self.shared,self.out,self.base = Path(shared),Path(out),Captioner.from_pretrained(model, 'cpu', dtype='float32')
         self.data = Flickr8k(shared, self.base.encoder, out)
         self.out.mkdir(parents=True, exist_ok=True)
         b = self.base.bridge

@@ -48,7 +48,7 @@ class RestyleSweep:
         karpathy = Path(shared)/'data'/'karpathy'/'dataset_flickr8k.json.gz'
         self.plain = [r['caption'] for r in read_karpathy(karpathy, 'train')][::5]
         self.references = [dict(image_id=i, caption=c) for i,(_,captions) in enumerate(pairs) for c in captions]
-        self.base = Captioner.from_pretrained('mini', 'cpu')
+        self.base = Captioner.from_pretrained('mini', 'cpu', dtype='float32')
         self.x = self.base.embed([o for o,_ in pairs])
 
     def score(self,

@@ -126,7 +126,7 @@ class StyleStudy:
         out:str|Path, # Folder to keep everything in
     ):
         self.shared,self.out,self.d = Path(shared),Path(out),styles_data(shared)
-        c = Captioner.from_pretrained('mini', 'cpu', encoder=False)
+        c = Captioner.from_pretrained('mini', 'cpu', encoder=False, dtype='float32')
         self.encoder,self.bridge,self.mini = load_encoder('mini', 'cpu'),c.bridge,c.model
         self.plain = [r['caption'] for r in self.d['plain']]
         self.rows = Rows(self.out/'styles.json', command='python -m capdec.studies.styles --shared ../shared',
@@ -244,7 +244,7 @@ def image_start(
     rows = [r for r in rows if r['filename'] in keep]
     vectors = dict(zip(names, photo_vectors(names, study.images, study.encoder, out/'photos.train.store')))
     x = torch.stack([vectors[r['filename']] for r in rows])
-    model = Captioner.from_pretrained('mini', 'cpu', encoder=False).model
+    model = Captioner.from_pretrained('mini', 'cpu', encoder=False, dtype='float32').model
     train(model, (x, [r['caption'] for r in rows]), TrainConfig(**SETTINGS | dict(noise_variance=0.)),
         out/'image_start', prefix='styled', save_every=1000, device='cpu')
     text = embed_captions(rows, study.encoder, out/'image_start.captions.store', show=False)
