@@ -26,6 +26,12 @@ def _skipped(failed):
     for path,why in failed:
         print(printable(f'capdec: skipped: {why if str(path) in why else f"{path}: {why}"}'), file=sys.stderr)
 
+def _ended(path, what, failed):
+    "The last words of a run, and its exit code"
+    _skipped(failed)
+    _said(path, what)
+    return int(bool(failed))
+
 def _not_the_input(out, *inputs, flag='--out'):
     # a circle of links is no error of `realpath`
     if out and any(o and os.path.realpath(out) == os.path.realpath(o) for o in inputs):
@@ -139,9 +145,8 @@ def embed(
     if pickle:
         from capdec.store import export_official
         _said(export_official(store, pickle, texts), 'official pickle')
-    _skipped(store.meta.get('failed', []))
-    _said(store.path, f'{len(store):,} vectors of {store.dim} numbers')
-    return 1 if store.meta.get('failed') or corpus.failed else 0
+    bad = _ended(store.path, f'{len(store):,} vectors of {store.dim} numbers', store.meta.get('failed', []))
+    return 1 if bad or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #41810979
 def train(
@@ -209,8 +214,8 @@ def _one_way(add_modality_offset, modality_bridger, memory, bridge):
         raise ValueError(f'{" and ".join(given)}: are two ways across the gap; give one of them')
     return bool(given) or bool(bridge)
 
-def _check_predict(images, data, embeddings, text, ablation):
-    "What `predict` is told to caption must be one thing"
+def _check_predict(images, data, image_dir, embeddings, which, text, ablation):
+    "What `predict` is told to caption must be one thing, and must suit what is asked for"
     if sum(map(bool, (images, data, embeddings))) != 1:
         raise ValueError('give one of --images (photos), --data (captions with file names) and --embeddings (a store '
             'or an official pickle)')
@@ -220,6 +225,9 @@ def _check_predict(images, data, embeddings, text, ablation):
     if ablation and not data and not is_pickle(embeddings):
         raise ValueError('--ablation_dist and --ablation_image_dist need --data, captions with their images, or an '
             'official pickle as --embeddings')
+    # 0 is the official default, and captions are named by 5 themselves
+    mode = '' if text or which.dataset_mode == '0' else which.dataset_mode
+    _belongs_to_data(data, image_dir, replace(which, dataset_mode=mode))
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
 def predict(
@@ -256,12 +264,9 @@ def predict(
     crossed = _one_way(add_modality_offset, modality_bridger, memory, bridge)
     text = text_autoencoder or which.dataset_mode in ('5','5.0')
     distances = ablation_dist or ablation_image_dist
-    _check_predict(images, data, embeddings, text, distances)
-    # 0 is the official default, and captions are named by 5 themselves
-    _belongs_to_data(data, image_dir, replace(which, dataset_mode='') if text or which.dataset_mode == '0' else which)
+    _check_predict(images, data, image_dir, embeddings, which, text, distances)
     from capdec import predict as room
     from capdec.captioner import load_captioner
-    from capdec.folder import check_shape
     from capdec.sources import captions_from
     if not (out or distances):
         out = room.predictions_file(checkpoint, bool(add_modality_offset))
@@ -269,8 +274,7 @@ def predict(
     c = load_captioner(checkpoint, clip_model_type, device, '' if add_modality_offset else bridge, memory,
         encoder=not embeddings or bool(memory) or bool(clip_model_type) and Path(clip_model_type).exists(),
         dont_normalize_prefix=dont_normalize_prefix, **asdict(hints))
-    check_shape(c.model.config, **asdict(mapper))
-    room.check_width(is_rn, c.model.config.prefix_size)
+    room.check_expected(c.model.config, is_rn, mapper)
     records = captions_from(data, which, 'predict') if data else None
     c = room.with_bridge(c, add_modality_offset, modality_bridger, checkpoint)
     if distances:
@@ -284,9 +288,7 @@ def predict(
     settings = room.run_settings(c, checkpoint, store, beams, official, memory, bool(add_modality_offset))
     n = room.caption_store(c, store, out, settings, beams, official, batch_size)
     failed = store.meta.get('failed', [])
-    _skipped(failed)
-    _said(out, f'{n:,} captions' + room.list_failed(out, failed))
-    return int(bool(failed))
+    return _ended(out, f'{n:,} captions' + room.list_failed(out, failed), failed)
 
 # %% ../nbs/11_cli.ipynb #1645a003
 def convert(
