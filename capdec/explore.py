@@ -392,10 +392,18 @@ TIPS = dict(bridge='How the photo\'s vector is carried to where sentences lie: n
     train='The noise in the training of the new style: without any, it reads sentences well and photos badly')
 
 def _wide(kind, named=True, tip='', **kwargs):
-    "A control as wide as its column, with room for its name"
-    style = dict(style={'description_width': '84px'}) if named else {}
-    tip = dict(tooltip=TIPS[tip]) if tip else {}
-    return kind(layout=widgets.Layout(width='98%'), **style, **tip, **kwargs)
+    "A control as wide as its column, with room for its name, which says what it means when the mouse rests on it"
+    if named:
+        kwargs['style'] = {'description_width': '84px'}
+    if tip:
+        # a list has no tooltip of its own beside a name; ipywidgets 7 reads HTML in every name, 8 when it is told to
+        kwargs['description'] = f'<span title="{html.escape(TIPS[tip])}">{kwargs["description"]}</span>'
+        if 'description_allow_html' in kind.class_trait_names():
+            kwargs['description_allow_html'] = True
+    # without a tooltip of its own, ipywidgets 8 shows "null"
+    if 'tooltip' in kind.class_trait_names():
+        kwargs['tooltip'] = '' if named else kwargs.get('description', '')
+    return kind(layout=widgets.Layout(width='98%'), **kwargs)
 
 def _choosers(photos, captioners):
     "Photo, upload, captioner, another captioner, bridge, beam width"
