@@ -286,15 +286,20 @@ def noise(
     max_images:int=1000, # Number of images to take, from the first
     clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
     split:str='train', # Part of a file that has parts, such as Karpathy's
+    out:str='', # .safetensors file for the shape of those differences, for `train --noise_shape` (CLOSE)
+    images:str='', # Store of the photos' vectors: `out` gets the shape of photo less caption, which knows pairs
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
     "The noise variance that suits your captions: the squared mean L-infinity distance of two captions of an image"
     from capdec.noise import estimate_noise_variance
-    from capdec.sources import some_captions
+    from capdec.sources import some_captions,write_shape
+    not_the_input(out, data, images)
     x,ids = some_captions(data, max_images, split, clip_model_type, device)
     v,d = estimate_noise_variance(x, ids), x.shape[1]
     print(f'--noise_variance {v:.4g}  ({len(set(ids)):,} images, {len(ids):,} captions; d*v = {d*v:.2f}, expected '
         f'cosine to the clean vector {(1+d*v)**-.5:.2f})')
+    if out or images:
+        say_made(out, write_shape(out, x, ids, images, data))
 
 # %% ../nbs/11_cli.ipynb #6f34ef83
 def offset(

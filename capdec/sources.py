@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'is_running_text', 'captions_from', 'begun', 'source_note'
            'photos_of', 'edited', 'save_swaps', 'vector_store', 'import_pickle', 'converted', 'processes', 'team',
            'vectors_file', 'embedded', 'preset', 'needs_embedding', 'training_data', 'training_stores', 'left_out',
            'warn_of_few', 'official_vectors', 'vectors_of', 'image_and_text', 'rows_of', 'paired_vectors',
-           'some_captions']
+           'some_captions', 'write_shape']
 
 # %% ../nbs/08b_sources.ipynb #8a404582
 import contextlib,os,sys,warnings
@@ -21,8 +21,10 @@ from .core import file_sha256,find_images,is_main,is_pickle,optional,pick_device
 from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
 from .fairness import GENDER,SwapReport,debias,load_terms
+from .gap import difference_covariance,pair_covariance
 from .open_text import CorpusReport,read_open_text
 from .store import (EmbeddingStore,import_official,is_store,read_official_pickle,store_captions)
+from .textside import save_shape
 
 # %% ../nbs/08b_sources.ipynb #17c7ba20
 def is_running_text(
@@ -537,3 +539,21 @@ def some_captions(
     if isinstance(vectors, EmbeddingStore):
         return vectors.vectors(slice(0, n)), ids[:n]
     return vectors[:n].float(), ids[:n]
+
+def write_shape(
+    path:str, # `.safetensors` file to write
+    vectors, # Caption vectors `(n, d)`, as `some_captions` gives them
+    ids:list, # The image of each
+    images:str='', # Store of image vectors, or official pickle with both kinds: the shape of image less caption
+    texts:str='', # Store of the captions of these images; not needed with a pickle that holds both
+)->str: # What was computed, in words
+    "Write the covariance that gives noise its shape: of captions of an image, or of images and their captions"
+    if not path:
+        raise ValueError(f'`images` {images}: belongs to `out`, the file for the shape of the noise')
+    if not images:
+        save_shape(path, difference_covariance(vectors, ids))
+        return f'shape of the noise, from {len(ids):,} captions'
+    image,text,pairs = paired_vectors(images, '' if is_pickle(images) else texts)
+    save_shape(path, pair_covariance(image, text[pairs[:,1]], pairs[:,0]), 'pairs')
+    return f'shape of the noise, from {len(pairs):,} pairs of image and caption'
+

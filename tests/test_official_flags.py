@@ -558,6 +558,22 @@ def test_noise_offset_and_bridger_of_a_pickle(lab, tmp_path):
         assert f'{args[1]} {args[2]}: at least' in one_line(capdec(args[0], lab.a.path, *args[1:], '--out',
             tmp_path/'x.npz', ok=False))[0]
 
+def test_noise_keeps_the_shape_of_differences(lab, tmp_path):
+    from capdec.gap import difference_covariance, pair_covariance
+    from capdec.textside import load_shape
+    ids, f, g = [e['image_id'] for e in lab.a.entries], tmp_path/'texts.safetensors', tmp_path/'pairs.safetensors'
+    r = capdec('noise', lab.a.path, '--out', f, ok=True)
+    assert '--noise_variance' in r.stdout and f'from 45 captions: {f}' in r.stdout
+    same(load_shape(f, lab.a.text.shape[1]), difference_covariance(torch.as_tensor(lab.a.text), ids))
+    capdec('noise', lab.a.path, '--out', g, '--images', lab.a.path, ok=True)
+    first = {k: ids.index(k) for k in ids}
+    owner = torch.tensor([first[o] for o in ids])
+    same(load_shape(g, lab.a.text.shape[1]), pair_covariance(torch.as_tensor(lab.a.image), torch.as_tensor(lab.a.text),
+        owner))
+    assert '--images' in one_line(capdec('noise', lab.a.path, '--images', lab.a.path, ok=False))[0]
+    for out in (f, g):
+        trained(lab, out.stem, '--noise_variance', .016, '--noise_shape', out, **{'--epochs': 1})
+
 def test_noise_of_real_clip_vectors(golden):
     "50 photos with five captions in the official pickle: ViT-B/32, near the paper's 0.016"
     out = capdec('noise', golden/'captions.pkl', ok=True).stdout
