@@ -156,46 +156,6 @@ def _sharp(w, product, k=16):
         return coarse.scatter_(1, best, fine)
     return logits
 
-# %% ../nbs/04a_decoding.ipynb #gpt20001
-def _head(lm, kind):
-    "What makes logits of a state: the light GPT-2 keeps its head as a table"
-    light = isinstance(lm, _LightGPT2)
-    product = _matrix(lm.lm_head.weight, None, kind) if light else _product(lm.lm_head, kind)
-    return product if kind == 'float32' or product is lm.lm_head else _sharp(lm.lm_head.weight, product)
-
-class _Gpt2:
-    "GPT-2 with a cache: the library's numbers without its bookkeeping around every word"
-    def __init__(self, lm, kind='float32'):
-        body = lm.transformer
-        self.places,self.heads = body.wpe.weight,body.config.n_head
-        packed = lambda layer: _product(layer, kind)
-        self.blocks = [(_norm(o.ln_1), packed(o.attn.c_attn), o.attn.scaling, packed(o.attn.c_proj), _norm(o.ln_2),
-            packed(o.mlp.c_fc), _activation(o.mlp.act, body.config.activation_function), packed(o.mlp.c_proj))
-            for o in body.h]
-        self.norm,self.out = _norm(body.ln_f),_head(lm, kind)
-
-    def __call__(self, x, cache):
-        "Positions in order `(b, n, h)`, or one of each of `n` beams -> logits: of the last position, or of all beams"
-        b,n,_ = x.shape
-        x = x + cache.places(self.places, n)
-        for layer,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in zip(cache.layers, self.blocks):
-            q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (b, heads, n, h/heads)
-            y = layer.attend(q, k, v, scale)
-            x = x + proj(y.transpose(1, 2).reshape(b, n, -1))
-            x = x + narrow(act(widen(norm2(x))))
-        return self.out(self.norm(cache.ends(x)))
-
-# %% ../nbs/04a_decoding.ipynb #plain002
-def _is_plain_gpt2(lm):
-    "No subclass, no cross-attention, no upcast, not spread over devices; or the light one"
-    if isinstance(lm, _LightGPT2):
-        return True
-    kind = f'{type(lm).__module__}.{type(lm).__name__}'
-    if kind != 'transformers.models.gpt2.modeling_gpt2.GPT2LMHeadModel':
-        return False
-    c = lm.config
-    return not (c.add_cross_attention or c.reorder_and_upcast_attn or hasattr(lm, 'hf_device_map'))
-
 # %% ../nbs/04a_decoding.ipynb #0e7acaa0
 class _Read:
     "Keys and values of one layer, for positions that are read in order"
@@ -299,6 +259,46 @@ def _layer_class():
     class PrefixLayer(_Prefixed, DynamicLayer):
         "The same for language models of the library"
     return PrefixLayer
+
+# %% ../nbs/04a_decoding.ipynb #gpt20001
+def _head(lm, kind):
+    "What makes logits of a state: the light GPT-2 keeps its head as a table"
+    light = isinstance(lm, _LightGPT2)
+    product = _matrix(lm.lm_head.weight, None, kind) if light else _product(lm.lm_head, kind)
+    return product if kind == 'float32' or product is lm.lm_head else _sharp(lm.lm_head.weight, product)
+
+class _Gpt2:
+    "GPT-2 with a cache: the library's numbers without its bookkeeping around every word"
+    def __init__(self, lm, kind='float32'):
+        body = lm.transformer
+        self.places,self.heads = body.wpe.weight,body.config.n_head
+        packed = lambda layer: _product(layer, kind)
+        self.blocks = [(_norm(o.ln_1), packed(o.attn.c_attn), o.attn.scaling, packed(o.attn.c_proj), _norm(o.ln_2),
+            packed(o.mlp.c_fc), _activation(o.mlp.act, body.config.activation_function), packed(o.mlp.c_proj))
+            for o in body.h]
+        self.norm,self.out = _norm(body.ln_f),_head(lm, kind)
+
+    def __call__(self, x, cache):
+        "Positions in order `(b, n, h)`, or one of each of `n` beams -> logits: of the last position, or of all beams"
+        b,n,_ = x.shape
+        x = x + cache.places(self.places, n)
+        for layer,(norm1,qkv,scale,proj,norm2,widen,act,narrow) in zip(cache.layers, self.blocks):
+            q,k,v = qkv(norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x (b, heads, n, h/heads)
+            y = layer.attend(q, k, v, scale)
+            x = x + proj(y.transpose(1, 2).reshape(b, n, -1))
+            x = x + narrow(act(widen(norm2(x))))
+        return self.out(self.norm(cache.ends(x)))
+
+# %% ../nbs/04a_decoding.ipynb #plain002
+def _is_plain_gpt2(lm):
+    "No subclass, no cross-attention, no upcast, not spread over devices; or the light one"
+    if isinstance(lm, _LightGPT2):
+        return True
+    kind = f'{type(lm).__module__}.{type(lm).__name__}'
+    if kind != 'transformers.models.gpt2.modeling_gpt2.GPT2LMHeadModel':
+        return False
+    c = lm.config
+    return not (c.add_cross_attention or c.reorder_and_upcast_attn or hasattr(lm, 'hf_device_map'))
 
 # %% ../nbs/04a_decoding.ipynb #fast0001
 FAST = True # Read with the quick GPT-2 and the quick cache; False: with the library's own
