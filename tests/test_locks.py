@@ -207,7 +207,7 @@ def test_captions_that_fail_take_only_their_own_store_away(tmp_path, monkeypatch
 class Fake:
     "A captioner that says the name of a photo"
     model, encoder = torch.nn.Linear(1, 1), SimpleNamespace(name='fake')
-    bridge, pool = SimpleNamespace(kind='none'), Candidates()
+    bridge, pool, dtype = SimpleNamespace(kind='none'), Candidates(), 'float32'
     def caption_files(self, paths, **_):
         for p in paths:
             yield Result(p, [f'a photo of {p.stem}'], None)
