@@ -32,12 +32,16 @@ class MapperConfig:
     prefix_length_clip:int=40 # Number of tokens that a transformer mapper makes of the CLIP vector (mlp: not used)
     # Number of layers of a transformer mapper (mlp: not used)
     num_layers:int=field(default=8, kw_only=True)
+    # Number of positions behind the prefix for words that are told beside the vector (a hard prompt, as in ViECap); 0:
+    # none, as CapDec
+    hint_tokens:int=field(default=0, kw_only=True)
 
     def __post_init__(self):
         if self.mapping_type not in MAPPING_TYPES:
             raise ValueError(f'mapping_type {self.mapping_type!r}: use {", ".join(MAPPING_TYPES)}')
         object.__setattr__(self, 'mapping_type', MAPPING_TYPES[self.mapping_type])
         _whole(self, 1, 'prefix_length', 'prefix_length_clip', 'num_layers')
+        _whole(self, 0, 'hint_tokens')
 
 # %% ../nbs/00a_config.ipynb #cfg-capdec-code
 @dataclass(frozen=True)
@@ -52,9 +56,6 @@ class CapDecConfig(MapperConfig):
     normalize_prefix:bool=True # Vectors are brought to unit length before the mapper
     noise_variance:float|None=None # Variance of the noise that the captioner was trained with, when known
     centred:bool=False # The caption vectors lost their mean in training (C3): photos must cross by the bridge `mean`
-    # Number of positions behind the prefix for words that are given beside the vector (a hard prompt, as in ViECap); 0:
-    # none, as CapDec
-    hint_tokens:int=0
     max_tokens:int=67 # Number of tokens at which captions are cut (67 is also as far as CapDec's beam search goes)
     add_stop:bool=True # Training captions without a full stop get one
     stop:str='.' # Characters that end a caption; the first is the one that is added
@@ -66,7 +67,7 @@ class CapDecConfig(MapperConfig):
     def __post_init__(self):
         super().__post_init__()
         _whole(self, 1, 'prefix_size', 'num_heads', 'max_tokens')
-        _whole(self, 0, 'no_repeat_ngram', 'hint_tokens')
+        _whole(self, 0, 'no_repeat_ngram')
         if not self.stop:
             raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
 
@@ -88,6 +89,10 @@ class TrainConfig:
     noise_shape:str='round'
     target:str='own' # Caption that a vector is turned into: own (CapDec), or another one of the same image (CLOSE)
     remove_mean:bool=False # Take the mean off the caption vectors (C3); photos then cross by the bridge `mean`
+    # Things that a captioner with `hint_tokens` is told: nouns (those of the captions), or a file with a name a line
+    vocabulary:str='nouns'
+    hint_none:float=.3 # Share of captions with which no word is told
+    hint_false:float=.05 # Share of the others with which a false word is told
     dont_norm:bool=False # Leave the vectors' lengths as the encoder made them
     grad_clip:float=0. # Largest gradient norm; 0: no clipping (official)
     accumulate:int=1 # Number of batches whose gradients are summed up before an optimiser step
@@ -111,6 +116,9 @@ class TrainConfig:
         for k in ('noise_variance','grad_clip','weight_decay'):
             if not getattr(self, k) >= 0:
                 raise ValueError(f'{k} must be >= 0, got {getattr(self, k)}')
+        for k in ('hint_none','hint_false'):
+            if not 0 <= getattr(self, k) <= 1:
+                raise ValueError(f'{k} {getattr(self, k)}: is a share, 0 to 1')
         if self.target not in ('own','another'):
             raise ValueError(f"target must be 'own' or 'another', got {self.target!r}")
         if self.uniform_noise and self.noise_shape != 'round':

@@ -455,12 +455,13 @@ def check_shape(
     prefix_length:int=0, # Prefix length that was typed; 0: not typed
     prefix_length_clip:int=0, # Tokens of the CLIP vector that were typed; 0: not typed
     num_layers:int=0, # Number of layers that was typed; 0: not typed
+    hint_tokens:int=0, # Positions for told words that were typed; 0: not typed
 ):
     "Check that what a user types does not contradict what the checkpoint says itself"
     if mapping_type and mapping_type not in MAPPING_TYPES:
         raise ValueError(f'mapping_type {mapping_type}: use {", ".join(MAPPING_TYPES)}')
     typed = dict(prefix_length=prefix_length, prefix_length_clip=prefix_length_clip, num_layers=num_layers,
-        mapping_type=mapping_type)
+        mapping_type=mapping_type, hint_tokens=hint_tokens)
     for k,v in typed.items():
         # not used by an mlp
         if not v or config.mapping_type == 'mlp' and k in ('num_layers','prefix_length_clip'):
