@@ -423,7 +423,7 @@ def album_settings(
     "What decides the captions of an album"
     return dict(model=str(model), weights=weights_id(model), encoder=captioner.encoder.name,
         dtype=captioner.dtype, bridge=captioner.bridge.kind, memory=memory_id(memory),
-        num_captions=decoding.num_captions, limits=asdict(limits)) | decoding.kwargs() | pool_notes(captioner.pool)
+        num_captions=decoding.num_captions, limits=asdict(limits)) | decoding.kwargs() | pool_notes(captioner)
 
 # %% ../nbs/09d_album.ipynb #3b6df801
 def _maker(captioner, settings, how):
@@ -433,7 +433,7 @@ def _maker(captioner, settings, how):
     way = materials_of(captioner)
     return dict(model=name or 'another captioner', label=label(captioner, name or ''),
         weights=digits_of(captioner.model.state_dict()), encoder=captioner.encoder.name,
-        dtype=captioner.dtype, bridge=b.kind, way=digits_of(way) if way else '', **pool_notes(captioner.pool),
+        dtype=captioner.dtype, bridge=b.kind, way=digits_of(way) if way else '', **pool_notes(captioner),
         **asdict(how['limits']), **{k: how.get(k) for k in ('num_captions','beam_size','seed','method')})
 
 def _usual():

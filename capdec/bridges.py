@@ -63,10 +63,12 @@ class Bridge:
         temperature:float=0.01, # Temperature of the projection onto the memory; the lower, the fewer captions count
         onto:Alignment|None=None, # What 'mean', 'standard' and 'whiten' need, from `alignment`
         k:int=30, # Number of captions that 'nearest' takes the mean of
+        # What a photo shows, told in words to a decoder that takes words: a `ConceptHead`, or words for every photo
+        concepts=None,
     ):
         self.parts = parse_bridge(kind)
         self.kind,self.offset,self.memory,self.sentences,self.temperature = kind, offset, memory, sentences, temperature
-        self.onto,self.k = onto, whole_number('k', k)
+        self.onto,self.k,self.concepts = onto, whole_number('k', k), concepts
         self._check()
 
 # %% ../nbs/03b_bridges.ipynb #bridges-check
@@ -130,13 +132,17 @@ def using(self:Bridge,
     kind:str, # Way across the gap, as `parse_bridge` takes it
 )->Bridge: # Another bridge, of the same offset, memory and alignment
     "The same materials, another way"
-    return Bridge(kind, self.offset, self.memory, self.sentences, self.temperature, self.onto, self.k)
+    return Bridge(kind, self.offset, self.memory, self.sentences, self.temperature, self.onto, self.k, self.concepts)
 
 @patch
 def materials(self:Bridge)->dict[str,Tensor]: # Tensors by name
     "What the ways of this bridge use: equal materials and an equal name make equal vectors"
     needs = {_NEEDS.get(o) for _,names in self.parts for o in names}
     found = {o: getattr(self, o) for o in ('offset','memory') if o in needs}
+    if hasattr(self.concepts, 'weight'):
+        c = self.concepts
+        spelled = torch.tensor(list('\n'.join(c.names).encode()), dtype=torch.uint8)
+        found |= {'concepts': torch.cat([c.weight, c.bias[:, None]], 1), 'concepts.names': spelled}
     return found | (self.onto._asdict() if 'onto' in needs else {})
 
 @patch
@@ -144,6 +150,25 @@ def knows(self:Bridge)->str: # 'captions alone' or 'images, unpaired'
     "What the ways of this bridge had to see: say it beside a score"
     names = {o for _,names in self.parts for o in names}
     return 'images, unpaired' if names & {'offset',*ALIGNMENTS} else 'captions alone'
+
+# %% ../nbs/03b_bridges.ipynb #bridges-told1
+@patch
+def telling(self:Bridge,
+    concepts, # A `ConceptHead`, a list of words for every photo, or `None` for no words
+)->Bridge: # Another bridge, of the same way and the same materials
+    "The same way, other words"
+    other = self.using(self.kind)
+    other.concepts = concepts
+    return other
+
+@patch
+def told(self:Bridge,
+    x:Tensor, # Image vectors `(b, d)`, normalised
+)->list[list[tuple[str,float]]]: # For each photo words and how sure they are, the surest first
+    "What a decoder is told beside the vector"
+    if self.concepts is None or isinstance(self.concepts, list|tuple):
+        return [[(o, 1.) for o in self.concepts or ()] for _ in range(len(x))]
+    return self.concepts.concepts(x)
 
 # %% ../nbs/03b_bridges.ipynb #bridges-nearest
 @patch

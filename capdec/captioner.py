@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
 from .candidates import asked,asks_memory,captions_of
+from .concepts import as_concepts
 from .config import Candidates,Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
 from .decoding import drawn
@@ -164,6 +165,9 @@ def __call__(self:Captioner,
     choose:str='',
     ways:list|str=(), # Ways across the gap that give candidates, such as ['offset', 'offset+memory']
     views:int=0, # Views of a photo whose mean is captioned: 1, or 2 with its mirror image
+    # Words to tell a decoder that takes words, such as ['sunflower', 'tractor'] or a `ConceptHead`; []: none (default:
+    # what the captioner's own classifier is sure of)
+    concepts=None,
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method, ...
 ): # A caption; for several photos a list, with `None` for a photo that cannot be read
     "Caption photos"
@@ -172,7 +176,8 @@ def __call__(self:Captioner,
     # so many from each way
     each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
     draw = drawn(seed, each, **decode) if seed is not None else None
-    parts = Parts(self.model, self.encoder, self.bridge, pool)
+    bridge = self.bridge if concepts is None else self.bridge.telling(as_concepts(concepts, self.encoder))
+    parts = fit_parts(self.model, self.encoder, bridge, pool)
     embed = partial(photo_vectors, parts, views=pool.views)
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
@@ -259,7 +264,7 @@ def remember(self:Captioner,
     sentences,vectors = load_memory(sentences, self.encoder, vectors)
     b = self.bridge
     way = use if isinstance(use, str) else 'memory' if use else b.kind
-    self.bridge = Bridge(way, b.offset, vectors, sentences, b.temperature, b.onto, b.k)
+    self.bridge = Bridge(way, b.offset, vectors, sentences, b.temperature, b.onto, b.k, b.concepts)
     return self
 
 # %% ../nbs/09_captioner.ipynb #a3e7357f
@@ -328,6 +333,9 @@ def load_captioner(
     if memory:
         c.remember(memory, use=bridge or True)
     c.pool = asked(c.pool, pool)
+    if crossing.concepts:
+        c.bridge = c.bridge.telling(as_concepts(crossing.concepts, c.encoder))
+        fit_parts(c.model, c.encoder, c.bridge)
     if dont_normalize_prefix:
         c.model.config = replace(c.model.config, normalize_prefix=False)
     return c

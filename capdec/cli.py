@@ -552,7 +552,7 @@ GROUPS = dict(caption={
     'wording': ('model','style','style_steps','style_mix','num_captions','min_words','max_words','prompt',
         'temperature','method','seed','beam_size'),
     'videos': ('interval','scenes'),
-    'way across the gap': ('bridge','memory','moments'),
+    'way across the gap': ('bridge','memory','moments','concepts'),
     'choosing': ('choose','ways','views'),
     'machine': ('clip_model_type','batch_size','device','dtype')})
 

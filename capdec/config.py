@@ -398,6 +398,9 @@ class Crossing:
     memory:str=''
     # Means and covariances of photos and captions (`capdec offset --moments`), for the ways mean, standard and whiten
     moments:str=''
+    # Words to tell a decoder that takes words, of every photo, with commas; a file of names, to be looked for in each
+    # photo; or none (default: what the captioner's own classifier is sure of)
+    concepts:str=''
 
 @dataclass(frozen=True)
 class OfficialCrossing:

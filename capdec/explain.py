@@ -114,6 +114,7 @@ class Explanation:
     nearest:list        # `(sentence, cosine)` of the corpus, nearest first
     likely:list         # `(word, share)`: words of captions drawn from the prefix
     prefix:list         # For each prefix vector, `(token, cosine)` of the nearest tokens
+    told:list           # `(word, probability)` that the decoder was told beside the vector; empty where it takes none
     chance:float        # The cosine that chance gives the nearest token
     photo:object=None   # The photo, for `plot`; not part of the data
 
@@ -150,6 +151,9 @@ def explain(
     x = bridge(seen) if model.config.normalize_prefix else image_vectors(captioner, [im])
     if seed is not None:
         kwargs['uniform'] = drawn(seed, 1, **kwargs)(im)[None]
+    told = bridge.told(seen)[0] if model.config.hint_tokens else []
+    if told:
+        kwargs = dict(hints=[[name for name,_ in told]]) | kwargs
     best = generate(model, x, normalize=False, **kwargs)[0][0]
     corpus = bridge if sentences is None else _searchable(sentences, captioner.encoder)
     near = corpus.nearest(seen, n)[0] if corpus.sentences else []
@@ -157,7 +161,7 @@ def explain(
     im = im.copy()
     im.thumbnail((640,640))
     return Explanation(best.text, best.score, word_probabilities(model, best), near, likely_words(captioner, x)[0],
-        prefix_tokens(model, x)[0], chance, im)
+        prefix_tokens(model, x)[0], told, chance, im)
 
 # %% ../nbs/08d_explain.ipynb #8145cea3
 def _draw_words(ax, words):
@@ -201,6 +205,8 @@ def plot(self:Explanation,
     grid['photo'].axis('off')
     if self.photo is not None:
         grid['photo'].imshow(self.photo)
+    if self.told:
+        grid['photo'].set_title('told: ' + ', '.join(f'{o} {p:.2f}' for o,p in self.told), size=10)
     _draw_words(grid['words'], self.words)
     _draw_rows(grid['nearest'], self.nearest, 'Nearest sentences (cosine)')
     _draw_rows(grid['likely'], self.likely, 'Words that the prefix calls up (share of 64 draws)')

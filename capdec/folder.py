@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .bridges import Bridge
+from .concepts import ConceptHead
 from .config import MAPPING_TYPES,Candidates,CapDecConfig,from_json
 from .core import atomic_path,file_sha256,one_line,open_image,package_file,pick_device,read_json,regular_file
 from .core import whole_number,write_json
@@ -59,6 +60,12 @@ def fit_parts(
             raise ValueError(f'the {what} has vectors of {v.shape[-1]} numbers, the captioner takes {encoder.dim}; '
                 f'compute it with {encoder.name}')
     bridge = bridge or Bridge()
+    words = getattr(bridge, 'concepts', None)
+    if words is not None and not model.config.hint_tokens:
+        raise ValueError('`concepts`: this captioner takes a vector and no words; it was trained without `hint_tokens`')
+    if getattr(words, 'dim', encoder.dim) != encoder.dim:
+        raise ValueError(f'the concepts are for vectors of {words.dim} numbers, the captioner takes {encoder.dim}; '
+            f'make them with {encoder.name}')
     # a bridge of your own need not know ways
     ends = {names[-1] for _,names in getattr(bridge, 'parts', ())}
     if ends and model.config.centred and ends != {'mean'}:
@@ -119,6 +126,7 @@ class Notes:
     bridge:str='none' # Way across the gap
     temperature:float=.01 # Temperature of the projection onto the memory
     k:int=30 # Number of captions that 'nearest' takes the mean of
+    words:list|None=None # Words for every photo, where the decoder takes words
 
 def _checked_notes(info, source):
     "The notes of a captioner, each of its type"
@@ -227,7 +235,10 @@ def read_bridge(
                 f'{len(memory):,} vectors; copy or download both again')
     notes,onto = _checked_notes(info, folder/'captioner.json'),onto or _read_alignment(t, f)
     try:
-        return Bridge(kind or notes.bridge, t.get('offset'), memory, sentences, notes.temperature, onto, notes.k)
+        head = folder/'concepts.safetensors'
+        concepts = ConceptHead.load(head) if head.exists() else notes.words
+        return Bridge(kind or notes.bridge, t.get('offset'), memory, sentences, notes.temperature, onto, notes.k,
+            concepts)
     except ValueError as e:
         raise ValueError(f'{folder}: {e}') from None
 
@@ -334,7 +345,7 @@ def save_parts(
     if memory_bytes and 'memory' in t:
         t |= {f'memory.{k}': v for k,v in pack_vectors(t.pop('memory'), memory_bytes).items()}
     # of a captioner that was here before
-    for name in ('bridge.safetensors','memory.txt'):
+    for name in ('bridge.safetensors','memory.txt','concepts.safetensors'):
         (folder/name).unlink(missing_ok=True)
     if t:
         with atomic_path(folder/'bridge.safetensors') as p:
@@ -343,6 +354,10 @@ def save_parts(
         with atomic_path(folder/'memory.txt') as p:
             p.write_text('\n'.join(map(one_line, b.sentences)) + '\n', encoding='utf-8')
     notes = dict(encoder=parts.encoder.name, bridge=b.kind, temperature=b.temperature, k=b.k)
+    if isinstance(b.concepts, ConceptHead):
+        b.concepts.save(folder/'concepts.safetensors')
+    elif b.concepts:
+        notes['words'] = list(b.concepts)
     write_json(folder/'captioner.json', notes | asdict(parts.pool))
     return folder
 

@@ -86,7 +86,7 @@ def run_settings(
         normalize_prefix=captioner.model.config.normalize_prefix,
         add_modality_offset='' if shift is None else _digits(shift.cpu().numpy().tobytes()),
         method='beam' if beam_size else 'greedy', beam_size=beam_size, official=official,
-        **pool_notes(captioner.pool))
+        **pool_notes(captioner))
 
 def official_stops(
     model, # `CaptionModel`

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import __version__
 from .bridges import Bridge
+from .concepts import Hints,Vocabulary
 from .config import Restyling
 from .core import claimed,file_sha256,forget_lock,read_json,whole_number
 from .data import read_sentences
@@ -66,7 +67,7 @@ def _finished(captioner, folder, key):
     shutil.rmtree(folder/'training', ignore_errors=True)
     forget_lock(folder/'.lock')
     return Parts(CaptionModel.from_pretrained(folder, captioner.model.device), captioner.encoder,
-        read_bridge(folder, read_json(folder/'captioner.json')))
+        read_bridge(folder, read_json(folder/'captioner.json')), captioner.pool)
 
 # %% ../nbs/08e_restyle.ipynb #176d3d7e
 def _noise_of(config):
@@ -84,12 +85,19 @@ def _copy(model, own):
     return new.freeze_lm(own['only_prefix'])
 
 # %% ../nbs/08e_restyle.ipynb #restyle-train
-def _train(model, data, config, work, show):
+def _words_of(captioner, captions):
+    "What a captioner that takes words is told in restyling: the things it knows, or none where it knows no names"
+    if not captioner.model.config.hint_tokens:
+        return None
+    names = getattr(captioner.bridge.concepts, 'names', None)
+    return Hints(captions, Vocabulary(names or ['thing']), none=.3 if names else 1.)
+
+def _train(model, data, config, work, show, hints=None):
     "Train in place, and say when the captioner has lost its speech"
     # Apple's GPUs lack operations that training needs
     device = model.device.type if model.device.type != 'mps' else 'cpu'
     losses = [o for _,o in train(model, data, config, work, prefix='model', save_every=config.epochs, device=device,
-        show=show)['steps']]
+        show=show, hints=hints)['steps']]
     guess = math.log(len(model.tokenizer))
     if losses and losses[-1] > .75*guess:
         warnings.warn(f'steps {config.max_steps}, lr {config.lr}: a loss of {losses[-1]:.2f} nats per token is left, '
@@ -121,8 +129,10 @@ def _restyled(captioner, texts, own, out_dir, show):
     config = TrainConfig(lr=own['lr'], bs=own['bs'], epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10),
         noise_variance=own['noise_variance'], dont_norm=not model.config.normalize_prefix,
         grad_clip=1., mixed_precision='no', seed=own['seed'], log_steps=20, checkpoint_steps=100)
-    _train(new, _mixed(captioner, texts, own['mix'], own['seed'], show), config, work, show)
-    parts = Parts(new.to(model.device, next(model.parameters()).dtype).eval(), captioner.encoder, captioner.bridge)
+    data = _mixed(captioner, texts, own['mix'], own['seed'], show)
+    _train(new, data, config, work, show, _words_of(captioner, data[1]))
+    new = new.to(model.device, next(model.parameters()).dtype).eval()
+    parts = Parts(new, captioner.encoder, captioner.bridge, captioner.pool)
     if out_dir:
         save_parts(parts, out_dir)
         shutil.rmtree(work, ignore_errors=True)

@@ -128,3 +128,126 @@ def test_train_by_the_command(tmp_path, names):
     assert CaptionModel.from_pretrained(tmp_path/'run'/'coco_prefix_latest').config.hint_tokens == 5
     assert 'none.txt: no such file' in capdec(*args, '--vocabulary', tmp_path/'none.txt', '--restart', ok=False).stderr
     assert '--hint_none 3' in one_line(capdec(*args, '--hint_none', 3, ok=False))[0]
+
+# ---- at the door: what a captioner is told of a photo
+
+@pytest.fixture(scope='module')
+def teller(tmp_path_factory):
+    "The bundled captioner with room for words, and a classifier of six names; saved"
+    from capdec import Captioner
+    from capdec.bridges import Bridge
+    from capdec.concepts import zero_shot
+    mini = Captioner.from_pretrained('mini', 'cpu', dtype='float32')
+    config = dataclasses.replace(mini.model.config, hint_tokens=6)
+    torch.manual_seed(0)
+    model = CaptionModel.create(config, (mini.model.raw_lm, mini.model.tokenizer))
+    model.mapper.load_state_dict(mini.model.mapper.state_dict())
+    head = zero_shot(mini.encoder, ['cat', 'dog', 'cup of coffee', 'rocket', 'street', 'boat'])
+    head.least = .2
+    b = mini.bridge
+    folder = tmp_path_factory.mktemp('teller')/'captioner'
+    c = Captioner(model, mini.encoder, Bridge('offset', b.offset, b.memory, b.sentences, concepts=head))
+    c.save(folder)
+    return c, folder
+
+def photo():
+    from skimage import data
+    return data.coffee()
+
+def test_saved_and_loaded_it_tells_the_same(teller):
+    from capdec import Captioner
+    c, folder = teller
+    again = Captioner.from_pretrained(folder, 'cpu', dtype='float32')
+    assert again.bridge.concepts.names == c.bridge.concepts.names and again.bridge.concepts.least == .2
+    x = c.encoder.encode_image([photo()], show=False)
+    x = torch.nn.functional.normalize(x, dim=-1)
+    told, heard = c.bridge.told(x)[0], again.bridge.told(x)[0]
+    assert told and [o for o, _ in told] == [o for o, _ in heard]
+    assert again(photo()) == c(photo())
+
+def test_the_caption_equals_the_steps_by_hand(teller):
+    from capdec.folder import photo_vectors
+    c = teller[0]
+    x = photo_vectors(c, [photo()])
+    words = [name for name, _ in c.bridge.concepts.concepts(x)[0]]
+    by_hand = generate(c.model, c.bridge(x), normalize=False, texts=True, hints=[words])
+    assert c(photo()) == by_hand[0]
+    assert c(photo(), concepts=[]) == generate(c.model, c.bridge(x), normalize=False, texts=True)[0]
+    mine = generate(c.model, c.bridge(x), normalize=False, texts=True, hints=[['sunflower', 'tractor']])[0]
+    assert c(photo(), concepts='sunflower, tractor') == c(photo(), concepts=['sunflower', 'tractor']) == mine
+    # with a vote every candidate is told the same
+    assert c(photo(), choose='vote', ways=['offset', 'none'], concepts='sunflower')
+
+def test_words_for_every_photo_are_saved(teller, tmp_path):
+    from capdec import Captioner
+    c = teller[0]
+    mine = Captioner(c.model, c.encoder, c.bridge.telling(['sunflower', 'tractor']))
+    mine.save(tmp_path/'mine')
+    again = Captioner.from_pretrained(tmp_path/'mine', 'cpu', dtype='float32')
+    assert again.bridge.concepts == ['sunflower', 'tractor'] and again(photo()) == mine(photo())
+    # saved over a captioner with a classifier: its file goes
+    c.save(tmp_path/'two')
+    mine.save(tmp_path/'two')
+    assert not (tmp_path/'two'/'concepts.safetensors').exists()
+
+def test_explain_shows_what_was_told(teller):
+    c = teller[0]
+    e = c.explain(photo())
+    assert [o for o, _ in e.told] == [o for o, _ in c.bridge.told(torch.nn.functional.normalize(
+        c.encoder.encode_image([photo()], show=False), dim=-1))[0]] and e.caption == c(photo())
+    titles = [ax.get_title() for ax in e.plot().axes]
+    assert any(t.startswith('told: ') and e.told[0][0] in t for t in titles)
+
+def test_another_decoder_refuses_words(teller, tmp_path):
+    from capdec import Captioner
+    mini = Captioner.from_pretrained('mini', 'cpu')
+    with pytest.raises(ValueError, match='takes a vector and no words'):
+        mini(photo(), concepts=['cup'])
+    with pytest.raises(ValueError, match='takes a vector and no words'):
+        Captioner(mini.model, mini.encoder, mini.bridge.telling(['cup']))
+    from capdec.concepts import ConceptHead
+    with pytest.raises(ValueError, match='vectors of 4 numbers'):
+        c = teller[0]
+        Captioner(c.model, c.encoder, c.bridge.telling(ConceptHead(['a'], torch.zeros(1, 4), torch.zeros(1))))
+
+def test_by_the_command(teller, tmp_path):
+    from PIL import Image
+    c, folder = teller
+    Image.fromarray(photo()).save(tmp_path/'cup.png')
+    own = capdec('caption', tmp_path/'cup.png', '--model', folder, '--dtype', 'float32', ok=True).stdout
+    line = lambda *args: capdec('caption', tmp_path/'cup.png', '--model', folder, '--dtype', 'float32', '--concepts',
+        *args, ok=True).stdout
+    assert c(photo()) in own and c(photo(), concepts=[]) in line('none')
+    assert c(photo(), concepts=['sunflower', 'tractor']) in line('sunflower, tractor')
+    (tmp_path/'names.txt').write_text('cat\ncup of coffee\nstreet\n')
+    assert line(tmp_path/'names.txt')
+    bad = lambda *args: one_line(capdec('caption', tmp_path/'cup.png', *args, ok=False))[0]
+    assert 'gone.txt' in bad('--model', folder, '--concepts', tmp_path/'gone.txt')
+    assert '--concepts' in bad('--concepts', 'cup')
+
+def test_a_table_is_not_continued_with_other_words(teller, tmp_path):
+    "Rows that were told something else are another captioner's"
+    from PIL import Image
+    Image.fromarray(photo()).save(tmp_path/'cup.png')
+    args = ('caption', tmp_path/'cup.png', '--model', teller[1], '--out', tmp_path/'t.csv')
+    capdec(*args, '--concepts', 'sunflower', ok=True)
+    first = (tmp_path/'t.csv').read_text()
+    r = capdec(*args, '--concepts', 'tractor')
+    assert (tmp_path/'t.csv').read_text() == first and (r.returncode or 'overwrite' in r.stdout + r.stderr)
+
+def test_a_restyled_captioner_still_takes_words(teller, tmp_path):
+    c = teller[0]
+    new = c.train_on([f'O {o}, thou art fair.' for o in ('cat', 'dog', 'boat', 'street')]*5, steps=4, show=False,
+        out_dir=tmp_path/'new')
+    assert new.bridge.concepts.names == c.bridge.concepts.names and new(photo(), concepts=['boat'])
+    from capdec import Captioner
+    assert Captioner.from_pretrained(tmp_path/'new', 'cpu').bridge.concepts.names == c.bridge.concepts.names
+
+def test_a_damaged_classifier_is_told(teller, tmp_path):
+    import shutil
+    shutil.copytree(teller[1], tmp_path/'c')
+    f = tmp_path/'c'/'concepts.safetensors'
+    f.write_bytes(f.read_bytes()[:100])
+    from capdec import Captioner
+    with pytest.raises(ValueError, match='concepts.safetensors'):
+        Captioner.from_pretrained(tmp_path/'c', 'cpu')
