@@ -36,14 +36,18 @@ def _row(result, num_captions):
     row,captions = dict(file=result['key']), result['captions']
     if captions or not result['error']:
         row |= dict(caption=captions[0]) if num_captions == 1 and captions else dict(captions=captions)
+    if result.get('sureness') is not None:
+        row['sureness'] = round(result['sureness'], 3)
     if result['error']:
         row['error'] = result['error']
     return row
 
 def write_table(
     out:str, # .csv, .json or .jsonl file
-    results:Iterable[dict], # Of each photo `{key: its name, captions: list, error: why it has none, or None}`
+    # Of each photo `{key: its name, captions: list, error: why it has none, or None}`, and perhaps `sureness`
+    results:Iterable[dict],
     num_captions:int=1, # Captions per photo
+    sureness:bool=False, # Write a column `sureness`
 ):
     "Write all captions as a table, whole or not at all"
     # file names need not be UTF-8, tables must be
@@ -51,17 +55,20 @@ def write_table(
         if out.endswith('.csv'):
             names = ['caption'] if num_captions == 1 else [f'caption_{i+1}' for i in range(num_captions)]
             w = csv.writer(f)
-            w.writerow(['file',*names,'error'])
+            w.writerow(['file', *names, *['sureness']*sureness, 'error'])
             for o in results:
                 cells = (o['captions'] + ['']*num_captions)[:num_captions]
-                w.writerow(map(as_cell, [o['key'], *cells, o['error'] or '']))
+                sure = o.get('sureness')
+                known = ['' if sure is None else f'{sure:.3f}']*sureness
+                # a number is no formula
+                w.writerow([*map(as_cell, [o['key'], *cells]), *known, as_cell(o['error'] or '')])
         elif out.endswith('.jsonl'):
             f.writelines(json_text(_row(o, num_captions)) + '\n' for o in results)
         else:
             f.write(json_text([_row(o, num_captions) for o in results], 1) + '\n')
 
 # %% ../nbs/09d_album.ipynb #9f113df9
-OURS = re.compile(r'file|captions?|caption_[0-9]+|error') # Columns of a table that we write
+OURS = re.compile(r'file|captions?|caption_[0-9]+|sureness|error') # Columns of a table that we write
 
 def _ours(names):
     return all(isinstance(k, str) and OURS.fullmatch(k) for k in names)
@@ -103,6 +110,10 @@ def _captions_of(row):
 def _kept_rows(rows):
     "The captions of each photo that did not fail, by its name"
     return {r['file']: o for r in rows if not r.get('error') and all(o := _captions_of(r))}
+
+def _sure_rows(rows):
+    "How sure each caption is, by the name of its photo, where the table says so"
+    return {r['file']: float(r['sureness']) for r in rows if r.get('sureness') not in (None, '')}
 
 def read_table(
     out:str, # .csv, .json or .jsonl file
@@ -356,20 +367,22 @@ def _places(album, lines):
     return [*[album.out]*bool(album.out), *written]
 
 # %% ../nbs/09d_album.ipynb #12db3ac3
-def _shot(path, captions, error=''):
+def _shot(path, captions, error='', sureness=None):
     "A photo or video of the gallery"
     first = (lambda: next(iter(frames(path)))[1]) if is_video(path) else None
-    return Shot(path, captions, error, picture=first)
+    return Shot(path, captions, error, sureness, first)
 
 def _show(result, album):
     "Print the captions of one photo, where they are wanted"
     if album.lines:
-        row = _row(dict(key=str(result.path), captions=result.captions, error=result.error), len(result.captions) or 1)
+        known = dict(key=str(result.path), captions=result.captions, error=result.error, sureness=result.sureness)
+        row = _row(known, len(result.captions) or 1)
         print(json_text(row), flush=True)
     elif not album.quiet:
         # a name may hold a line break, which our streams let pass
         for t in result.captions:
-            print(f'{printable(str(result.path))}\t{printable(t)}')
+            sure = '' if result.sureness is None else f'\t{result.sureness:.3f}'
+            print(f'{printable(str(result.path))}\t{printable(t)}{sure}')
 
 def _caption_and_note(captioner, todo, album, journal, bar_start, total, made, shown, **how):
     "Caption photos one by one into places, journal and `shown`: `(failed, not in every place)`"
@@ -388,9 +401,9 @@ def _caption_and_note(captioner, todo, album, journal, bar_start, total, made, s
             failed += 1
             bar.write(printable(f'capdec: skipped: {r.error}'), file=sys.stderr)
         if journal:
-            journal.add([dict(key=str(r.path), captions=r.captions, error=r.error)])
+            journal.add([dict(key=str(r.path), captions=r.captions, error=r.error, sureness=r.sureness)])
         if album.gallery:
-            shown[r.path] = _shot(r.path, r.captions, r.error or '')
+            shown[r.path] = _shot(r.path, r.captions, r.error or '', r.sureness)
         _show(r, album)
     if other:
         warnings.warn(f'files beside photos or copies that were there and say something else: {other:,}; they stay as '
@@ -401,7 +414,8 @@ def _caption_and_note(captioner, todo, album, journal, bar_start, total, made, s
 def _finish_table(album, journal, paths, kept, num_captions, note):
     "Write the table: what stood there, with the captions that are new; and the note of what made it"
     done = {o['key']: o for o in journal.records()}
-    kept = {k: dict(key=k, captions=o, error=None) for k,o in kept.items()}
+    sure = _sure_rows(_table_rows(album.out) or []) if os.path.exists(album.out) else {}
+    kept = {k: dict(key=k, captions=o, error=None, sureness=sure.get(k)) for k,o in kept.items()}
     # photos that are not named now stay in the table
     named = {album.name(p) for p in paths}
     others = [o for k,o in kept.items() if k not in named]
@@ -410,7 +424,8 @@ def _finish_table(album, journal, paths, kept, num_captions, note):
         write_json(_note_file(album.out), note)
     rows = [done.get(str(p)) or kept.get(album.name(p)) for p in paths]
     # photos that were left for the next run have none
-    write_table(album.out, others + [o for o in rows if o], num_captions)
+    rows = others + [o for o in rows if o]
+    write_table(album.out, rows, num_captions, any(o.get('sureness') is not None for o in rows))
     journal.close(remove=True)
 
 def album_settings(
@@ -547,7 +562,7 @@ def _otherwise(captioner, there, album, how):
     good = [(p, im) for p in some if not isinstance(im := open_small(p), Exception)]
     if not good:
         return ''
-    found = captioner([im for _,im in good], show=False, **how)
+    found = captioner([im for _,im in good], show=False, **{k: v for k,v in how.items() if k != 'sureness'})
     texts = [[one_line(t) for t in ([o] if isinstance(o, str) else o)] for o in found]
     n = sum(_says_other(Result(p, o, None), album) for (p,_),o in zip(good, texts))
     return f'{n} of {len(good)} that we tried would get another caption now' if n else ''
@@ -569,7 +584,7 @@ def _caption_table(captioner, paths, album, settings, how, limit, shown):
         # another run may have ended since we looked
         with warnings.catch_warnings(action='ignore'):
             kept,done,others = _before(album, paths, n, made)
-        fields = dict(key=str, captions=list|None, error=str|None)
+        fields = dict(key=str, captions=list|None, error=str|None, sureness=float|None)
         noted = {o['key'] for o in journal.records(fields) if not o['error']}
         there = {p for p in paths if album.has(p, done)}
         skip = there | {p for p in paths if str(p) in noted and album.has_files(p)}
@@ -586,7 +601,8 @@ def _before_this_run(path, album, rows):
     "The captions of a photo as the table, the text file, the XMP file or the copy tells them"
     row = rows.get(album.name(path))
     if row:
-        return _shot(path, [o for o in _captions_of(row) if o], row.get('error') or '')
+        captions = [o for o in _captions_of(row) if o]
+        return _shot(path, captions, row.get('error') or '', _sure_rows([row]).get(row['file']))
     with contextlib.suppress(OSError, ValueError):
         if (t := album.sidecars.get(path)) and os.path.isfile(t):
             return _shot(path, Path(t).read_text(encoding='utf-8').splitlines())
@@ -627,6 +643,7 @@ def caption_album(
     batch_size:int=32, # Photos per batch
     limit:int=0, # Most photos to caption in this run; 0: all
     video:Video=Video(), # How videos among the photos are looked at
+    sureness:bool=False, # Also say how sure the captioner is, see `capdec.sureness`
 )->Counts: # How many failed, have a caption that is not in every place, were there already, are left
     "Caption the photos that are not done; one that cannot be read or written costs nothing but its own caption"
     if album.gallery:
@@ -637,6 +654,8 @@ def caption_album(
     if any(map(is_video, paths)):
         captioner,settings = WithVideos(captioner, video), (settings or {}) | dict(interval=video.interval)
     how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
+    if sureness:
+        how['sureness'] = True
     shown = {}
     counts = (_caption_table if album.out else _caption_files)(captioner, paths, album, settings, how, limit, shown)
     if album.gallery:

@@ -463,7 +463,8 @@ def caption(
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
-        done = room.caption_album(c, paths, album, settings(c), decoding, limits, batch_size, limit, video)
+        done = room.caption_album(c, paths, album, settings(c), decoding, limits, batch_size, limit, video,
+            output.sureness)
     if album.quiet:
         text = as_flags(done.text(len(paths)), ['overwrite','limit'])
         say(': '.join(filter(None, (text, output.places(beside)))), output.json)
@@ -548,7 +549,8 @@ ALSO = dict(caption=dict(model=_MODEL, photos=_PHOTOS), predict=dict(checkpoint=
 # The many flags of `caption`, in the order in which one thinks of them
 GROUPS = dict(caption={
     'what': ('photos','overwrite','redo','limit','dry_run','image_column'),
-    'where to': ('out','json','sidecar','sidecar_ext','prefix','suffix','append','xmp','exif','gallery'),
+    'where to': ('out','json','sidecar','sidecar_ext','prefix','suffix','append','xmp','exif','gallery',
+        'sureness'),
     'wording': ('model','style','style_steps','style_mix','num_captions','min_words','max_words','prompt',
         'temperature','method','seed','beam_size'),
     'videos': ('interval','scenes'),

@@ -306,6 +306,8 @@ class Output:
     json:bool=False # Print a line of JSON for each photo, for another program, also beside a file
     exif:str='' # Folder for copies of the photos (JPEG, PNG, WebP) with the caption in EXIF, XMP and IPTC
     gallery:str='' # .html file: a page of all photos with their captions, with a search
+    # Say how sure the captioner is of each caption: a column to sort by (the lowest first), no percentage
+    sureness:bool=False
     overwrite:bool=False # Write captions again that are there, also those that you wrote in an .xmp or a photo
     # Captioner whose captions are written again, such as mini@1 (`capdec made-by` tells; mini: any version)
     redo:str=''
@@ -333,6 +335,9 @@ class Output:
         if (self.exif or beside.xmp) and num_captions > 1 and not (out or beside.sidecar):
             raise ValueError(f'`num_captions` {num_captions}: a copy holds one caption, and so does an .xmp; add `out` '
                 'or `sidecar` for the others')
+        if self.sureness and (shards or (self.exif or aside) and not (out or self.json or self.gallery)):
+            raise ValueError('`sureness`: is a column of a table or of a page; give `out` NAME.csv, .json or .jsonl, '
+                'or `gallery`, and leave it out for shards')
         if self.redo and not (out or self.exif or aside):
             raise ValueError(f'`redo` {self.redo}: belongs to `out`, `sidecar`, `xmp` or `exif`, where its captions '
                 'are')

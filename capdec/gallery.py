@@ -22,7 +22,7 @@ class Shot(NamedTuple):
     path:str|Path # The photo, or its address
     captions:list # Its captions
     error:str='' # Why it has none
-    sureness:float|None=None # How sure the captioner is, 0 to 1, where it says so
+    sureness:float|None=None # How sure the captioner is, see `capdec.sureness`, where it was asked
     picture:object=None # Function that gives a picture (PIL) to show, for what is no photo, such as a video
 
 def _link(path, page):

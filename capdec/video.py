@@ -200,7 +200,9 @@ class WithVideos:
     )->Result: # Its captions, or why it has none
         "The result of one video"
         try:
-            return Result(path, caption_clip(self.captioner, path, self.video.interval, **how), None)
+            # a clip is many pictures, and sureness is about one
+            own = {k: v for k,v in how.items() if k != 'sureness'}
+            return Result(path, caption_clip(self.captioner, path, self.video.interval, **own), None)
         except (OSError, ValueError) as e:
             return Result(path, [], error_line(e))
 
