@@ -8,7 +8,7 @@ __all__ = ['word_probabilities', 'prefix_tokens', 'chance_cosine', 'likely_words
 # %% ../nbs/08d_explain.ipynb #8cdaa440
 import io,math,textwrap
 from collections import Counter
-from dataclasses import asdict,dataclass
+from dataclasses import asdict,dataclass,field
 from pathlib import Path
 from statistics import NormalDist
 
@@ -114,9 +114,9 @@ class Explanation:
     nearest:list        # `(sentence, cosine)` of the corpus, nearest first
     likely:list         # `(word, share)`: words of captions drawn from the prefix
     prefix:list         # For each prefix vector, `(token, cosine)` of the nearest tokens
-    told:list           # `(word, probability)` that the decoder was told beside the vector; empty where it takes none
     chance:float        # The cosine that chance gives the nearest token
     photo:object=None   # The photo, for `plot`; not part of the data
+    told:list=field(default_factory=list) # `(word, probability)` that the decoder was told beside the vector
 
     def data(self)->dict: # What JSON can hold
         "Everything but the photo"
@@ -161,7 +161,7 @@ def explain(
     im = im.copy()
     im.thumbnail((640,640))
     return Explanation(best.text, best.score, word_probabilities(model, best), near, likely_words(captioner, x)[0],
-        prefix_tokens(model, x)[0], told, chance, im)
+        prefix_tokens(model, x)[0], chance, im, told)
 
 # %% ../nbs/08d_explain.ipynb #8145cea3
 def _draw_words(ax, words):
