@@ -73,7 +73,7 @@ home: $(READY) ## Carry the repository's address (settings.ini, home) to the REA
 readme: $(READY) ## Write README.md from nbs/index.ipynb
 	$(BIN)/python tools/build_readme.py
 
-mini: $(READY) ## Train the bundled models again, from the research data in ../shared (an hour on two cores)
+mini: $(READY) ## Train the bundled models again, from the research data in ../shared (six hours on two cores)
 	$(BIN)/python -m capdec.studies.recipe --shared ../shared --out _out/mini
 
 # Each input is a function of its number: make fuzz N=500 FUZZ="--only images --first 90000" tries others.
