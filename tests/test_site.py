@@ -54,7 +54,7 @@ def test_links_and_pictures(page):
     wrong = []
     for link in links(page):
         target,_,anchor = link.partition('#')
-        if m := re.match(OWN + r'(?:blob|tree)/main/(.+)', target):
+        if m := re.match(OWN + r'(?:blob|tree|raw)/main/(.+)', target):
             path = ROOT/m[1]
         elif re.match(r'[a-z]+:', target):
             continue
@@ -68,9 +68,10 @@ def test_links_and_pictures(page):
 
 @pytest.mark.parametrize('page', [p for p in PAGES if p.parent == NBS], ids=lambda p: p.name)
 def test_what_is_a_page_of_the_site_is_linked_there(page):
-    "A link to GitHub would leave the site for a page that it has itself"
+    "A link to GitHub would leave the site for a page that it has itself; those of tutorials are turned back for it"
     own = {p.resolve() for p in PAGES if p.parent == NBS}
-    to = [(o, re.match(OWN + r'blob/main/([^#]+)', o)) for o in links(page)]
+    there = re.findall(r'\]\(([^)]+)\)', home.beside(prose(page)))
+    to = [(o, re.match(OWN + r'(?:blob|raw)/main/([^#]+)', o)) for o in there]
     assert [o for o,m in to if m and (ROOT/m[1]).resolve() in own] == []
 
 def test_figures_say_what_they_show():
@@ -92,6 +93,17 @@ def test_what_the_published_pages_need():
     assert CONFIG['format']['html']['code-overflow'] == 'wrap'
     assert (ROOT/CONFIG['website']['repo-subdir']).resolve() == NBS
     assert CONFIG['website']['sidebar']['collapse-level'] == 1
+
+def test_links_of_tutorials_are_turned_back_for_the_site():
+    from nbdev.processors import FilterDefaults
+    import render_site
+    assert 'OwnPages' in [o.__name__ for o in FilterDefaults().procs()]
+    cell = nbformat.v4.new_markdown_cell('[a](https://github.com/o/r/blob/main/nbs/05a_idea.ipynb#why) '
+        '![b](https://github.com/o/r/raw/main/nbs/images/idea.svg) '
+        '[c](https://github.com/o/r/blob/main/capdec/models/mini/README.md) [d](https://github.com/o/r/blob/main/x.py)')
+    render_site.OwnPages(None)(cell)
+    assert cell.source == ('[a](05a_idea.ipynb#why) ![b](images/idea.svg) [c](model_card.md) '
+        '[d](https://github.com/o/r/blob/main/x.py)')
 
 def test_symbols_are_linked():
     "Names of public functions in prose become links to their documentation"
@@ -182,6 +194,14 @@ def test_preview_links_its_own_pages(small, soup):
     assert [a['href'] for a in soup['index'].select('main p a')] == ['second.html#why', 'a.html']
     assert [a['href'] for a in soup['second'].select('main p a')][-2:] == ['index.html', 'index.html']
     assert list(render_site.broken(small)) == []
+
+def test_preview_of_a_site_without_an_address(tmp_path):
+    "nbdev then writes links with a slash in front; what leads elsewhere stays"
+    import render_site
+    from bs4 import BeautifulSoup
+    page = BeautifulSoup((small_site(tmp_path, '')/'second.html').read_text(encoding='utf-8'), 'html.parser')
+    assert [a['href'] for a in page.select('main p a')][-2:] == ['index.html', 'index.html']
+    assert list(render_site.broken(tmp_path/'out')) == []
 
 def test_preview_finds_broken_links(tmp_path):
     import render_site
@@ -307,5 +327,17 @@ def test_the_address_is_carried_everywhere(tmp_path):
     assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']
     assert 'https://github.com/someone/capdec/blob/main/tests/test_distributed.py' in with_one['02_embedding.ipynb']
     assert 'href: https://github.com/someone/capdec' in with_one['_quarto.yml']
+    # in Colab there is nothing beside the notebook
+    start = with_one['20_quick_start.ipynb']
+    main = 'https://github.com/someone/capdec/%s/main/nbs/'
+    assert f'({main % "raw"}images/explore.png)' in start and f'({main % "blob"}09_captioner.ipynb)' in start
+    for name in home.TUTORIALS:
+        found = re.findall(r'(?<=\]\()[^)\\]+(?=\))', with_one[f'{name}.ipynb'])
+        pages = [o for o in found if re.search(r'\.(ipynb|md|png|svg)', o)]
+        assert pages and [o for o in pages if not o.startswith('https:')] == []
+    # and on the site all stand beside each other
+    turned = home.beside(start)
+    assert '(images/explore.png)' in turned and '(09_captioner.ipynb)' in turned
+    assert 'colab.research.google.com/github/someone/capdec/blob/main/nbs/20_quick_start.ipynb' in turned
     assert yaml.safe_load(with_one['_quarto.yml'])['website']['navbar']['tools'][0]['icon'] == 'github'
     assert written('') == before
