@@ -95,7 +95,8 @@ def wanted():
 
 # What runs when the first cell does, or is loaded by Colab's own kernel: another version breaks it until a restart
 LOADED = set("""google-auth ipykernel ipython ipywidgets jupyter-client jupyter-core matplotlib numpy pandas
-    portpicker pyarrow pytz pyzmq requests scikit-image scikit-learn scipy six tornado torch torchvision traitlets triton""".split())
+    portpicker pyarrow pytz pyzmq requests scikit-image scikit-learn scipy six tornado torch torchvision
+    traitlets triton""".split())
 
 def test_colab_has_most_of_what_is_needed():
     "Only what is pure Python, and loaded by nobody yet, is replaced"
