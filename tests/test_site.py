@@ -105,6 +105,21 @@ def test_links_of_tutorials_are_turned_back_for_the_site():
     assert cell.source == ('[a](05a_idea.ipynb#why) ![b](images/idea.svg) [c](model_card.md) '
         '[d](https://github.com/o/r/blob/main/x.py)')
 
+def test_no_page_loads_scripts_for_its_outputs():
+    "Quarto loads two from another host where an output is HTML or JavaScript"
+    from nbdev.processors import FilterDefaults
+    import render_site
+    kinds = {k for p in NBS.glob('*.ipynb') for c in nbformat.read(p, 4).cells for o in c.get('outputs', [])
+        for k in o.get('data', {})}
+    assert 'text/html' in kinds and not {k for k in kinds if 'javascript' in k or 'widget' in k}
+    assert 'NoScripts' in [o.__name__ for o in FilterDefaults().procs()]
+    made = nbformat.v4.new_output('display_data', {'text/html': '<p class="card">A *cat*</p>', 'text/plain': 'cat'})
+    cell = nbformat.v4.new_code_cell('', outputs=[made])
+    render_site.NoScripts(None)(cell)
+    shown = '```{=html}\n<p class="card">A *cat*</p>\n```'
+    assert cell.outputs[0].data == {'text/plain': 'cat', 'text/markdown': shown}
+    assert '<p class="card">A *cat*</p>' in render_site.render_cell(cell, render_site.Renderer())
+
 def test_symbols_are_linked():
     "Names of public functions in prose become links to their documentation"
     from nbdev.doclinks import NbdevLookup
@@ -249,10 +264,10 @@ def test_symbols_lead_to_their_lines():
     file, line = render_site.line_of(printable)
     assert (ROOT/file).read_text().splitlines()[line-1].startswith('def printable(')
     said = ('[source](/blob/main/capdec/core.py#LNone){target="_blank"}\n'
-        "    images:='', # Photos\n    x:bool_arg=True,\n")
+        "    images:='', # Photos\n    x:bool_arg=True,\n    how:Decoding=Decoding(method='beam', seed=None), # How\n")
     shown = render_site.documented(said, printable, 'https://github.com/someone/capdec')
     assert f'someone/capdec/blob/main/capdec/core.py#L{line})' in shown and 'LNone' not in shown
-    assert 'images:list=' in shown and 'x:bool=True' in shown
+    assert 'images:list=' in shown and 'x:bool=True' in shown and 'how:Decoding=Decoding(), # How' in shown
     # no link where there is no address
     assert 'source' not in render_site.documented(said, printable, '')
     assert render_site.line_of(3) is None

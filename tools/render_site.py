@@ -52,6 +52,8 @@ def documented(text, symbol, address):
     text = re.sub(r'\[source\]\([^)]*\)(\{[^}]*\})?', lambda m: link + (m[1] or '') if link else '', text)
     # a flag that takes many values, or may stand alone, has a type of the command line's own
     text = re.sub(r'^(\s+\w+):(?==|,)', r'\1:list', text, flags=re.M)
+    # a configuration is shown on its own page, field by field
+    text = re.sub(r'(:(\w+)=\2)\([^()\n]*\)', r'\1()', text)
     return text.replace(':bool_arg', ':bool')
 
 class ShowSymbols(Processor):
@@ -83,6 +85,14 @@ class OwnPages(Processor):
     def __call__(self, cell):
         if cell.cell_type == 'markdown':
             cell.source = beside(cell.source)
+
+class NoScripts(Processor):
+    "HTML among the outputs goes on as Markdown: beside HTML as such, Quarto loads scripts from another host"
+    def __call__(self, cell):
+        for o in cell.get('outputs', []):
+            data = o.get('data', {})
+            if 'text/html' in data:
+                data['text/markdown'] = '```{=html}\n' + ''.join(data.pop('text/html')) + '\n```'
 
 class Renderer(IPythonRenderer):
     "HTML of Markdown, as Quarto makes it: pandoc's names of headings, formulas as MathML; keeps the list of headings"
@@ -127,6 +137,8 @@ class Renderer(IPythonRenderer):
         return '<code>' + re.sub(r'(?<!\S)--?\w', r'<span class="flag">\g<0></span>', parts) + '</code>'
 
     def block_code(self, code, info=None):
+        if info == '{=html}':
+            return f'<div class="out">{code}</div>'
         # nor within a number
         made = super().block_code(code, info)
         whole = r'(?<![\w-])--?\w[\w-]*|\b\d[\d.]*e-\d+|\butf-8'
@@ -173,8 +185,6 @@ def render_output(o, opts, render):
         return f'<figure>{data["image/svg+xml"]}</figure>'
     if 'text/markdown' in data:
         return render.markdown(data['text/markdown'])
-    if 'text/html' in data:
-        return f'<div class="out">{data["text/html"]}</div>'
     return printed(data.get('text/plain', ''))
 
 def render_cell(c, render):
