@@ -551,6 +551,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                              'capdec.demo._describe': ('demo.html#_describe', 'capdec/demo.py'),
                              'capdec.demo._named': ('demo.html#_named', 'capdec/demo.py'),
                              'capdec.demo._shown': ('demo.html#_shown', 'capdec/demo.py'),
+                             'capdec.demo._side_by_side': ('demo.html#_side_by_side', 'capdec/demo.py'),
+                             'capdec.demo._six': ('demo.html#_six', 'capdec/demo.py'),
                              'capdec.demo._study_line': ('demo.html#_study_line', 'capdec/demo.py'),
                              'capdec.demo._tell': ('demo.html#_tell', 'capdec/demo.py'),
                              'capdec.demo._work': ('demo.html#_work', 'capdec/demo.py'),

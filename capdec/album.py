@@ -356,10 +356,10 @@ def _places(album, lines):
     return [*[album.out]*bool(album.out), *written]
 
 # %% ../nbs/09d_album.ipynb #12db3ac3
-def _shot(path, captions, error=''):
+def _shot(path, captions, error='', sureness=None):
     "A photo or video of the gallery"
     first = (lambda: next(iter(frames(path)))[1]) if is_video(path) else None
-    return Shot(path, captions, error, picture=first)
+    return Shot(path, captions, error, sureness, first)
 
 def _show(result, album):
     "Print the captions of one photo, where they are wanted"
@@ -390,7 +390,7 @@ def _caption_and_note(captioner, todo, album, journal, bar_start, total, made, s
         if journal:
             journal.add([dict(key=str(r.path), captions=r.captions, error=r.error)])
         if album.gallery:
-            shown[r.path] = _shot(r.path, r.captions, r.error or '')
+            shown[r.path] = _shot(r.path, r.captions, r.error or '', r.sureness)
         _show(r, album)
     if other:
         warnings.warn(f'files beside photos or copies that were there and say something else: {other:,}; they stay as '

@@ -6,7 +6,7 @@
 __all__ = ['Result', 'Captioner', 'load_captioner']
 
 # %% ../nbs/09_captioner.ipynb #ff2d1f50
-import os,warnings
+import math,os,warnings
 from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import asdict,replace
@@ -200,7 +200,9 @@ def __call__(self:Captioner,
     return [None if i in reasons else next(found) for i in range(len(many))]
 
 # %% ../nbs/09_captioner.ipynb #d1fe06e0
-Result = namedtuple('Result', 'path captions error') # Result of one file: captions (list) or error (one line)
+# Result of one file: captions (list) or error (one line), and how sure the captioner is of the first caption: the mean
+# probability of its tokens (geometric), 0 to 1
+Result = namedtuple('Result', 'path captions error sureness', defaults=[None])
 
 @patch
 def caption_files(self:Captioner,
@@ -208,18 +210,19 @@ def caption_files(self:Captioner,
     num_captions:int=1, # Number of captions per photo
     batch_size:int=32, # Number of photos per batch
     **kwargs, # For `decoding.generate`
-): # Iterator of `Result(path, captions, error)`, in order
+): # Iterator of `Result(path, captions, error, sureness)`, in order
     "Caption files one batch at a time in constant memory; a file that cannot be read becomes a result with an `error`"
     whole_number('batch_size', batch_size)
     for batch in opened(paths, batch_size):
         good = [im for _,im in batch if not isinstance(im, Exception)]
-        texts = iter(self(good, num_captions, batch_size=batch_size, show=False, **kwargs))
+        found = iter(self(good, num_captions, scores=True, batch_size=batch_size, show=False, **kwargs))
         for path,im in batch:
             if isinstance(im, Exception):
                 yield Result(path, [], one_line(str(im)))
             else:
-                t = next(texts)
-                yield Result(path, [one_line(o) for o in ([t] if num_captions == 1 else t)], None)
+                o = next(found)
+                captions = [o] if num_captions == 1 else o
+                yield Result(path, [one_line(c.text) for c in captions], None, math.exp(captions[0].score))
 
 # %% ../nbs/09_captioner.ipynb #8c85464f
 @patch

@@ -352,17 +352,17 @@ def _scale(c, w, h):
     "From the map's coordinates to pixels: both clouds and the origin are in sight, with the same scale on both axes"
     x = torch.cat([c['text'], c['image'], torch.zeros(1,2)])
     low,high = x.amin(0).tolist(),x.amax(0).tolist()
-    s = min((w-40)/(high[0]-low[0]), (h-136)/(high[1]-low[1]))
+    s = min((w-40)/(high[0]-low[0]), (h-144)/(high[1]-low[1]))
     mid = [(a+b)/2 for a,b in zip(low, high)]
     # pixels are counted downwards
-    return lambda p: (round(w/2 + (p[0].item()-mid[0])*s, 1), round(28 + (h-100)/2 - (p[1].item()-mid[1])*s, 1))
+    return lambda p: (round(w/2 + (p[0].item()-mid[0])*s, 1), round(28 + (h-108)/2 - (p[1].item()-mid[1])*s, 1))
 
 # %% ../nbs/10_explore.ipynb #3df28bca
 @patch
 def draw_map(self:Explorer,
     view:View, # What you look at
     w:int=660, # Width in pixels
-    h:int=470, # Height in pixels
+    h:int=478, # Height in pixels
 )->str: # SVG
     "The map: sentences, photos, this photo, where the bridge takes it, where noise moves it, and its caption"
     c,p,texts = self.clouds(view),self.places(view),self.captions(view)
