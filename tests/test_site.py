@@ -340,6 +340,9 @@ def test_the_address_is_carried_everywhere(tmp_path):
         assert f'colab.research.google.com/github/someone/capdec/blob/main/nbs/{name}.ipynb' in text
         assert 'someone/' not in before[f'{name}.ipynb'] and 'Upload notebook' in before[f'{name}.ipynb']
     assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']
+    assert 'someone/capdec/actions/workflows/test.yaml/badge.svg' in with_one['index.ipynb']
+    # who keeps no such workflows has no badges
+    assert all('badge.svg' not in o['index.ipynb'] for o in (before, written('https://git.example/us')))
     assert 'https://github.com/someone/capdec/blob/main/tests/test_distributed.py' in with_one['02_embedding.ipynb']
     assert 'href: https://github.com/someone/capdec' in with_one['_quarto.yml']
     # in Colab there is nothing beside the notebook

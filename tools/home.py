@@ -34,6 +34,14 @@ def badge(address, name):
         return f'[![Open in Colab]({BADGE})]({COLAB}/github/{where}/blob/main/nbs/{name}.ipynb)'
     return f'In [Colab]({COLAB}): *File, Upload notebook*, and this file.'
 
+def badges(source, address):
+    "The first picture of the landing page, below what the workflows say of themselves, where there are any"
+    source = re.sub(r'\A\[!\[tests\].*\n\n', '', source)
+    if not (source.startswith('![') and address.startswith('https://github.com/')):
+        return source
+    one = lambda name, file: f'[![{name}]({address}/actions/workflows/{file}/badge.svg)]({address}/actions)'
+    return f'{one("tests", "test.yaml")} {one("site", "docs.yaml")}\n\n{source}'
+
 def install(address):
     "The tutorials' first cell"
     if address:
@@ -87,7 +95,8 @@ def cell_source(cell, address, name, root=ROOT):
     if cell.cell_type == 'markdown':
         source = re.sub(r'^(git clone \S+ capdec && cd capdec|cd capdec  +# your clone of this repository)$',
             clone(address), source, flags=re.M)
-        return linked(source, address)
+        source = linked(source, address)
+        return badges(source, address) if name == 'index' else source
     return source
 
 def site(text, address):
