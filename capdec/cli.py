@@ -186,8 +186,8 @@ def train(
         return 0
     if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset):
         keep_bridge(pretrain_weights, out, prefix)
-    if history['epochs']:
-        print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
+    if n := len(history['epochs']):
+        print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {n} epoch{"s"*(n > 1)}')
     say_made(out/f'{prefix}_latest', 'captioner')
     _next_command(out/f'{prefix}_latest', model.config.encoder)
 
