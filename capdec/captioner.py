@@ -310,10 +310,13 @@ def push_to_hub(self:Captioner,
     private:bool=False, # Whether only its owner can see it
     token:str|None=None, # Access token (default: the one of `hf auth login`)
     dtype:str|None=None, # Type of the weights; 'float16' halves them
-    card:str=CARD, # Text of README.md; `{repo_id}`, `{encoder}`, `{lm}`, `{bridge}` are filled in
+    card:str=CARD, # Text of README.md, see `card_text`
+    scores:str|Path|dict|None=None, # Scores as fractions, or the file that `capdec evaluate --out` wrote
+    dataset:str='', # What the scores were measured on, such as "Flickr8k, test"
+    picture:str|Path|None=None, # Picture for the card, such as a sheet of photos with their captions
 )->str: # Address of the commit
     "Upload the captioner to the Hugging Face hub"
-    return push_parts(self, repo_id, private, token, dtype, card)
+    return push_parts(self, repo_id, private, token, dtype, card, scores, dataset, picture)
 
 # %% ../nbs/09_captioner.ipynb #c9ede2b9
 def load_captioner(

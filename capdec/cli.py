@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'LOOSE', 'ALSO', 'GROUPS', 'parse', 'open_text', 'embed', 'train', 'predict', 'convert', 'noise', 'offset',
-           'bridger', 'evaluate', 'caption', 'made_by', 'data', 'demo', 'explore', 'examples', 'verb_parser', 'main']
+           'bridger', 'evaluate', 'caption', 'made_by', 'styles', 'data', 'demo', 'explore', 'examples', 'verb_parser',
+           'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
 import os,sys
@@ -185,8 +186,8 @@ def train(
         return 0
     if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset):
         keep_bridge(pretrain_weights, out, prefix)
-    if history['epochs']:
-        print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {len(history["epochs"])} epochs')
+    if n := len(history['epochs']):
+        print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {n} epoch{"s"*(n > 1)}')
     say_made(out/f'{prefix}_latest', 'captioner')
     _next_command(out/f'{prefix}_latest', model.config.encoder)
 
@@ -344,16 +345,6 @@ def bridger(
     fell = f'mean squared error {losses[0]:.2e} -> {losses[-1]:.2e}'
     say_made(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, {fell}')
 
-# %% ../nbs/11_cli.ipynb #92d7235a
-def _check_evaluate(style, factual, gallery, images, by):
-    "What `evaluate` is told must fit together"
-    if bool(style) != bool(factual):
-        raise ValueError('--style and --factual: the style is told from plain captions, so give both')
-    if gallery and not images:
-        raise ValueError('--gallery: needs --images, the photos')
-    if not gallery and by != 'CIDEr':
-        raise ValueError(f'--by {by}: says what is worst and best in --gallery; leave it out, or name that file')
-
 # %% ../nbs/11_cli.ipynb #cf491219
 def evaluate(
     predictions:str, # Predictions, `[{image_id, caption}]`
@@ -374,11 +365,9 @@ def evaluate(
     from capdec import evaluation as room
     from capdec.data import read_captions
     from capdec.sources import begun,photos_of
-    _check_evaluate(style, factual, gallery, images, by)
     for k,o in dict(out=out, gallery=gallery).items():
         not_the_input(o, predictions, references, name=k)
-    if gallery:
-        room.check_gallery(gallery)
+    room.check_measures(style, factual, gallery, images, by)
     clip = bool(images) and clip_model_type != 'none'
     known = room.metric_named(by, metrics.split(','), clip, bool(style)) if gallery else ''
     text = lambda path, split=None: (r['caption'] for r in read_captions(path, split))
@@ -480,6 +469,20 @@ def made_by(
         # a tab stays one
         print(printable(str(file)), printable(str(made or 'nothing tells')), sep='\t')
 
+# %% ../nbs/11_cli.ipynb #clistyl1
+def styles(
+    names:MANY='', # Styles to tell about (default: all that are kept)
+    delete:bool=False, # Delete them
+):
+    "List the styles that `caption --style FILE` has kept, or delete some"
+    from capdec.restyle import delete_style,kept_styles
+    if delete and not names:
+        raise ValueError('--delete: name the styles to delete; `capdec styles` lists them')
+    for o in kept_styles(names):
+        print(('deleted ' if delete else '') + printable(str(o)))
+        if delete:
+            delete_style(o)
+
 # %% ../nbs/11_cli.ipynb #e3999af4
 def data(
     name:str='', # Data set to check; without it, all are listed
@@ -529,7 +532,7 @@ def explore(
 
 # %% ../nbs/11_cli.ipynb #79445183
 VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, explore, train, embed, parse, open_text, predict,
-    evaluate, convert, noise, offset, bridger, data, made_by)}
+    evaluate, convert, noise, offset, bridger, data, made_by, styles)}
 
 def examples(
     verb:str, # Name of a verb
@@ -540,7 +543,7 @@ def examples(
 
 # What each verb takes without a flag, beside what it cannot do without
 LOOSE = dict(data=('name','path'), convert=('out',), train=('data',), embed=('data',), predict=('data',),
-    demo=('photos',), explore=('photos',))
+    demo=('photos',), explore=('photos',), styles=('names',))
 # Names that mean the same
 _MODEL,_PHOTOS = ('checkpoint',),('images',)
 ALSO = dict(caption=dict(model=_MODEL, photos=_PHOTOS), predict=dict(checkpoint=('model',), images=('photos',)),

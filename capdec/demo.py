@@ -208,6 +208,7 @@ def experiment(
     sentences:list|None=None, # Training text (default: the bundled corpus)
     workers:int|None=None, # Number of processes (default: one per core, at most one per run)
     show:bool=True, # Show a progress bar
+    more:Tensor|None=None, # Vectors of more photos `(p, d)`: each run captions them, as `shown`; they are not scored
 )->dict: # `runs`, one dictionary each; the settings; what `compared` returns
     "Train from text alone, with and without noise, and measure on photos that training never saw"
     if size not in SIZES:
@@ -223,10 +224,12 @@ def experiment(
     else:
         with torch.inference_mode():
             vectors = normalize(captioner.encoder.encode_text(texts, show=show)).clone()
-    jobs = [(v, seed, steps, texts[seed%parts::parts], vectors[seed%parts::parts].clone(), images)
+    looked = images if more is None else torch.cat([images, more.to(images)])
+    jobs = [(v, seed, steps, texts[seed%parts::parts], vectors[seed%parts::parts].clone(), looked)
         for seed in range(seeds) for v in (0., variance)]
     runs = _at_once(jobs, workers, show)
     for r in runs:
+        r['captions'],r['shown'] = r['captions'][:len(images)],r['captions'][len(images):]
         first = ranks(r['captions'], images, captioner.encoder) < 1
         r.update(cider=cider(r['captions']), found=first.double().mean().item())
     return dict(size=size, runs=runs, variance=variance, steps=steps, sentences=len(jobs[0][3]), corpus=len(texts),
@@ -282,9 +285,23 @@ def _named(r):
     "How a run is called"
     return f"noise {r['variance']:.3g}" if r['variance'] else 'no noise'
 
-def _shown(e):
+# Photos that packages bring and that are far from everyday captions
+_OUTSIDE = ('astronaut.png','rocket.jpg','grace_hopper.jpg')
+
+def _six(items, ours):
+    "Six of the photos, your own first; the first `ours` are those that packages bring"
+    return (items[ours:] + [o for o in items[:ours] if o[0] not in _OUTSIDE])[:6]
+
+def _side_by_side(e, photos):
+    "What the first runs without noise and with noise say of the same photos"
+    clean,noisy = (next((r.get('shown', []) for r in e['runs'] if (r['variance'] > 0) == o), []) for o in (False, True))
+    by_name = {o['name']: o for o in photos}
+    return [by_name[name] | dict(clean=a, noisy=b) for name,a,b in zip(e.get('names', []), clean, noisy)]
+
+def _shown(e, photos):
     "An experiment with what the page needs of each run"
-    return e | dict(runs=[r | dict(name=_named(r), score=np.mean(r['cider'])) for r in e['runs']])
+    return e | dict(pairs=_side_by_side(e, photos), runs=[r | dict(name=_named(r), score=np.mean(r['cider'])) for r in
+        e['runs']])
 
 # %% ../nbs/10a_demo.ipynb #e9c120f9
 def check_folder(
@@ -309,7 +326,7 @@ def write_page(
     check_folder(folder)
     folder = Path(folder)
     photos = [dict(name=name, url=picture_url(im), caption=text) for name,im,text in items]
-    page = render('demo/page.html', photos=photos, e=e and _shown(e), recorded=recorded(), study=_study_line())
+    page = render('demo/page.html', photos=photos, e=e and _shown(e, photos), recorded=recorded(), study=_study_line())
     with atomic_path(folder/'index.html') as p:
         p.write_text(page, encoding='utf-8')
     with atomic_path(folder/'contact_sheet.png') as p:
@@ -358,12 +375,14 @@ def run_demo(
     own = find_images(list(photos)) if photos else []
     print('Captions by the bundled model, trained on text alone:\n', flush=True)
     items,failed = _describe(captioner, demo_photos() + own)
+    six = _six(items, len(demo_photos()))
     e = None
     if not quick:
         size = 'full' if full else 'short'
         print('\nTraining captioners from text alone, with and without noise (three seeds each, '
             f'{size} version):\n', flush=True)
-        e = experiment(size)
+        e = experiment(size, more=captioner.encoder.encode_image([im for _,im,_ in six], show=False))
+        e['names'] = [name for name,_,_ in six]
         _tell(e)
         write_json(Path(out)/'experiment.json', e)
     page,sheet = write_page(out, items, e)

@@ -7,7 +7,7 @@ __all__ = ['JAVA_FLAGS', 'PUNCTUATION', 'SPICE_JARS', 'SPICE_URL', 'METRICS', 'N
            'meteor', 'spice_missing', 'spice', 'match_ids', 'scores_table', 'Scores', 'read_predictions', 'evaluate',
            'paired_bootstrap', 'caption_words', 'text_stats', 'StyleClassifier', 'NgramLM', 'style_measures',
            'clip_score', 'add_clip_score', 'worst_and_best', 'gallery', 'worst_and_best_figure', 'metric_named',
-           'add_style', 'check_gallery', 'save_worst_and_best']
+           'add_style', 'check_gallery', 'save_worst_and_best', 'check_measures']
 
 # %% ../nbs/06_evaluation.ipynb #30c5446f
 import contextlib,json,math,os,random,re,subprocess,tempfile,threading,time,warnings
@@ -811,3 +811,21 @@ def save_worst_and_best(
     with atomic_path(path) as p:
         fig.savefig(p, dpi=110, bbox_inches='tight', format='png', metadata=dict(Software='capdec'))
     return Path(path)
+
+# %% ../nbs/06_evaluation.ipynb #checkmeas1
+def check_measures(
+    style:str='', # Captions in a style
+    factual:str='', # Plain captions
+    gallery:str|Path='', # PNG file to be written
+    images:list|str='', # The photos
+    by:str='CIDEr', # Metric that says which are the worst and the best
+):
+    "Raise when what is asked for does not fit together"
+    if bool(style) != bool(factual):
+        raise ValueError('`style` and `factual`: the style is told from plain captions, so give both')
+    if gallery and not images:
+        raise ValueError('`gallery`: needs `images`, the photos')
+    if not gallery and by != 'CIDEr':
+        raise ValueError(f'`by` {by}: says what is worst and best in `gallery`; leave it out, or name that file')
+    if gallery:
+        check_gallery(gallery)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['VARIANCES', 'TIPS', 'moved', 'View', 'Explorer', 'map_axes', 'draw_tolerance', 'new_words', 'uploads', 'ExplorerPage',
-           'ExplorerApp', 'explore', 'app_notebook', 'voila_command', 'serve']
+           'ExplorerApp', 'explore', 'app_notebook', 'voila_command', 'free_port', 'serve']
 
 # %% ../nbs/10_explore.ipynb #90cd9a86
-import html,os,re,subprocess,sys,tempfile,warnings
+import html,os,re,socket,subprocess,sys,tempfile,warnings
 from collections import Counter
 from dataclasses import dataclass,replace
 from pathlib import Path
@@ -16,9 +16,13 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
+from .candidates import rarity_of
 from .captioner import Captioner
+from .choosing import Rarity,choose,parse_choice
+from .concepts import read_names
+from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
 from .decoding import generate
+from .explain import word_probabilities
 from .noise import add_noise,normalize
 from .pages import picture_url,render
 
@@ -49,6 +53,8 @@ class View:
     variance:float = 0.       # Noise variance on the vector that the decoder is handed
     beam_size:int = 5         # Number of beams of the search
     seed:int = 0              # Seed of the directions in which the vector is moved
+    words:tuple|None = None   # Words that the decoder is told; `None`: what the captioner is sure of
+    choose:str = ''           # What chooses among five captions: 'beam', 'vote', 'cosine'; empty: the captioner's own
 
 # %% ../nbs/10_explore.ipynb #2c290123
 def _named(captioners):
@@ -158,6 +164,55 @@ def handed(self:Explorer,
             return b.using(view.bridge or b.kind)(c.model.unit(x))
     return self.once(('handed', view.photo, view.captioner, view.bridge), cross)
 
+# %% ../nbs/10_explore.ipynb #exptold1
+@patch
+def sure_of(self:Explorer,
+    view:View, # What you look at
+)->list|None: # `(word, probability)`, the surest first; `None` for a captioner that takes no words
+    "What the captioner itself would tell its decoder of the photo"
+    c = self.captioner(view.captioner)
+    if not c.model.config.hint_tokens:
+        return None
+    return self.once(('sure', view.photo, view.captioner), lambda: c.bridge.told(c.model.unit(self.image(view)))[0])
+
+@patch
+def told(self:Explorer,
+    view:View, # What you look at
+)->tuple|None: # Words; `None` for a captioner that takes none
+    "What the decoder is told"
+    sure = self.sure_of(view)
+    if sure is None:
+        return None
+    return tuple(o for o,_ in sure) if view.words is None else view.words
+
+# %% ../nbs/10_explore.ipynb #expchoo1
+@patch
+def reasons(self:Explorer,
+    name:str, # Name of a captioner
+)->list: # Some of 'beam', 'vote', 'cosine'; the captioner's own first
+    "What can choose among captions; a vote asks the captions that a captioner remembers"
+    c = self.captioner(name)
+    own = c.pool.choose or 'beam'
+    return list(dict.fromkeys([own, 'beam', *['vote']*bool(c.bridge.sentences), 'cosine']))
+
+@patch
+def reason(self:Explorer,
+    view:View, # What you look at
+)->str: # 'beam', or as `choosing.parse_choice` takes it
+    "What chooses"
+    return view.choose or self.reasons(view.captioner)[0]
+
+def _best_first(c, photo, found, how):
+    "The captions of each vector, ordered by what speaks for them"
+    choice = parse_choice(how)
+    rarity = rarity_of(c) if choice.vote or choice.retrieved else Rarity.count(['a'])
+    near = [o for o,_ in c.bridge.nearest(photo, 30)[0]] if choice.retrieved else []
+    def cosines(captions):
+        with torch.inference_mode():
+            texts = c.encoder.encode_text([o.text for o in captions], show=False)
+        return (normalize(texts.to(photo))@normalize(photo)[0]).tolist()
+    return [choose(o, rarity, choice, near, cosines(o) if choice.cosine else None) for o in found]
+
 # %% ../nbs/10_explore.ipynb #61144006
 @patch
 def vectors(self:Explorer,
@@ -167,14 +222,33 @@ def vectors(self:Explorer,
     return moved(self.handed(view), view.variance, self.draws if view.variance else 1, view.seed)
 
 @patch
+def found(self:Explorer,
+    view:View, # What you look at
+)->list: # For each of `vectors` its captions (`decoding.Caption`), best first; one, where nothing chooses
+    "What the decoder makes of them"
+    def decode():
+        c,how = self.captioner(view.captioner),self.reason(view)
+        told,x = self.told(view),self.vectors(view)
+        hints = {} if told is None else dict(hints=[list(told)]*len(x))
+        out = generate(c.model, x, num_captions=1 if how == 'beam' else 5, beam_size=view.beam_size, normalize=False,
+            **hints)
+        return out if how == 'beam' else _best_first(c, c.model.unit(self.image(view)), out, how)
+    return self.once(('found', view), decode)
+
+@patch
 def captions(self:Explorer,
     view:View, # What you look at
 )->list: # Texts, one for each of `vectors`
-    "What the decoder makes of them"
-    def decode():
-        model = self.captioner(view.captioner).model
-        return generate(model, self.vectors(view), beam_size=view.beam_size, normalize=False, texts=True)
-    return self.once(('captions', view), decode)
+    "The best of them"
+    return [o[0].text for o in self.found(view)]
+
+# %% ../nbs/10_explore.ipynb #expsure1
+@patch
+def sureness(self:Explorer,
+    view:View, # What you look at
+)->list: # `(word, probability)` of the first caption
+    "How sure the decoder was of each word"
+    return word_probabilities(self.captioner(view.captioner).model, self.found(view)[0][0])
 
 # %% ../nbs/10_explore.ipynb #1cc9532b
 @patch
@@ -278,17 +352,17 @@ def _scale(c, w, h):
     "From the map's coordinates to pixels: both clouds and the origin are in sight, with the same scale on both axes"
     x = torch.cat([c['text'], c['image'], torch.zeros(1,2)])
     low,high = x.amin(0).tolist(),x.amax(0).tolist()
-    s = min((w-40)/(high[0]-low[0]), (h-112)/(high[1]-low[1]))
+    s = min((w-40)/(high[0]-low[0]), (h-144)/(high[1]-low[1]))
     mid = [(a+b)/2 for a,b in zip(low, high)]
     # pixels are counted downwards
-    return lambda p: (round(w/2 + (p[0].item()-mid[0])*s, 1), round(28 + (h-76)/2 - (p[1].item()-mid[1])*s, 1))
+    return lambda p: (round(w/2 + (p[0].item()-mid[0])*s, 1), round(28 + (h-108)/2 - (p[1].item()-mid[1])*s, 1))
 
 # %% ../nbs/10_explore.ipynb #3df28bca
 @patch
 def draw_map(self:Explorer,
     view:View, # What you look at
     w:int=660, # Width in pixels
-    h:int=446, # Height in pixels
+    h:int=478, # Height in pixels
 )->str: # SVG
     "The map: sentences, photos, this photo, where the bridge takes it, where noise moves it, and its caption"
     c,p,texts = self.clouds(view),self.places(view),self.captions(view)
@@ -360,10 +434,20 @@ def new_words(
     return out
 
 # %% ../nbs/10_explore.ipynb #b85c856a
-def _caption_html(texts, still, view, cosine):
+def _with_sureness(parts, words):
+    "`(part, is it new?, how sure, or None)`: each word of `parts` gets the probability that `words` has for it"
+    left,out = list(words),[]
+    for part,new in parts:
+        at = next((i for i,(o,_) in enumerate(left) if o.lower() == part.lower()), None)
+        out.append((part, new, None if at is None else left[at][1]))
+        left = left if at is None else left[at+1:]
+    return out
+
+def _caption_html(texts, still, view, cosine, words=(), others=(), reason='beam'):
     "The caption card"
-    return render('explore/caption.html', captions=[new_words(t, still) for t in texts], still=still,
-        variance=view.variance, cosine=cosine)
+    first,*rest = [new_words(t, still) for t in texts]
+    return render('explore/caption.html', captions=[_with_sureness(first, words), *([(*o, None) for o in t] for t in
+        rest)], still=still, variance=view.variance, cosine=cosine, others=others, reason=reason, unsure=.2)
 
 def _photo_html(src, name):
     return render('explore/photo.html', name=name, url=picture_url(open_image(src), 600, 88))
@@ -388,6 +472,8 @@ TIPS = dict(bridge='How the photo\'s vector is carried to where sentences lie: n
     variance='How far the vector is moved at random: the variance of the noise on each of its numbers. 0 leaves it '
         'where the photo put it',
     beam='How many captions the search keeps in view at each word. 1 takes the likeliest word every time',
+    choose='What chooses one of several captions: the best beam; a vote, in which they and captions that the captioner '
+        'remembers agree; or how near a caption lies to the photo (cosine)',
     captioner='The model that turns a vector into a sentence',
     train='The noise in the training of the new style: without any, it reads sentences well and photos badly')
 
@@ -406,14 +492,15 @@ def _wide(kind, named=True, tip='', **kwargs):
     return kind(layout=widgets.Layout(width='98%'), **kwargs)
 
 def _choosers(photos, captioners):
-    "Photo, upload, captioner, another captioner, bridge, beam width"
+    "Photo, upload, captioner, another captioner, bridge, beam width, what chooses"
     return (_wide(widgets.Dropdown, options=photos, description='photo'),
         _wide(widgets.FileUpload, False, accept='image/*', multiple=True, description='Upload a photo'),
         _wide(widgets.Dropdown, tip='captioner', options=captioners, description='captioner'),
         _wide(widgets.Text, placeholder='folder or hub id, then Enter', description='another', continuous_update=False),
         _wide(widgets.Dropdown, tip='bridge', options=['none'], description='bridge'),
         _wide(widgets.IntSlider, tip='beam', value=5, min=1, max=10, description='beam width',
-            continuous_update=False))
+            continuous_update=False),
+        _wide(widgets.Dropdown, tip='choose', options=['beam'], description='choose'))
 
 # %% ../nbs/10_explore.ipynb #1ee3ffbd
 def _level(name, tip):
@@ -431,6 +518,22 @@ def _teachers():
             placeholder='Sentences in that style, one a line; a few hundred make a style'),
         _level('train noise', 'train'), _button('Train'), _wide(widgets.Output, False))
 
+# %% ../nbs/10_explore.ipynb #expchip1
+def _tellers():
+    "A place for the words that the decoder is told, and a field for another one"
+    chips = widgets.HBox(layout=widgets.Layout(flex_flow='row wrap'))
+    word = _wide(widgets.Text, placeholder='another word, then Enter', description='tell', continuous_update=False)
+    return chips,word
+
+def _chip(word, sure, on, turn):
+    "A word that is told, or is not; a click turns it"
+    how = f'The captioner is sure of it to {sure:.0%}. ' if sure is not None else ''
+    button = widgets.Button(description=f'{word} \N{MULTIPLICATION SIGN}' if on else f'+ {word}',
+        tooltip=how + ('A click takes it away' if on else 'A click adds it'), layout=widgets.Layout(width='auto'),
+        button_style='info' if on else '')
+    button.on_click(lambda _: turn(word))
+    return button
+
 # %% ../nbs/10_explore.ipynb #a35c79d0
 class ExplorerPage(widgets.VBox):
     "Controls, and what they show; each step can be taken by hand"
@@ -438,8 +541,10 @@ class ExplorerPage(widgets.VBox):
         explorer:Explorer, # Explorer to show
     ):
         self.explorer,self.seed,self._quiet = explorer,0,False
-        self.photo,self.upload,self.captioner,self.other,self.bridge,self.beam = _choosers(list(explorer.photos),
-            list(explorer.captioners))
+        self.photo,self.upload,self.captioner,self.other,self.bridge,self.beam,self.choose = _choosers(
+            list(explorer.photos), list(explorer.captioners))
+        self.words,self.off,self.chips,self.word = None,[],*_tellers()
+        self.telling = widgets.VBox([widgets.HTML('<h4>What the decoder is told</h4>'), self.chips, self.word])
         self.variance,self.again,self.how_far = (_level('variance', 'variance'), _button('Other directions'),
             _button('Measure all levels'))
         self.style,self.text,self.blur,self.learn,self.bar = _teachers()
@@ -452,16 +557,16 @@ class ExplorerPage(widgets.VBox):
     def view(self)->View:
         "The `View` that the controls say"
         return View(self.photo.value, self.captioner.value, self.bridge.value, self.variance.value, self.beam.value,
-            self.seed)
+            self.seed, self.words, self.choose.value)
 
     def _arranged(self):
         "Style, a line for errors, two columns; on a telephone one, in the order of the numbers"
         title = lambda s: widgets.HTML(f'<h4>{s}</h4>')
         left = {1: [self.picture, self.photo, self.upload, self.came],
             3: [title('Noise on the vector that the decoder is handed'), self.variance, self.again, self.how_far],
-            6: [title('Who describes it'), self.captioner, self.other, self.bridge, self.beam],
+            6: [title('Who describes it'), self.captioner, self.other, self.bridge, self.beam, self.choose],
             8: [title('Teach it a style, from text alone'), self.style, self.text, self.blur, self.learn, self.bar]}
-        right = {2: [self.caption], 4: [title('Where it lies'), self.map], 5: [self.chart],
+        right = {2: [self.caption, self.telling], 4: [title('Where it lies'), self.map], 5: [self.chart],
             7: [title('Sentences nearest to that vector'), self.sentences]}
         columns = []
         for groups,flex in ((left, '1 1 320px'), (right, '1000 1 400px')):
@@ -501,6 +606,7 @@ def cleared(self:ExplorerPage):
     "Show nothing rather than what no longer holds"
     for o in (self.picture, self.caption, self.sentences, self.map, self.chart):
         o.value = ''
+    self.telling.layout.display = 'none'
 
 @patch
 def quietly(self:ExplorerPage,
@@ -512,6 +618,45 @@ def quietly(self:ExplorerPage,
         f()
     finally:
         self._quiet = False
+
+# %% ../nbs/10_explore.ipynb #exptell1
+@patch
+def tell(self:ExplorerPage,
+    view:View, # What is shown
+):
+    "Show what the decoder is told, and what it could be told"
+    sure,told = self.explorer.sure_of(view),self.explorer.told(view)
+    self.telling.layout.display = 'none' if sure is None else ''
+    sure = dict(sure or ())
+    words = dict.fromkeys([*sure, *self.off, *(told or ())])
+    self.chips.children = [_chip(o, sure.get(o), o in told, self.turned) for o in words]
+
+@patch
+def turned(self:ExplorerPage,
+    word:str, # A word
+):
+    "Tell it, or tell it no longer"
+    told = self.explorer.told(self.view)
+    self.words = tuple(o for o in told if o != word) if word in told else (*told, word)
+    self.off.append(word)
+    self.refresh()
+
+@patch
+def told(self:ExplorerPage, *_):
+    "Tell the words that were typed"
+    if self._quiet or not self.word.value.strip():
+        return
+    told = self.explorer.told(self.view)
+    self.words = tuple(dict.fromkeys([*told, *read_names(self.word.value)]))
+    self.quietly(lambda: setattr(self.word, 'value', ''))
+    self.refresh()
+
+@patch
+def looked(self:ExplorerPage, *_):
+    "Another photo: the decoder is told what the captioner finds in it"
+    if not self._quiet:
+        self.words,self.off = None, []
+        self.refresh()
 
 # %% ../nbs/10_explore.ipynb #7734f20f
 @patch
@@ -526,9 +671,11 @@ def refresh(self:ExplorerPage, *_):
         e,view = self.explorer,self.view
         self.chart.value = ''
         self.picture.value = e.once(('picture', view.photo), lambda: _photo_html(e.photos[view.photo], view.photo))
+        self.tell(view)
         texts,still = e.captions(view), e.captions(replace(view, variance=0., seed=0))[0]
         cosine = torch.cosine_similarity(e.vectors(view)[:1], e.handed(view)).item()
-        self.caption.value = _caption_html(texts, still, view, cosine)
+        others = [o.text for o in e.found(view)[0][1:]]
+        self.caption.value = _caption_html(texts, still, view, cosine, e.sureness(view), others, e.reason(view))
         self.sentences.value = render('explore/nearest.html', pairs=e.nearest(view))
         self.map.value = _figure(e.draw_map(view))
     if not self.attempt(show):
@@ -543,6 +690,9 @@ def chosen(self:ExplorerPage, *_):
     def offer():
         self.bridge.options = own = self.explorer.bridges(self.captioner.value)
         self.bridge.value = own[0]
+        self.choose.options = reasons = self.explorer.reasons(self.captioner.value)
+        self.choose.value = reasons[0]
+        self.words,self.off = None, []
         trained = self.explorer.captioner(self.captioner.value).model.config.noise_variance or 0.
         self.blur.value = min(VARIANCES, key=lambda v: abs(v-trained))
     if self.attempt(lambda: self.quietly(offer)):
@@ -588,7 +738,7 @@ def uploaded(self:ExplorerPage, *_):
     def show():
         self.photo.options = list(self.explorer.photos)
         if good:
-            self.photo.value = good
+            self.photo.value,self.words,self.off = good, None, []
     self.quietly(show)
     if good:
         self.refresh()
@@ -636,9 +786,10 @@ class ExplorerApp(ExplorerPage):
         explorer:Explorer, # Explorer to show
     ):
         super().__init__(explorer)
-        for o in (self.photo, self.bridge, self.variance, self.beam):
+        for o in (self.bridge, self.variance, self.beam, self.choose):
             o.observe(self.refresh, 'value')
-        for o,f in ((self.captioner, self.chosen), (self.upload, self.uploaded), (self.other, self.added)):
+        for o,f in ((self.photo, self.looked), (self.captioner, self.chosen), (self.upload, self.uploaded),
+                (self.other, self.added), (self.word, self.told)):
             o.observe(f, 'value')
         for o,f in ((self.again, self.redirected), (self.how_far, self.measure), (self.learn, self.taught)):
             o.on_click(f)
@@ -680,6 +831,13 @@ def voila_command(
     return [sys.executable, '-m', 'voila', str(notebook), f'--Voila.ip={ip}', f'--port={port}', '--theme=light',
         *['--no-browser']*(not browser)]
 
+def free_port(
+    ip:str='127.0.0.1', # Address to listen on
+)->int: # Port
+    "A port that nobody listens on; Voila would take one for 0, too, and not tell which"
+    with socket.create_server((ip, 0), family=socket.AF_INET6 if ':' in ip else socket.AF_INET) as s:
+        return s.getsockname()[1]
+
 def serve(
     captioners:list=(), # Folders, hub ids, 'mini'; empty for the bundled one
     photos:list=(), # Folders, files or patterns; empty for those that packages bring
@@ -701,7 +859,7 @@ def serve(
         with optional('explore'):
             import nbformat
         nbformat.write(app_notebook(list(captioners), list(photos), device), Path(folder)/'app.ipynb')
-        command = voila_command('app.ipynb', ip, port, browser)
+        command = voila_command('app.ipynb', ip, port or free_port(ip), browser)
         server = subprocess.Popen(command, cwd=folder, env=os.environ | dict(PYTHONPATH=path))
         try:
             return server.wait()

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CARD', 'Parts', 'fit_parts', 'photo_vectors', 'image_vectors', 'captioner_folder', 'Notes', 'recorded_encoder',
            'pack_vectors', 'unpack_vectors', 'read_bridge', 'NoEncoder', 'set_dtype', 'load_parts', 'save_parts',
-           'load_memory', 'push_parts', 'weights_file', 'weights_id', 'memory_id', 'check_shape', 'keep_bridge']
+           'load_memory', 'card_head', 'card_text', 'push_parts', 'weights_file', 'weights_id', 'memory_id',
+           'check_shape', 'keep_bridge']
 
 # %% ../nbs/08c_captioner_folder.ipynb #fd763b40
-import re,tempfile,warnings
+import re,shutil,tempfile,warnings
 from dataclasses import asdict,dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -399,17 +400,86 @@ def load_memory(
 
 # %% ../nbs/08c_captioner_folder.ipynb #ddd0fc1c
 CARD = """---
-library_name: capdec
-pipeline_tag: image-to-text
----
-An image captioner trained from text alone with capdec: encoder {encoder}, \
-language model {lm}, bridge {bridge}.
+{metadata}---
+# {name}
+
+An image captioner that learned from sentences alone, by the method of [CapDec](https://arxiv.org/abs/2211.00575).
+{picture}
+| part | what it is |
+|---|---|
+| encoder | {encoder} |
+| language model | {lm} |
+| mapper | {mapper} |
+| noise variance of the training | {noise} |
+| bridge between images and texts | {bridge} |
+
+## How to use it
+
+With the Python package capdec:
 
 ```python
 from capdec import Captioner
-Captioner.from_pretrained("{repo_id}")("photo.jpg")
+
+captioner = Captioner.from_pretrained("{repo_id}")
+captioner("photo.jpg")
 ```
-"""
+
+```sh
+capdec caption holiday/ --model {repo_id} --out captions.csv
+```
+{scores}"""
+
+# %% ../nbs/08c_captioner_folder.ipynb #cardsc02
+def _scores_of(scores, dataset):
+    "Scores by metric, as fractions"
+    if scores and not dataset:
+        raise ValueError('scores: on which captions were they measured? say it in `dataset`, such as "Flickr8k, test"')
+    if not isinstance(scores, str|Path):
+        return dict(scores or {})
+    found = read_json(scores)
+    found = found.get('corpus') if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(v, float|int) for v in found.values()):
+        raise ValueError(f'{scores}: holds no scores; give the file that `capdec evaluate --out` wrote')
+    return found
+
+# %% ../nbs/08c_captioner_folder.ipynb #cardhd01
+def card_head(
+    name:str, # Name of the captioner
+    lm:str='', # Its language model; one of the hub is named as the model that it came from
+    scores:dict|None=None, # Scores by metric, as fractions
+    dataset:str='', # What they were measured on
+)->str: # YAML
+    "The head of a card, which the hub reads"
+    from huggingface_hub import EvalResult,ModelCardData
+    results = [EvalResult(task_type='image-to-text', task_name='Image captioning',
+        dataset_type=re.sub(r'\W+', '-', dataset.split(',')[0].lower()), dataset_name=dataset,
+        metric_type=re.split('[_-]', k)[0].lower(), metric_name=k.replace('_', '-'), metric_value=round(100*v, 1))
+        for k,v in (scores or {}).items()]
+    base = lm if lm in ('gpt2','gpt2-medium','gpt2-large') or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', lm) else None
+    return ModelCardData(library_name='capdec', pipeline_tag='image-to-text', base_model=base, model_name=name,
+        tags=['image-captioning','text-only-training'], eval_results=results or None).to_yaml() + '\n'
+
+# %% ../nbs/08c_captioner_folder.ipynb #cardtx02
+def card_text(
+    parts:Parts, # A captioner, or the parts of one
+    repo_id:str, # 'user/name' on the Hugging Face hub
+    card:str=CARD, # Text with `{repo_id}`, `{name}`, `{encoder}`, `{lm}`, `{bridge}` and the other names of `CARD`
+    scores:str|Path|dict|None=None, # Scores as fractions, or the file that `capdec evaluate --out` wrote
+    dataset:str='', # What the scores were measured on, such as "Flickr8k, test"
+    picture:str='', # Name of a picture in the same folder
+)->str: # Markdown
+    "What a captioner is made of, how to use it, and how it scores"
+    config,found,name = parts.model.config,_scores_of(scores, dataset),repo_id.split('/')[-1]
+    columns = [' | '.join(found), '|'.join(['---:']*len(found)), ' | '.join(f'{100*v:.1f}' for v in found.values())]
+    table = f'\n## Scores\n\nOn {dataset}, hundredfold:\n\n' + '\n'.join(f'| {o} |' for o in columns) + '\n'
+    fill = dict(metadata=card_head(name, config.lm, found, dataset), repo_id=repo_id, name=name,
+        picture=f'\n![Photos with the captions of {name}]({picture})\n' if picture else '', encoder=parts.encoder.name,
+        lm=config.lm, mapper=f'{config.mapping_type}, {config.prefix_length} vectors', bridge=parts.bridge.kind,
+        noise='not recorded' if config.noise_variance is None else f'{config.noise_variance:g}',
+        scores=table if found else '')
+    for k,v in fill.items():
+        card = card.replace('{%s}' % k, str(v))
+    return card
 
 # %% ../nbs/08c_captioner_folder.ipynb #7e07c29b
 def push_parts(
@@ -418,19 +488,26 @@ def push_parts(
     private:bool=False, # Whether only its owner can see it
     token:str|None=None, # Access token (default: the one of `hf auth login`)
     dtype:str|None=None, # Type of the weights; 'float16' halves them
-    card:str=CARD, # Text of README.md; `{repo_id}`, `{encoder}`, `{lm}`, `{bridge}` are filled in
+    card:str=CARD, # Text of README.md, see `card_text`
+    scores:str|Path|dict|None=None, # Scores as fractions, or the file that `capdec evaluate --out` wrote
+    dataset:str='', # What the scores were measured on, such as "Flickr8k, test"
+    picture:str|Path|None=None, # Picture for the card, such as a sheet of photos with their captions
 )->str: # Address of the commit
     "Upload a captioner to the Hugging Face hub"
     from huggingface_hub import HfApi
+    if picture:
+        open_image(picture)
+    text = lambda repo_id: card_text(parts, repo_id, card, scores, dataset, Path(picture).name if picture else '')
+    # what is wrong with it is told before anything is sent
+    text(repo_id)
     with tempfile.TemporaryDirectory() as tmp:
         folder = save_parts(parts, Path(tmp)/'captioner', dtype)
+        if picture:
+            shutil.copy(picture, folder)
         api = HfApi(token=token)
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            fill = dict(repo_id=repo_id, encoder=parts.encoder.name, lm=parts.model.config.lm, bridge=parts.bridge.kind)
-            for k,v in fill.items():
-                card = card.replace('{%s}' % k, str(v))
-            (folder/'README.md').write_text(card, encoding='utf-8')
+            (folder/'README.md').write_text(text(repo_id), encoding='utf-8')
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder,
                 commit_message='Upload a capdec captioner'))
         except Exception as e:

@@ -308,7 +308,7 @@ class TeamCaptioner(Captioner):
         num_captions:int=1, # Number of captions per photo
         batch_size:int=32, # Number of photos per batch
         **kwargs, # For `decoding.generate`
-    ): # Iterator of `Result(path, captions, error)`, in order
+    ): # Iterator of `Result(path, captions, error, sureness)`, in order
         "Caption files, a batch in each process at a time"
         how = dict(num_captions=num_captions, **kwargs)
         for window in chunks(paths, batch_size*self.team.state.num_processes):

@@ -464,7 +464,9 @@ def _header(run, left_out=''):
         'parameters are trained')
     team = f', {run.acc.num_processes} processes'*(run.acc.num_processes > 1)
     kind = 'bfloat16' if _precision(c, dev) == 'bf16' else 'float32'
-    lines = [f'{len(run.data):,} captions{left_out}, {run.per_epoch:,} steps an epoch, {run.total:,} in all',
+    count = lambda n, what: f'{n:,} {what}{"s"*(n != 1)}'
+    lines = [f'{count(len(run.data), "caption")}{left_out}, {count(run.per_epoch, "step")} an epoch, '
+        f'{run.total:,} in all',
         f'{whole}, on {dev.type} in {kind}{team}',
         f'batches of {c.bs}, learning rate {c.lr:g}, noise variance {c.noise_variance:g}']
     if run.hints is not None:

@@ -209,7 +209,7 @@ class WithVideos:
     def caption_files(self,
         paths:Iterable, # Photos and videos
         **how, # For `Captioner.caption_files`
-    ): # Iterator of `Result(path, captions, error)`, in order
+    ): # Iterator of `Result(path, captions, error, sureness)`, in order
         "Caption files, as a captioner does"
         for video,some in groupby(paths, is_video):
             if video:

@@ -11,17 +11,15 @@ sys.path.insert(0, str(ROOT/'tools'))
 FORMULA = r'The blur $\sqrt{d v}$ of a vector, and $$\tilde e = \frac{e + \sqrt{v}\,g}{\lVert e \rVert}$$ in full.'
 LONG = "words = '" + ' '.join(['wide']*60) + "' + '" + 'x'*300 + "'"
 TABLE = '| flag | here | remark |\n|---|---|---:|\n| `--use_image_embedding_as_clipcap` | `--beam` | 4 |'
-SMALL = dict(project=dict(resources=[]), website={'title': 'small', 'site-url': 'https://small.example/docs',
-    'sidebar': dict(contents=['index.ipynb',
-        dict(section='Part', contents=['b.ipynb', dict(href='a.md', text='Card')])])})
+SIDEBAR = dict(contents=['index.ipynb', dict(section='Part', contents=['b.ipynb', dict(href='a.md', text='Card')])])
 
 def notebook(title, *cells):
     "A notebook as nbdev hands it to Quarto"
     front = f'---\ntitle: {title}\noutput-file: {title.lower()}.html\ndescription: What {title} is about\n---'
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_raw_cell(front), *cells])
 
-def small_site(folder):
-    "Three pages made by the preview; returns the folder of the site"
+def small_site(folder, address='https://small.example/docs'):
+    "Three pages made by the preview, of a site that has this address; returns the folder of the site"
     import render_site
     made = nbformat.v4.new_output('execute_result', {'text/plain': "'wide'"})
     symbol = '[source](https://small.example/c.py){target="_blank" style="float:right"}\n\n### Thing.do\n\n*Does it*'
@@ -33,12 +31,13 @@ def small_site(folder):
         nbformat.v4.new_code_cell(LONG, outputs=[made, printed]),
         nbformat.v4.new_code_cell('#| code-fold: true\nfold = 1'),
         nbformat.v4.new_code_cell('#| echo: false\nno', outputs=[shown]),
-        nbformat.v4.new_markdown_cell('[home](https://small.example/docs/index.html) [back](index.ipynb)'))
+        nbformat.v4.new_markdown_cell(f'[home]({address}/index.html) [back](index.ipynb)'))
     (folder/'in').mkdir()
     (folder/'out').mkdir()
     nbformat.write(home, folder/'in'/'index.ipynb')
     nbformat.write(second, folder/'in'/'b.ipynb')
     (folder/'in'/'a.md').write_text('# The card\n\nWords.\n')
     shutil.copy(ROOT/'nbs'/'favicon.svg', folder/'out')
-    render_site.write_site(folder/'in', folder/'out', SMALL)
+    config = dict(project=dict(resources=[]), website={'title': 'small', 'site-url': address, 'sidebar': SIDEBAR})
+    render_site.write_site(folder/'in', folder/'out', config)
     return folder/'out'

@@ -172,6 +172,10 @@ FAULTS = """width => {
     const svg = document.querySelector('.capdec-figure svg')
     const letters = parseFloat(getComputedStyle(svg).fontSize)*box(svg).width/svg.viewBox.baseVal.width
     if (letters <= width/45) faults.push(`letters of ${letters} pixels in a picture`)
+    const words = [...svg.querySelectorAll('text')].map(o => [o.textContent, box(o)])
+    for (const [a, p] of words) for (const [b, q] of words)
+        if (a < b && p.left < q.right && q.left < p.right && p.top < q.bottom - 1 && q.top < p.bottom - 1)
+            faults.push(`one over the other: ${a}, ${b}`)
     return faults
 }"""
 

@@ -1,6 +1,7 @@
 "The captioner: what it loads and saves, and files by the thousand."
 import io
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_large_photos_wait_small(mini, tmp_path, monkeypatch):
 def test_captions_are_one_line(mini, tmp_path, monkeypatch):
     Image.new('RGB', (64, 64)).save(tmp_path/'a.jpg')
     class Text:
-        text = ' A dog\n\truns. '
+        text,score = ' A dog\n\truns. ', -1.
     monkeypatch.setattr('capdec.candidates.generate', lambda model, x, num_captions, **k: [[Text]*num_captions
         for _ in x])
     assert [r.captions for r in mini.caption_files([tmp_path/'a.jpg'], num_captions=2)] == [['A dog runs.']*2]
@@ -320,11 +321,66 @@ def test_push_to_hub_and_back(mini, tmp_path, monkeypatch):
     c = Captioner(mini.model, mini.encoder).remember(['A cat.', 'A cup of coffee.'])
     assert c.push_to_hub('poet', dtype='float16') == 'https://hub/me/poet/commit/1'
     card = (tmp_path/'hub'/'me'/'poet'/'README.md').read_text()
-    assert 'from_pretrained("me/poet")' in card and 'encoder mini' in card and '{' not in card
+    assert 'from_pretrained("me/poet")' in card and '| encoder | mini |' in card and '{' not in card
     again = Captioner.from_pretrained('me/poet', 'cpu')
     assert (again.bridge.kind, again.bridge.sentences) == ('memory', ['A cat.', 'A cup of coffee.'])
     with pytest.raises(ValueError, match='poet: could not be uploaded .*401 Invalid token'):
         c.push_to_hub('poet', token='wrong')
+
+def head_of(card):
+    "A card's head, as the hub reads it"
+    from huggingface_hub import ModelCard
+    return ModelCard(card).data
+
+def test_a_card_tells_how_the_captioner_scores(mini, tmp_path):
+    from capdec.evaluation import Scores
+    from capdec.folder import card_text
+    told = Scores(dict(BLEU_4=.1884, ROUGE_L=.448, CIDEr=.472), {'1': dict(caption='A cat.', CIDEr=.4)})
+    file = told.save(tmp_path/'scores.json')
+    for scores in (file, str(file), told.corpus):
+        card = card_text(mini, 'me/poet', scores=scores, dataset='Flickr8k, test')
+        head = head_of(card)
+        found = {o.metric_name: (o.metric_type, o.metric_value) for o in head.eval_results}
+        assert found == {'BLEU-4': ('bleu', 18.8), 'ROUGE-L': ('rouge', 44.8), 'CIDEr': ('cider', 47.2)}
+        assert (head.model_name, head.eval_results[0].dataset_name) == ('poet', 'Flickr8k, test')
+        assert '| BLEU_4 | ROUGE_L | CIDEr |' in card and '| 18.8 | 44.8 | 47.2 |' in card
+    bare = card_text(mini, 'me/poet')
+    assert head_of(bare).eval_results is None and '## Scores' not in bare and 'model-index' not in bare
+    # a card of one's own
+    assert card_text(mini, 'me/poet', '{name} by {encoder}, {lm}, {bridge}') == 'poet by mini, mini, none'
+
+def test_a_picture_goes_with_the_card(mini, tmp_path, monkeypatch):
+    import huggingface_hub
+    from types import SimpleNamespace
+    class Api:
+        def __init__(self, token=None):
+            pass
+        def create_repo(self, repo_id, private, exist_ok):
+            return SimpleNamespace(repo_id=repo_id)
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            shutil.copytree(folder_path, tmp_path/'hub', dirs_exist_ok=True)
+    monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
+    Image.new('RGB', (8, 8)).save(tmp_path/'sheet.png')
+    c = Captioner(mini.model, mini.encoder)
+    c.push_to_hub('me/poet', picture=tmp_path/'sheet.png')
+    assert '(sheet.png)' in (tmp_path/'hub'/'README.md').read_text() and (tmp_path/'hub'/'sheet.png').exists()
+    # told before anything is sent
+    monkeypatch.setattr(huggingface_hub, 'HfApi', None)
+    for kw, says in ((dict(picture='gone.png'), 'gone.png'), (dict(scores=dict(CIDEr=.4)), '`dataset`'),
+            (dict(scores='gone.json', dataset='x'), 'gone.json')):
+        with pytest.raises((ValueError, FileNotFoundError), match=says):
+            c.push_to_hub('me/poet', **kw)
+
+def test_the_bundled_card_has_the_hubs_form():
+    "Its scores are those of the results page"
+    from capdec.core import package_file, read_json
+    root = Path(__file__).resolve().parents[1]
+    head = head_of(package_file('models', 'mini', 'README.md').read_text(encoding='utf-8'))
+    systems = read_json(root/'nbs'/'data'/'flickr8k_results.json')['systems']
+    measured = systems['bundled captioner, modality offset (+ unpaired image statistics)']
+    told = {o.metric_name.replace('-', '_'): o.metric_value for o in head.eval_results}
+    assert told == {k: round(100*measured[k], 1) for k in ('BLEU_1', 'BLEU_4', 'METEOR', 'ROUGE_L', 'CIDEr')}
+    assert (head.library_name, head.pipeline_tag, head.license) == ('capdec', 'image-to-text', 'other')
 
 def test_push_without_a_network(mini): # HF_HUB_OFFLINE is set for all tests
     with pytest.raises(ValueError, match='me/poet: could not be uploaded'):
@@ -358,7 +414,7 @@ def test_counts_must_be_whole_numbers(mini):
 def test_explanations_show_the_highest_bar_on_top():
     from capdec.explain import Explanation
     e = Explanation('A dog runs.', -.5, [('A', .2), ('dog', .9), ('runs', .5)],
-        [('one', .1), ('two', .3), ('three', .2)], [('cat', .4), ('dog', .6)], [[('a', .1)]], .1)
+        [('one', .1), ('two', .3), ('three', .2)], [('cat', .4), ('dog', .6)], [[('a', .1)]], [], .1)
     words, near, likely = (next(ax for ax in e.plot().axes if ax.get_title().startswith(o))
         for o in ('How sure', 'Nearest', 'Words'))
     for ax, heights, names in ((near, [.3, .2, .1], ['two', 'three', 'one']), (likely, [.6, .4], ['dog', 'cat'])):

@@ -1,6 +1,7 @@
 "`capdec caption`: sidecars, copies with EXIF, styles, addresses, and files that are not what they seem."
 import functools
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -178,19 +179,31 @@ def test_an_empty_caption_is_none(trip, tmp_path):
 
 def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    for name in ('pirate-00000000', 'pirate-00000001', 'lone-00000000'):
-        (tmp_path/'capdec'/'styles'/name).mkdir(parents=True)
-        (tmp_path/'capdec'/'styles'/name/'captioner.json').write_text('{}')
+    lone = tmp_path/'capdec'/'styles'/'lone'
+    lone.mkdir(parents=True)
+    (lone/'captioner.json').write_text('{}')
     for args, says in ((['--num_captions', 2, '--exif', tmp_path/'x'], 'a copy holds one caption'),
         (['--style_steps', 5], 'belongs to --style'),
         (['--seed', 3], '--seed 3: belongs to --method sample'),
         (['--seed', -1, '--method', 'sample'], '--seed -1: at least 0'),
         (['--style', 'lone', '--style_mix', 0.1], 'leave --style_mix 0.1 out'),
             (['--style', 'lone', '--model', trip], 'leave --model'),
-            (['--style', 'pirate'], 'the name of 2 captioners'), (['--style', 'lon*'], 'neither a captioner'),
+            (['--style', 'lon*'], 'neither a captioner'),
             (['--style', 'gone.txt', '--style_steps', 5], 'neither a captioner'),
             (['--memory', trip], 'no store of captions')):
         assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
+
+def test_the_gallery_knows_how_sure_it_was(trip, tmp_path):
+    "The mean probability of a caption's tokens; what stood there before this run says nothing"
+    import math
+    from capdec import Captioner
+    page = tmp_path/'g.html'
+    sure = lambda: [float(o) for o in re.findall('data-sureness="([^"]+)"', page.read_text())]
+    capdec('caption', trip/'a.jpg', '--gallery', page, '--out', tmp_path/'c.csv', '--dtype', 'float32', *FAST, ok=True)
+    best = Captioner.from_pretrained('mini', 'cpu', dtype='float32')([trip/'a.jpg'], scores=True, beam_size=1)[0]
+    assert sure() == [pytest.approx(math.exp(best.score), rel=1e-3)] and 'value="sureness"' in page.read_text()
+    capdec('caption', trip/'a.jpg', '--gallery', page, '--out', tmp_path/'c.csv', '--dtype', 'float32', *FAST, ok=True)
+    assert sure() == [] and best.text in page.read_text()
 
 def test_two_runs_on_one_table(trip, tmp_path):
     from capdec.core import Journal
@@ -269,14 +282,43 @@ def test_style(trip, tmp_path, monkeypatch):
     assert len(made) == 1 and len({(tmp_path/f'{o}.csv').read_text() for o in 'abcd'}) == 1
     poems.write_text('Ahoy!\n')
     capdec('caption', trip, '--style', poems, *FAST, ok=True)
-    # another text, another captioner
+    # another text, another captioner, in the place of the old one
     assert len(made) == 2
     capdec('caption', trip, '--style', poems, '--style_steps', 500, '--style_mix', 0, *FAST, ok=True)
-    # a stronger style is another captioner, too
+    # a stronger style is another captioner, too, under a name of its own
     assert made[2] == ('my poems.txt', 500, 0)
+    assert sorted(o.name for o in folder.parent.iterdir()) == ['my poems', 'my poems-steps-500-mix-0']
     for args, says in ((['--style', folder, '--model', folder], 'is a captioner itself'),
             (['--style', 'limericks'], 'neither a captioner')):
         assert says in one_line(capdec('caption', trip, *args, *FAST, ok=False))[0]
+
+def test_styles_are_listed_and_deleted(trip, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr('capdec.restyle.restyle', lambda captioner, text, folder, steps, mix: captioner.save(folder))
+    assert capdec('styles', ok=True).stdout == ''
+    poems = tmp_path/'poems.txt'
+    poems.write_text('Lo, the hound doth run.\n')
+    for more in ([], ['--style_mix', 0]):
+        capdec('caption', trip/'a.jpg', '--style', poems, *more, *FAST, ok=True)
+    listed = capdec('styles', ok=True).stdout.splitlines()
+    assert [o.split(':')[0] for o in listed] == ['poems', 'poems-mix-0']
+    assert f'mini on {poems}' in listed[0] and str(tmp_path/'cache'/'capdec'/'styles'/'poems') in listed[0]
+    assert capdec('styles', 'poems-mix-0', ok=True).stdout.splitlines() == listed[1:]
+    # another file of that name does not take its place
+    (tmp_path/'more').mkdir()
+    (tmp_path/'more'/'poems.txt').write_text('Ahoy!\n')
+    r = capdec('caption', trip/'a.jpg', '--style', tmp_path/'more'/'poems.txt', *FAST, ok=False)
+    assert 'capdec styles poems --delete' in one_line(r)[-1]
+    # what an interrupted run has left goes, too
+    (tmp_path/'cache'/'capdec'/'styles'/'.poems-01234567').mkdir()
+    assert capdec('styles', 'poems', '--delete', ok=True).stdout.startswith('deleted poems: ')
+    assert [o.name for o in (tmp_path/'cache'/'capdec'/'styles').iterdir()] == ['poems-mix-0']
+    for args, says in ((['--delete'], '--delete: name the styles'), (['poems'], 'poems: is not kept'),
+            (['../styles', '--delete'], 'is not kept'), (['poems-mix-0', 'gone', '--delete'], 'gone: is not kept')):
+        assert says in one_line(capdec('styles', *args, ok=False))[0]
+    assert (tmp_path/'cache'/'capdec'/'styles'/'poems-mix-0').exists()
+    # and the name is free
+    capdec('caption', trip/'a.jpg', '--style', tmp_path/'more'/'poems.txt', *FAST, ok=True)
 
 def test_empty_style(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))

@@ -13,6 +13,7 @@ from capdec.config import CapDecConfig, TrainConfig
 from capdec.decoding import generate
 from capdec.model import CaptionModel
 from capdec.training import TrainData, hints_of, train
+import tellers
 from shell import capdec, one_line
 
 THINGS = [f'thing{i}' for i in range(20)]
@@ -133,22 +134,9 @@ def test_train_by_the_command(tmp_path, names):
 
 @pytest.fixture(scope='module')
 def teller(tmp_path_factory):
-    "The bundled captioner with room for words, and a classifier of six names; saved"
-    from capdec import Captioner
-    from capdec.bridges import Bridge
-    from capdec.concepts import zero_shot
-    mini = Captioner.from_pretrained('mini', 'cpu', dtype='float32')
-    config = dataclasses.replace(mini.model.config, hint_tokens=6)
-    torch.manual_seed(0)
-    model = CaptionModel.create(config, (mini.model.raw_lm, mini.model.tokenizer))
-    model.mapper.load_state_dict(mini.model.mapper.state_dict())
-    head = zero_shot(mini.encoder, ['cat', 'dog', 'cup of coffee', 'rocket', 'street', 'boat'])
-    head.least = .2
-    b = mini.bridge
-    folder = tmp_path_factory.mktemp('teller')/'captioner'
-    c = Captioner(model, mini.encoder, Bridge('offset', b.offset, b.memory, b.sentences, concepts=head))
-    c.save(folder)
-    return c, folder
+    "A captioner that takes words; saved"
+    c = tellers.teller()
+    return c, c.save(tmp_path_factory.mktemp('teller')/'captioner')
 
 def photo():
     from skimage import data

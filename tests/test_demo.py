@@ -1,6 +1,7 @@
 "The demo: page, contact sheet, the experiment in small."
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data as photos
 
@@ -19,14 +20,33 @@ def test_quick_demo_with_own_photos(tmp_path):
 
 def test_experiment_in_small():
     from capdec.demo import corpus, experiment
-    e = experiment(steps=10, seeds=1, sentences=corpus()[:300], workers=1, show=False)
+    more = torch.nn.functional.normalize(torch.randn(3, 512), dim=1)
+    e = experiment(steps=10, seeds=1, sentences=corpus()[:300], workers=1, show=False, more=more)
     assert len(e['runs']) == 2 and {r['variance'] > 0 for r in e['runs']} == {True, False}
     for r in e['runs']:
         assert len(r['captions']) == len(r['cider']) == e['photos'] == 500 and 0 <= r['found'] < .5
+        assert len(r['shown']) == 3 and not set(map(type, r['shown'])) - {str}
     score = {v: np.mean([np.mean(r['cider']) for r in e['runs'] if (r['variance'] > 0) == v]) for v in (True, False)}
     assert abs(e['gain'] - (score[True] - score[False])) < 1e-9 and e['low'] <= e['gain'] <= e['high']
     with pytest.raises(ValueError, match="size 'big': use short or full"):
         experiment('big')
+
+def test_six_photos_side_by_side(tmp_path):
+    "Your own first, then everyday ones of those that packages bring"
+    from capdec.core import demo_photos
+    from capdec.demo import _six, write_page
+    items = [(p.name, open_image(p), 'A caption.') for p in demo_photos()]
+    names = [o[0] for o in _six(items, len(items))]
+    assert len(names) == 6 and not {'rocket.jpg', 'astronaut.png'} & set(names)
+    own = [('mine.jpg', items[0][1], 'Me.')]
+    assert [o[0] for o in _six(items + own, len(items))] == ['mine.jpg', *names[:5]]
+    run = dict(cider=[.1], words=.5, inverted=.1, found=.1, seconds=1, seed=0)
+    e = dict(size='short', steps=1, sentences=2, corpus=2, photos=1, noisy=1., clean=1., gain=0., low=0., high=0.,
+        names=names, runs=[run | dict(variance=0., shown=[f'clean {o}' for o in names]),
+            run | dict(variance=.003, shown=[f'noisy {o}' for o in names])])
+    page = write_page(tmp_path, items, e)[0].read_text()
+    for o in names:
+        assert page.index('without noise') < page.index(f'clean {o}') < page.index(f'noisy {o}')
 
 def test_two_descriptions_of_each_photo(): # that they belong to it, lesson 10a shows
     from capdec.demo import held_out_descriptions, held_out_vectors

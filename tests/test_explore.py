@@ -12,6 +12,7 @@ from capdec.captioner import Captioner
 from capdec.core import demo_photos
 from capdec.decoding import generate
 from capdec.explore import VARIANCES, Explorer, ExplorerApp, View, explore, moved
+import tellers
 
 @pytest.fixture(scope='module')
 def mini():
@@ -48,8 +49,8 @@ def test_moving_goes_straight_on(n, d, seed):
     assert (cos.diff(dim=1) < 1e-6).all()
 
 def test_the_slider_and_the_buttons(app, mini):
-    assert app.view == View(demo_photos()[0].name, 'mini',
-        'offset') and plain(app.caption).startswith(mini(demo_photos()[0]))
+    assert app.view == View(demo_photos()[0].name, 'mini', 'offset', choose='beam')
+    assert plain(app.caption).startswith(mini(demo_photos()[0]))
     app.variance.value = .004
     x = mini.embed([demo_photos()[0]])
     for seed in (0, 1):
@@ -132,3 +133,69 @@ def test_teaching_a_style(app, monkeypatch):
     app.learn.click()
     assert plain(
         app.error) == 'my style: there is a captioner of that name; choose another name' and not app.learn.disabled
+
+@pytest.fixture(scope='module')
+def teller():
+    return tellers.teller(.1)
+
+def chips(app):
+    "The words below the caption, and whether they are told"
+    told = [(o.description.strip('+\N{MULTIPLICATION SIGN} '), o.description[0] != '+') for o in app.chips.children]
+    return dict(told)
+
+def press(app, word):
+    next(o for o in app.chips.children if word in o.description).click()
+
+def test_words_are_shown_and_taken_away(teller, mini):
+    app = ExplorerApp(Explorer({'teller': teller, 'mini': mini}, demo_photos()[1:3]))
+    cat = demo_photos()[1]
+    sure = [o for o, _ in teller.bridge.told(torch.nn.functional.normalize(
+        teller.encoder.encode_image([cat], show=False), dim=-1))[0]]
+    assert sure and chips(app) == dict.fromkeys(sure, True) and app.telling.layout.display == ''
+    assert plain(app.caption).startswith(teller(cat))
+    # taken away, and brought back
+    press(app, sure[0])
+    assert chips(app)[sure[0]] is False
+    assert plain(app.caption).startswith(teller(cat, concepts=sure[1:]))
+    press(app, sure[0])
+    assert chips(app)[sure[0]] is True and app.view.words == (*sure[1:], sure[0])
+    # one of one's own; what is typed is shown, not obeyed
+    app.word.value = 'tractor, <b>sun</b>'
+    assert app.word.value == '' and chips(app)['tractor'] and '<b>sun</b>' in chips(app)
+    assert plain(app.caption).startswith(teller(cat, concepts=[*sure[1:], sure[0], 'tractor', '<b>sun</b>']))
+    press(app, 'tractor')
+    assert chips(app)['tractor'] is False and app.error.value == ''
+    # another photo is asked anew, and a captioner that takes no words shows none
+    app.photo.value = demo_photos()[2].name
+    assert app.view.words is None and 'tractor' not in chips(app)
+    assert plain(app.caption).startswith(teller(demo_photos()[2]))
+    app.captioner.value = 'mini'
+    assert app.telling.layout.display == 'none' and not app.chips.children and plain(app.caption).startswith(
+        mini(demo_photos()[2]))
+    app.captioner.value = 'teller'
+    assert app.telling.layout.display == '' and chips(app)
+
+def test_what_chooses(app, mini):
+    photo = demo_photos()[0]
+    assert app.choose.options == ('beam', 'vote', 'cosine') and app.choose.value == 'beam'
+    for how in ('vote', 'cosine'):
+        app.choose.value = how
+        expected = mini(photo, 5, choose=how)
+        assert plain(app.caption).startswith(expected[0]) and f'Chosen by {how}' in plain(app.caption)
+        assert re.findall('<li>(.*?)</li>', app.caption.value) == expected[1:]
+    # moved, the best of each direction is shown
+    app.variance.value = .004
+    assert len(re.findall('<li>', app.caption.value)) == 4 and app.error.value == ''
+
+def test_the_choice_of_the_captioner_itself_comes_first(mini):
+    from capdec.config import Candidates
+    voting = Captioner(mini.model, mini.encoder, mini.bridge, Candidates('vote:1,cosine:2'))
+    app = ExplorerApp(Explorer({'voting': voting}, demo_photos()[:1]))
+    assert app.choose.value == 'vote:1,cosine:2' and plain(app.caption).startswith(voting(demo_photos()[0]))
+
+def test_words_that_it_was_not_sure_of_are_underlined(app, mini):
+    from capdec.explain import word_probabilities
+    caption = mini([demo_photos()[0]], scores=True)[0]
+    low = [w for w, p in word_probabilities(mini.model, caption) if p < .2 and w.isalpha()]
+    shown = re.findall(r'capdec-unsure" title="sure to [\d]+%">(.*?)</span>', app.caption.value)
+    assert low and shown == low and 'Underlined: words' in plain(app.caption)

@@ -405,9 +405,8 @@ def test_predictions_are_not_held_in_memory(tmp_path):
                 s.append(rows, torch.zeros(8000, 16))
         said = [SimpleNamespace(text='a dog runs over the green hill.')]
         candidates.generate = lambda model, x, **k: [said]*len(x)
-        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=SimpleNamespace(unit=lambda x: x,
-            config=SimpleNamespace(hint_tokens=0)),
-            pool=Candidates())
+        model = SimpleNamespace(unit=lambda x: x, config=SimpleNamespace(hint_tokens=0))
+        c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=model, pool=Candidates())
         store, before = EmbeddingStore('v.store'), peak()
         assert predict.caption_store(c, store, 'p.json', dict(a=1), batch_size=200) == n
         print(peak() - before)"""

@@ -54,7 +54,7 @@ def test_links_and_pictures(page):
     wrong = []
     for link in links(page):
         target,_,anchor = link.partition('#')
-        if m := re.match(OWN + r'(?:blob|tree)/main/(.+)', target):
+        if m := re.match(OWN + r'(?:blob|tree|raw)/main/(.+)', target):
             path = ROOT/m[1]
         elif re.match(r'[a-z]+:', target):
             continue
@@ -68,9 +68,10 @@ def test_links_and_pictures(page):
 
 @pytest.mark.parametrize('page', [p for p in PAGES if p.parent == NBS], ids=lambda p: p.name)
 def test_what_is_a_page_of_the_site_is_linked_there(page):
-    "A link to GitHub would leave the site for a page that it has itself"
+    "A link to GitHub would leave the site for a page that it has itself; those of tutorials are turned back for it"
     own = {p.resolve() for p in PAGES if p.parent == NBS}
-    to = [(o, re.match(OWN + r'blob/main/([^#]+)', o)) for o in links(page)]
+    there = re.findall(r'\]\(([^)]+)\)', home.beside(prose(page)))
+    to = [(o, re.match(OWN + r'(?:blob|raw)/main/([^#]+)', o)) for o in there]
     assert [o for o,m in to if m and (ROOT/m[1]).resolve() in own] == []
 
 def test_figures_say_what_they_show():
@@ -92,6 +93,32 @@ def test_what_the_published_pages_need():
     assert CONFIG['format']['html']['code-overflow'] == 'wrap'
     assert (ROOT/CONFIG['website']['repo-subdir']).resolve() == NBS
     assert CONFIG['website']['sidebar']['collapse-level'] == 1
+
+def test_links_of_tutorials_are_turned_back_for_the_site():
+    from nbdev.processors import FilterDefaults
+    import render_site
+    assert 'OwnPages' in [o.__name__ for o in FilterDefaults().procs()]
+    cell = nbformat.v4.new_markdown_cell('[a](https://github.com/o/r/blob/main/nbs/05a_idea.ipynb#why) '
+        '![b](https://github.com/o/r/raw/main/nbs/images/idea.svg) '
+        '[c](https://github.com/o/r/blob/main/capdec/models/mini/README.md) [d](https://github.com/o/r/blob/main/x.py)')
+    render_site.OwnPages(None)(cell)
+    assert cell.source == ('[a](05a_idea.ipynb#why) ![b](images/idea.svg) [c](model_card.md) '
+        '[d](https://github.com/o/r/blob/main/x.py)')
+
+def test_no_page_loads_scripts_for_its_outputs():
+    "Quarto loads two from another host where an output is HTML or JavaScript"
+    from nbdev.processors import FilterDefaults
+    import render_site
+    kinds = {k for p in NBS.glob('*.ipynb') for c in nbformat.read(p, 4).cells for o in c.get('outputs', [])
+        for k in o.get('data', {})}
+    assert 'text/html' in kinds and not {k for k in kinds if 'javascript' in k or 'widget' in k}
+    assert 'NoScripts' in [o.__name__ for o in FilterDefaults().procs()]
+    made = nbformat.v4.new_output('display_data', {'text/html': '<p class="card">A *cat*</p>', 'text/plain': 'cat'})
+    cell = nbformat.v4.new_code_cell('', outputs=[made])
+    render_site.NoScripts(None)(cell)
+    shown = '```{=html}\n<p class="card">A *cat*</p>\n```'
+    assert cell.outputs[0].data == {'text/plain': 'cat', 'text/markdown': shown}
+    assert '<p class="card">A *cat*</p>' in render_site.render_cell(cell, render_site.Renderer())
 
 def test_symbols_are_linked():
     "Names of public functions in prose become links to their documentation"
@@ -183,6 +210,14 @@ def test_preview_links_its_own_pages(small, soup):
     assert [a['href'] for a in soup['second'].select('main p a')][-2:] == ['index.html', 'index.html']
     assert list(render_site.broken(small)) == []
 
+def test_preview_of_a_site_without_an_address(tmp_path):
+    "nbdev then writes links with a slash in front; what leads elsewhere stays"
+    import render_site
+    from bs4 import BeautifulSoup
+    page = BeautifulSoup((small_site(tmp_path, '')/'second.html').read_text(encoding='utf-8'), 'html.parser')
+    assert [a['href'] for a in page.select('main p a')][-2:] == ['index.html', 'index.html']
+    assert list(render_site.broken(tmp_path/'out')) == []
+
 def test_preview_finds_broken_links(tmp_path):
     import render_site
     (tmp_path/'x.html').write_text('<a href="#here">a</a><a id="here" href="no.html">b</a><a href="x.html#no">c</a>'
@@ -229,10 +264,10 @@ def test_symbols_lead_to_their_lines():
     file, line = render_site.line_of(printable)
     assert (ROOT/file).read_text().splitlines()[line-1].startswith('def printable(')
     said = ('[source](/blob/main/capdec/core.py#LNone){target="_blank"}\n'
-        "    images:='', # Photos\n    x:bool_arg=True,\n")
+        "    images:='', # Photos\n    x:bool_arg=True,\n    how:Decoding=Decoding(method='beam', seed=None), # How\n")
     shown = render_site.documented(said, printable, 'https://github.com/someone/capdec')
     assert f'someone/capdec/blob/main/capdec/core.py#L{line})' in shown and 'LNone' not in shown
-    assert 'images:list=' in shown and 'x:bool=True' in shown
+    assert 'images:list=' in shown and 'x:bool=True' in shown and 'how:Decoding=Decoding(), # How' in shown
     # no link where there is no address
     assert 'source' not in render_site.documented(said, printable, '')
     assert render_site.line_of(3) is None
@@ -305,7 +340,22 @@ def test_the_address_is_carried_everywhere(tmp_path):
         assert f'colab.research.google.com/github/someone/capdec/blob/main/nbs/{name}.ipynb' in text
         assert 'someone/' not in before[f'{name}.ipynb'] and 'Upload notebook' in before[f'{name}.ipynb']
     assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']
+    assert 'someone/capdec/actions/workflows/test.yaml/badge.svg' in with_one['index.ipynb']
+    # who keeps no such workflows has no badges
+    assert all('badge.svg' not in o['index.ipynb'] for o in (before, written('https://git.example/us')))
     assert 'https://github.com/someone/capdec/blob/main/tests/test_distributed.py' in with_one['02_embedding.ipynb']
     assert 'href: https://github.com/someone/capdec' in with_one['_quarto.yml']
+    # in Colab there is nothing beside the notebook
+    start = with_one['20_quick_start.ipynb']
+    main = 'https://github.com/someone/capdec/%s/main/nbs/'
+    assert f'({main % "raw"}images/explore.png)' in start and f'({main % "blob"}09_captioner.ipynb)' in start
+    for name in home.TUTORIALS:
+        found = re.findall(r'(?<=\]\()[^)\\]+(?=\))', with_one[f'{name}.ipynb'])
+        pages = [o for o in found if re.search(r'\.(ipynb|md|png|svg)', o)]
+        assert pages and [o for o in pages if not o.startswith('https:')] == []
+    # and on the site all stand beside each other
+    turned = home.beside(start)
+    assert '(images/explore.png)' in turned and '(09_captioner.ipynb)' in turned
+    assert 'colab.research.google.com/github/someone/capdec/blob/main/nbs/20_quick_start.ipynb' in turned
     assert yaml.safe_load(with_one['_quarto.yml'])['website']['navbar']['tools'][0]['icon'] == 'github'
     assert written('') == before

@@ -34,6 +34,14 @@ def badge(address, name):
         return f'[![Open in Colab]({BADGE})]({COLAB}/github/{where}/blob/main/nbs/{name}.ipynb)'
     return f'In [Colab]({COLAB}): *File, Upload notebook*, and this file.'
 
+def badges(source, address):
+    "The first picture of the landing page, below what the workflows say of themselves, where there are any"
+    source = re.sub(r'\A\[!\[tests\].*\n\n', '', source)
+    if not (source.startswith('![') and address.startswith('https://github.com/')):
+        return source
+    one = lambda name, file: f'[![{name}]({address}/actions/workflows/{file}/badge.svg)]({address}/actions)'
+    return f'{one("tests", "test.yaml")} {one("site", "docs.yaml")}\n\n{source}'
+
 def install(address):
     "The tutorials' first cell"
     if address:
@@ -54,17 +62,41 @@ def linked(text, address):
             text = text.replace(plain, f'[`{file}`]({address}/blob/main/{file})')
     return text
 
-def cell_source(cell, address, name):
+# A page or a picture of the repository in a link, as it is beside us and as it is at an address
+BESIDE = r'\]\((?=[\w.-])([\w.-]+\.(?:ipynb|md)|images/[\w.-]+)(#[^)\s]*)?\)'
+AWAY = r'\]\(https?://(?!colab\.)[^)\s]+?/(?:blob|raw)/main/((?:nbs|capdec)/[^)\s#]+)(#[^)\s]*)?\)'
+
+def real(page, root=ROOT):
+    "The file that a page of the site is; GitHub does not follow links to files"
+    return (root/'nbs'/page).resolve().relative_to(root.resolve()).as_posix()
+
+def beside(text, root=ROOT):
+    "Text whose links to pages and pictures lead to the files beside it, as on the site"
+    card = real('model_card.md', root)
+    page = lambda file: 'model_card.md' if file == card else file.removeprefix('nbs/')
+    return re.sub(AWAY, lambda m: f']({page(m[1])}{m[2] or ""})', text)
+
+def away(text, address, root=ROOT):
+    "Text whose links to pages and pictures lead there from anywhere, such as from a notebook in Colab"
+    def whole(m):
+        kind = 'raw' if m[1].startswith('images/') else 'blob'
+        return f']({address}/{kind}/main/{real(m[1], root)}{m[2] or ""})'
+    return re.sub(BESIDE, whole, text)
+
+def cell_source(cell, address, name, root=ROOT):
     "What a cell says with this address"
     source = cell.source
     if name in TUTORIALS and cell.cell_type == 'code' and re.search(INSTALL, source, re.M):
         return install(address)
     if name in TUTORIALS and source.startswith('# '):
-        return re.sub(r'^(\[!\[Open in Colab\]|In \[Colab\]).*$', badge(address, name), source, flags=re.M)
+        source = re.sub(r'^(\[!\[Open in Colab\]|In \[Colab\]).*$', badge(address, name), source, flags=re.M)
+    if cell.cell_type == 'markdown' and name in TUTORIALS:
+        source = away(beside(source, root), address, root) if address else beside(source, root)
     if cell.cell_type == 'markdown':
         source = re.sub(r'^(git clone \S+ capdec && cd capdec|cd capdec  +# your clone of this repository)$',
             clone(address), source, flags=re.M)
-        return linked(source, address)
+        source = linked(source, address)
+        return badges(source, address) if name == 'index' else source
     return source
 
 def site(text, address):
@@ -77,7 +109,7 @@ def changes(root=ROOT):
     address = home(root)
     for path in sorted((root/'nbs').glob('*.ipynb')):
         nb = nbformat.read(path, 4)
-        new = [cell_source(c, address, path.stem) for c in nb.cells]
+        new = [cell_source(c, address, path.stem, root) for c in nb.cells]
         if new != [c.source for c in nb.cells]:
             for c,source in zip(nb.cells, new):
                 c.source = source

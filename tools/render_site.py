@@ -30,7 +30,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from home import home
+from home import beside,home
 
 ROOT = Path(__file__).resolve().parents[1]
 # TeX that the converter does not know
@@ -52,6 +52,8 @@ def documented(text, symbol, address):
     text = re.sub(r'\[source\]\([^)]*\)(\{[^}]*\})?', lambda m: link + (m[1] or '') if link else '', text)
     # a flag that takes many values, or may stand alone, has a type of the command line's own
     text = re.sub(r'^(\s+\w+):(?==|,)', r'\1:list', text, flags=re.M)
+    # a configuration is shown on its own page, field by field
+    text = re.sub(r'(:(\w+)=\2)\([^()\n]*\)', r'\1()', text)
     return text.replace(':bool_arg', ':bool')
 
 class ShowSymbols(Processor):
@@ -77,6 +79,20 @@ class ShowSymbols(Processor):
                 if kind == 'text/markdown':
                     text = ''.join(text)
                     o['data'][kind] = documented(text, symbol, home())
+
+class OwnPages(Processor):
+    "Links of tutorials, which are whole for Colab's sake, lead to the pages of the site"
+    def __call__(self, cell):
+        if cell.cell_type == 'markdown':
+            cell.source = beside(cell.source)
+
+class NoScripts(Processor):
+    "HTML among the outputs goes on as Markdown: beside HTML as such, Quarto loads scripts from another host"
+    def __call__(self, cell):
+        for o in cell.get('outputs', []):
+            data = o.get('data', {})
+            if 'text/html' in data:
+                data['text/markdown'] = '```{=html}\n' + ''.join(data.pop('text/html')) + '\n```'
 
 class Renderer(IPythonRenderer):
     "HTML of Markdown, as Quarto makes it: pandoc's names of headings, formulas as MathML; keeps the list of headings"
@@ -121,6 +137,8 @@ class Renderer(IPythonRenderer):
         return '<code>' + re.sub(r'(?<!\S)--?\w', r'<span class="flag">\g<0></span>', parts) + '</code>'
 
     def block_code(self, code, info=None):
+        if info == '{=html}':
+            return f'<div class="out">{code}</div>'
         # nor within a number
         made = super().block_code(code, info)
         whole = r'(?<![\w-])--?\w[\w-]*|\b\d[\d.]*e-\d+|\butf-8'
@@ -167,8 +185,6 @@ def render_output(o, opts, render):
         return f'<figure>{data["image/svg+xml"]}</figure>'
     if 'text/markdown' in data:
         return render.markdown(data['text/markdown'])
-    if 'text/html' in data:
-        return f'<div class="out">{data["text/html"]}</div>'
     return printed(data.get('text/plain', ''))
 
 def render_cell(c, render):
@@ -229,14 +245,15 @@ def write_site(
     found = {o.source: o for o in pages(folder)}
     sections = sidebar(config, found)
     order = [e for s in sections for e in s.entries]
-    own = re.escape(config['website']['site-url'].rstrip('/'))
+    # nbdev writes links to our own pages with the site's address, while there is none with a slash alone
+    own = re.escape(config['website'].get('site-url', '').rstrip('/'))
     template = Environment(loader=FileSystemLoader(ROOT/'tools'), autoescape=True).get_template('site.html')
     for page in found.values():
         render = Renderer(page.source)
         body = '\n'.join(render_cell(c, render) for c in page.cells)
         to = lambda m: f'href="{found[m[1]].name}' if m[1] in found else m[0]
         body = re.sub(rf'href="(?:{own}/)?([\w/]+\.(?:ipynb|md))', to, body)
-        body = re.sub(rf'href="{own}/', 'href="', body)
+        body = re.sub(rf'href="{own}/(?!/)', 'href="', body)
         at = next((i for i,e in enumerate(order) if e.page is page), None)
         before = order[at-1] if at else None
         after = order[at+1] if at is not None and at+1 < len(order) else None
@@ -277,6 +294,9 @@ def render(
     out.mkdir(parents=True)
     shutil.copytree(ROOT/'nbs'/'images', out/'images')
     config = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))
+    # nbdev writes what settings.ini says, such as the site's address
+    made = yaml.safe_load((ROOT/'nbs'/'nbdev.yml').read_text(encoding='utf-8'))
+    config['website'] = made['website'] | config['website']
     for o in [*config['project']['resources'], config['website']['favicon']]:
         (out/o).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT/'nbs'/o, out/o)
