@@ -244,6 +244,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                              'capdec.core._begin': ('core.html#_begin', 'capdec/core.py'),
                              'capdec.core._can_open_heic': ('core.html#_can_open_heic', 'capdec/core.py'),
                              'capdec.core._decoding': ('core.html#_decoding', 'capdec/core.py'),
+                             'capdec.core._differ': ('core.html#_differ', 'capdec/core.py'),
                              'capdec.core._eight_bits': ('core.html#_eight_bits', 'capdec/core.py'),
                              'capdec.core._header': ('core.html#_header', 'capdec/core.py'),
                              'capdec.core._image_file': ('core.html#_image_file', 'capdec/core.py'),

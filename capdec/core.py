@@ -400,13 +400,22 @@ def _whole_batches(f, end, batch_size):
     return done,end
 
 # %% ../nbs/00_core.ipynb #aa831b7f
+def _differ(one, other):
+    "Names of the settings in which two first lines differ, in brackets; empty if one of them is no list of settings"
+    try:
+        a,b = json.loads(one),json.loads(other)
+        names = [k for k in a | b if a.get(k) != b.get(k)]
+    except (ValueError, TypeError, AttributeError):
+        return ''
+    return f' ({", ".join(names)})' if names else ''
+
 def _begin(path, head, batch_size):
     "Begin a journal with its first line, or cut one that is there: how many records it keeps"
     with open(path, 'ab+') as f:
         f.seek(0)
         first,done = f.readline(),0
         if first.endswith(b'\n') and first != head:
-            raise ValueError(f'{path}: was begun with other settings; remove it to start again')
+            raise ValueError(f'{path}: was begun with other settings{_differ(first, head)}; remove it to start again')
         if first == head:
             done,end = _whole_batches(f, len(head), batch_size)
             f.truncate(end)

@@ -252,8 +252,9 @@ def test_the_settings_of_a_journal(tmp_path):
     with Journal(tmp_path/'j', dict(a=1)) as j:
         j.add(RECORDS[:1])
     before = (tmp_path/'j').read_bytes()
-    for other in (dict(a=2), dict(a=1, b=2), {}):
-        with pytest.raises(ValueError, match='j: was begun with other settings; remove it to start again'):
+    for other, names in ((dict(a=2), 'a'), (dict(a=1, b=2), 'b'), ({}, 'a'), (dict(a=2, b=2), 'a, b')):
+        wrong = rf'j: was begun with other settings \({names}\); remove it to start again'
+        with pytest.raises(ValueError, match=wrong):
             Journal(tmp_path/'j', other)
     # a refused run leaves file and lock as they were
     assert (tmp_path/'j').read_bytes() == before
