@@ -108,7 +108,7 @@ def test_large_photos_wait_small(mini, tmp_path, monkeypatch):
 def test_captions_are_one_line(mini, tmp_path, monkeypatch):
     Image.new('RGB', (64, 64)).save(tmp_path/'a.jpg')
     class Text:
-        text,score = ' A dog\n\truns. ', -1.
+        text = ' A dog\n\truns. '
     monkeypatch.setattr('capdec.candidates.generate', lambda model, x, num_captions, **k: [[Text]*num_captions
         for _ in x])
     assert [r.captions for r in mini.caption_files([tmp_path/'a.jpg'], num_captions=2)] == [['A dog runs.']*2]
@@ -414,7 +414,7 @@ def test_counts_must_be_whole_numbers(mini):
 def test_explanations_show_the_highest_bar_on_top():
     from capdec.explain import Explanation
     e = Explanation('A dog runs.', -.5, [('A', .2), ('dog', .9), ('runs', .5)],
-        [('one', .1), ('two', .3), ('three', .2)], [('cat', .4), ('dog', .6)], [[('a', .1)]], [], .1)
+        [('one', .1), ('two', .3), ('three', .2)], [('cat', .4), ('dog', .6)], [[('a', .1)]], .1)
     words, near, likely = (next(ax for ax in e.plot().axes if ax.get_title().startswith(o))
         for o in ('How sure', 'Nearest', 'Words'))
     for ax, heights, names in ((near, [.3, .2, .1], ['two', 'three', 'one']), (likely, [.6, .4], ['dog', 'cat'])):
