@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'LOOSE', 'ALSO', 'GROUPS', 'parse', 'open_text', 'embed', 'train', 'predict', 'convert', 'noise', 'offset',
-           'bridger', 'evaluate', 'caption', 'made_by', 'styles', 'data', 'demo', 'explore', 'examples', 'verb_parser',
-           'main']
+           'bridger', 'evaluate', 'caption', 'made_by', 'styles', 'data', 'demo', 'explore', 'reproduce', 'examples',
+           'verb_parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #2fe6eca0
 import os,sys
@@ -66,22 +66,6 @@ def open_text(
     say_made(out, f'{n:,} sentences')
     return 1 if report.failed else 0
 
-# %% ../nbs/11_cli.ipynb #6b0e5a10
-def _check_embed(data, images, out, kind, swap):
-    "What `embed` is told must fit together"
-    if bool(data) == bool(images):
-        raise ValueError('give either --data (captions) or --images (photos)')
-    if (swap.fix_gender_imbalance_mode or swap.gender_terms) and (images or is_pickle(data)):
-        raise ValueError('--fix_gender_imbalance_mode: edits captions before they are embedded; here --data must be a '
-            'file of captions')
-    if images and is_pickle(out):
-        raise ValueError(f'--out {out}: official pickles hold captions with their vectors; photos alone go into a '
-            f'store, {Path(out).stem}.store, or come with their captions: --data CAPTIONS --image_dir FOLDER')
-    if kind and not (kind in ('text','image') and is_pickle(data)):
-        raise ValueError(f'--kind {kind}: text or image, and --data an official pickle that holds both')
-    if len(images) > 1 and not out:
-        raise ValueError('--out: several --images were given, name the store to write')
-
 # %% ../nbs/11_cli.ipynb #8b5635d9
 def embed(
     data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle or a store to convert
@@ -98,10 +82,10 @@ def embed(
 ):
     "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
     from capdec.open_text import CorpusReport
-    from capdec.sources import converted,embedded,team,vector_store,vectors_file
+    from capdec.sources import check_embedding,converted,embedded,team,vector_store,vectors_file
     images = [images] if isinstance(images, str) and images else images
     whole_number('--batch_size', batch_size)
-    _check_embed(data, images, out, kind, swap)
+    check_embedding(data, images, out, kind, swap)
     which.belongs_to(data, image_dir)
     pickle,out = vectors_file(data, images, out)
     corpus = CorpusReport()
@@ -230,7 +214,8 @@ def predict(
     if not (out or distances):
         out = room.predictions_file(checkpoint, offset)
     not_the_input(out, inputs.data, inputs.embeddings)
-    encoder = not inputs.embeddings or bool(crossing.memory) or bool(clip_model_type) and Path(clip_model_type).exists()
+    encoder = (not inputs.embeddings or bool(crossing.memory) or Path(crossing.concepts).is_file()
+        or bool(clip_model_type) and Path(clip_model_type).exists())
     def load(device):
         own = replace(crossing, bridge='') if offset else crossing
         c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, dtype, pool)
@@ -530,9 +515,24 @@ def explore(
     paths = find_images(many(photos)) if photos else []
     return serve(many(model), paths and many(photos), device, ip, port, not no_browser)
 
+# %% ../nbs/11_cli.ipynb #clirepr1
+def reproduce(
+    name:str, # Experiment: coco, flickr30k, coco-flickr30k (trained, tested), flickr30k-coco, noise-sweep or style
+    scale:str='full', # full, as the paper has it; or mini: minutes on a CPU, with the bundled models
+    data:str='data', # Folder with the files of the data sets, under the names of their publishers
+    out:str='reproduced', # Folder to make everything in; a step that is done there is not run again
+    levers:MANY='', # What others added to CapDec, or none (default: all with published numbers and their files here)
+    dry_run:bool=False, # Show the plan, and do nothing
+    seed:int=0, # Seed of the training
+    device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+):
+    "Run a published experiment, and print what was published beside what you obtained"
+    from capdec.reproduce import reproduce as run
+    return run(name, scale, data, out, levers, dry_run, seed, device)
+
 # %% ../nbs/11_cli.ipynb #79445183
 VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, explore, train, embed, parse, open_text, predict,
-    evaluate, convert, noise, offset, bridger, data, made_by, styles)}
+    evaluate, convert, noise, offset, bridger, data, made_by, styles, reproduce)}
 
 def examples(
     verb:str, # Name of a verb
@@ -572,7 +572,7 @@ def verb_parser(
 def _resumes(verb, flags):
     "Does the same command go on where it was ended?"
     places = ('out','sidecar','exif','xmp')
-    return verb in ('embed','train','predict') or verb == 'caption' and any(map(flags.get, places))
+    return verb in ('embed','train','predict','reproduce') or verb == 'caption' and any(map(flags.get, places))
 
 # %% ../nbs/11_cli.ipynb #58bf3c01
 def main(

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'is_running_text', 'captions_from', 'begun', 'source_note', 'write_corpus', 'with_photos', 'one_per_image',
            'photos_of', 'edited', 'save_swaps', 'vector_store', 'import_pickle', 'converted', 'processes', 'team',
-           'vectors_file', 'embedded', 'preset', 'needs_embedding', 'training_data', 'training_stores', 'left_out',
-           'warn_of_few', 'official_vectors', 'vectors_of', 'image_and_text', 'rows_of', 'paired_vectors',
-           'some_captions', 'write_shape']
+           'vectors_file', 'check_embedding', 'embedded', 'preset', 'needs_embedding', 'training_data',
+           'training_stores', 'left_out', 'warn_of_few', 'official_vectors', 'vectors_of', 'image_and_text', 'rows_of',
+           'paired_vectors', 'some_captions', 'write_shape']
 
 # %% ../nbs/08b_sources.ipynb #8a404582
 import contextlib,os,sys,warnings
@@ -270,6 +270,28 @@ def vectors_file(
     if pickle or store == Path(data):
         store = store.with_suffix('.store' if pickle else '.vectors.store')
     return pickle,store
+
+# %% ../nbs/08b_sources.ipynb #chkemb01
+def check_embedding(
+    data:str, # File of captions, pickle or store, if any
+    images:list, # Or photos
+    out:str='', # What was named as output
+    kind:str='', # Vectors to take from an official pickle: text or image
+    swap:Swap=Swap(), # Gender terms to exchange
+):
+    "What is embedded, and into what, must fit together"
+    if bool(data) == bool(images):
+        raise ValueError('give either `data` (captions) or `images` (photos)')
+    if (swap.fix_gender_imbalance_mode or swap.gender_terms) and (images or is_pickle(data)):
+        raise ValueError('`fix_gender_imbalance_mode`: edits captions before they are embedded; here `data` must be a '
+            'file of captions')
+    if images and is_pickle(out):
+        raise ValueError(f'`out` {out}: official pickles hold captions with their vectors; photos alone go into a '
+            f'store, {Path(out).stem}.store, or come with their captions: `data` CAPTIONS `image_dir` FOLDER')
+    if kind and not (kind in ('text','image') and is_pickle(data)):
+        raise ValueError(f'`kind` {kind}: text or image, and `data` an official pickle that holds both')
+    if len(images) > 1 and not out:
+        raise ValueError('`out`: several `images` were given, name the store to write')
 
 # %% ../nbs/08b_sources.ipynb #0ceff051
 def embedded(

@@ -663,6 +663,10 @@ def _begin(run, out_dir, resume, told=None):
             run.load()
         if main:
             write_json(run.out/'train_config.json', asdict(run.config))
+        if main and run.hints:
+            # for `concepts` at inference: the same names
+            with atomic_path(run.out/'vocabulary.txt') as p:
+                Path(p).write_text(''.join(f'{o}\n' for o in run.hints.names), encoding='utf-8')
         # only now: a run that is refused leaves the notes of the run that is there
         if main and told:
             write_json(run.out/'train_commandline_args.txt', told)
