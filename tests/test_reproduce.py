@@ -1,6 +1,7 @@
 "capdec reproduce: plans of every experiment, what is missing, runs that go on, published beside obtained"
 import json
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -51,7 +52,8 @@ def test_what_a_step_reads_an_earlier_one_makes_or_you_bring():
 
 def test_seeds_and_levels_have_captioners_of_their_own():
     trained = lambda p: [str(o.makes[0].parent.name) for o in p.steps if o.words[0] == 'train']
-    assert trained(plan_of('coco', levers=['another', 'memory'], seed=1)) == ['coco.capdec.seed-1', 'coco.another.seed-1']
+    assert trained(plan_of('coco', levers=['another', 'memory'], seed=1)) == ['coco.capdec.seed-1',
+        'coco.another.seed-1']
     sweep = trained(plan_of('noise-sweep'))
     assert len(set(sweep)) == 10 and 'coco.capdec' in sweep and 'coco.capdec.noise-2.5' in sweep
     # the cross-domain experiment takes the captioner of the other
@@ -106,8 +108,8 @@ def test_bad_input_is_one_line(tmp_path, args, says):
     assert len(one_line(r)) == 1 and says in one_line(r)[0]
 
 def test_a_dry_run_shows_the_plan_alone(tmp_path):
-    r = capdec('reproduce', 'coco-flickr30k', '--scale', 'mini', '--data', tmp_path, '--out', tmp_path/'out', '--dry_run',
-        ok=True)
+    r = capdec('reproduce', 'coco-flickr30k', '--scale', 'mini', '--data', tmp_path, '--out', tmp_path/'out',
+        '--dry_run', ok=True)
     lines = r.stdout.splitlines()
     assert lines[0].startswith(f'[1/{len(lines)}] capdec parse ') and not (tmp_path/'out').exists()
     assert any('missing: ' in o for o in one_line(r))
@@ -166,8 +168,8 @@ def test_a_photo_that_cannot_be_read_does_not_stop_the_run(tmp_path):
     Image.fromarray(photos.coffee()).save(tmp_path/'photos'/'a.jpg')
     (tmp_path/'photos'/'b.jpg').write_text('no photo')
     out = tmp_path/'p.store'
-    plan = Plan('coco', 'mini', [Step(('embed', '--clip_model_type', 'mini', '--images', tmp_path/'photos', '--out', out),
-        (out,))])
+    words = 'embed', '--clip_model_type', 'mini', '--images', tmp_path/'photos', '--out', out
+    plan = Plan('coco', 'mini', [Step(words, (out,))])
     run = lambda step, device: capdec(*step.argv(device)).returncode
     assert [run_steps(plan, tmp_path, 'cpu', run) for _ in range(2)] == [1, 0]
 
@@ -181,42 +183,67 @@ def test_steps_run_as_processes_of_their_own(tmp_path, capfd):
     assert run_steps(plan('a.txt'), tmp_path) == 1
     assert [o['caption'] for o in json.loads(made.read_text())] == ['A dog runs.']
 
+def draw(folder, name, n):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photos.coffee()).resize((90, 60)).rotate(9*n).save(folder/name)
+
 @pytest.fixture
 def tiny(tmp_path):
     "A Flickr8k of 24 captions to train on and two photos to test on"
-    (tmp_path/'flickr8k'/'images').mkdir(parents=True)
     ims = []
     for n in range(8):
         split, name = ('val' if n > 5 else 'train'), f'{n+1}_0123456789.jpg'
-        Image.fromarray(photos.coffee()).resize((90, 60)).rotate(9*n).save(tmp_path/'flickr8k'/'images'/name)
-        ims.append(dict(filename=name, split=split, sentences=[dict(raw=f'A dog and a cat in {c} grass {n}.', sentid=4*n + i)
-            for i, c in enumerate(('red', 'white', 'blue', 'large'))]))
+        draw(tmp_path/'flickr8k'/'images', name, n)
+        said = [f'A dog and a cat in {c} grass {n}.' for c in ('red', 'white', 'blue', 'large')]
+        ims.append(dict(filename=name, split=split, sentences=[dict(raw=o, sentid=4*n + i)
+            for i, o in enumerate(said)]))
     (tmp_path/'dataset_flickr8k.json').write_text(json.dumps(dict(dataset='flickr8k', images=ims)))
     return tmp_path
 
-def test_a_tiny_experiment_from_files_to_table(tiny, monkeypatch):
-    ran = []
+@pytest.fixture
+def ran(monkeypatch):
+    "Steps are run in this process, and their verbs noted"
+    verbs = []
     def run(step, device):
-        ran.append(step.words[0])
+        verbs.append(step.words[0])
         return capdec(*step.argv(device), ok=True).returncode
     monkeypatch.setattr(room.run_steps, '__defaults__', ('', run))
-    args = ('reproduce', 'flickr30k', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu')
-    r = capdec(*args, '--levers', 'concepts', 'shape', 'standard', ok=True)
+    return verbs
+
+def test_a_tiny_experiment_from_files_to_table(tiny, ran):
+    levers = ['concepts', 'shape', 'standard']
+    args = ('reproduce', 'flickr30k', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu',
+        '--levers', *levers)
+    r = capdec(*args, ok=True)
     table = json.loads((tiny/'out'/'mini'/'flickr30k.table.json').read_text())
     assert table['machine']['cpu'] and table['scale'] == 'mini'
     rows = {(o['row'], o['metric']): o for o in table['rows']}
     assert rows['CapDec', 'CIDEr']['published'] == 39.1 and rows['concepts', 'CIDEr']['published'] == 47.9
     assert rows['shape', 'CIDEr']['published'] is None and rows['shape', 'CIDEr']['sees'] == '+ pairs'
-    plan = plan_of('flickr30k', 'mini', tiny, tiny/'out', ['concepts', 'shape', 'standard'])
-    for o in plan.rows:
+    for o in plan_of('flickr30k', 'mini', tiny, tiny/'out', levers).rows:
         cider = json.loads(o.scores.read_text())['corpus']['CIDEr']
         assert rows[o.name, 'CIDEr']['obtained'] == round(100*cider, 1)
     assert '39.1' in r.stdout and 'the scores cannot be compared' in r.stderr
     assert ran.count('train') == 3
     # all is there: nothing is run, and the table is the same
     ran.clear()
-    again = capdec(*args, '--levers', 'concepts', 'shape', 'standard', ok=True)
+    again = capdec(*args, ok=True)
     assert not ran and again.stdout.splitlines() == [l for l in r.stdout.splitlines() if not l.startswith('[')]
+
+def test_the_other_levers_run(tiny, ran):
+    capdec('reproduce', 'flickr30k', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu',
+        '--levers', 'nearest', 'another', 'mean', 'vote', ok=True)
+    rows = json.loads((tiny/'out'/'mini'/'flickr30k.table.json').read_text())['rows']
+    assert {o['row'] for o in rows} == {'CapDec', 'nearest', 'another', 'mean', 'vote'} and ran.count('train') == 3
+
+def test_tiny_styles_from_files_to_table(tiny, published, ran):
+    shutil.copy(published/'FlickrStyle_v0.9.zip', tiny)
+    for n in range(7):
+        draw(tiny/'flickr8k'/'images', f'{10**6+n}_0123456789.jpg', n)
+    r = capdec('reproduce', 'style', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu', ok=True)
+    rows = json.loads((tiny/'out'/'mini'/'style.table.json').read_text())['rows']
+    assert {o['row'] for o in rows} == {'humorous', 'romantic'} and {o['published'] for o in rows} == {None}
+    assert 'not in our notes' in r.stdout
 
 def test_the_table_gives_gains_to_levers(tmp_path):
     plan = Plan('coco', 'mini')
