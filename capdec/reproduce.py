@@ -406,11 +406,11 @@ def told(
     if plan.scale == 'mini':
         return []
     from huggingface_hub import try_to_load_from_cache
-    clip = Path('~/.cache/clip/RN50x4.pt').expanduser()
-    lines = [] if clip.exists() else [f'the weights of RN50x4 are not in {clip.parent}; the first `embed` downloads '
-        'them (400 MB)']
+    clip,lines = Path('~/.cache/clip/RN50x4.pt'),[]
+    if not clip.expanduser().exists():
+        lines.append(f'the weights of RN50x4 are not in {clip.parent}; the first `embed` downloads them')
     if not try_to_load_from_cache('gpt2', 'model.safetensors'):
-        lines.append('the weights of gpt2 are not in the cache; the first `train` downloads them (550 MB)')
+        lines.append('the weights of gpt2 are not in the cache; the first `train` downloads them')
     return lines
 
 # %% ../nbs/10c_reproduce.ipynb #rep00050

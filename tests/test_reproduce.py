@@ -1,7 +1,8 @@
 "capdec reproduce: plans of every experiment, what is missing, runs that go on, published beside obtained"
 import json
+import pickle
 import re
-import shutil
+import zipfile
 
 import pytest
 from PIL import Image
@@ -236,10 +237,15 @@ def test_the_other_levers_run(tiny, ran):
     rows = json.loads((tiny/'out'/'mini'/'flickr30k.table.json').read_text())['rows']
     assert {o['row'] for o in rows} == {'CapDec', 'nearest', 'another', 'mean', 'vote'} and ran.count('train') == 3
 
-def test_tiny_styles_from_files_to_table(tiny, published, ran):
-    shutil.copy(published/'FlickrStyle_v0.9.zip', tiny)
-    for n in range(7):
-        draw(tiny/'flickr8k'/'images', f'{10**6+n}_0123456789.jpg', n)
+def test_tiny_styles_from_files_to_table(tiny, ran):
+    names = [f'{10**6+n}_0123456789.jpg' for n in range(14)]
+    for n, name in enumerate(names):
+        draw(tiny/'flickr8k'/'images', name, n)
+    with zipfile.ZipFile(tiny/'FlickrStyle_v0.9.zip', 'w') as z:
+        for folder, text in (('humor', 'funny'), ('romantic', 'romantic')):
+            z.writestr(f'FlickrStyle_v0.9/{folder}/{text}_train.txt', '\n'.join(f'a {text} dog {n} .' for n in
+                range(14)))
+            z.writestr(f'FlickrStyle_v0.9/{folder}/train.p', pickle.dumps(names))
     r = capdec('reproduce', 'style', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu', ok=True)
     rows = json.loads((tiny/'out'/'mini'/'style.table.json').read_text())['rows']
     assert {o['row'] for o in rows} == {'humorous', 'romantic'} and {o['published'] for o in rows} == {None}
