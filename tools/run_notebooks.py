@@ -1,6 +1,6 @@
 """Execute notebooks in place and keep their outputs, so that readers see results.
 
-Cells flagged `slow`, `cuda`, `net` or `notest`, or `eval: false`, are left as they are (with the outputs
+Cells flagged `slow`, `cuda`, `net`, `ray` or `notest`, or `eval: false`, are left as they are (with the outputs
 they have) unless the flag is named with --flags. Usage: python tools/run_notebooks.py [--flags slow] nbs/03*.ipynb
 """
 import argparse, re, sys, time
@@ -10,7 +10,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-SKIP = ('notest', 'slow', 'cuda', 'net')
+SKIP = ('notest', 'slow', 'cuda', 'net', 'ray')
 
 def skipped(source, run):
     "Does a flag of this cell say not to run it? The export cell writes modules, which no test does."
