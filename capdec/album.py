@@ -459,7 +459,7 @@ def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
     remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
-    told = ('encoder','bridge','dtype','choose','ways','views') + ('way',)*remembers
+    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed') + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 
