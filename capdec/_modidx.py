@@ -1301,6 +1301,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'capdec.ray_data.ShardActor': ('ray_data.html#shardactor', 'capdec/ray_data.py'),
                                  'capdec.ray_data.ShardActor.__call__': ('ray_data.html#shardactor.__call__', 'capdec/ray_data.py'),
                                  'capdec.ray_data.ShardActor.__init__': ('ray_data.html#shardactor.__init__', 'capdec/ray_data.py'),
+                                 'capdec.ray_data.ShardActor._compare': ('ray_data.html#shardactor._compare', 'capdec/ray_data.py'),
+                                 'capdec.ray_data.ShardActor._row': ('ray_data.html#shardactor._row', 'capdec/ray_data.py'),
                                  'capdec.ray_data._main': ('ray_data.html#_main', 'capdec/ray_data.py'),
                                  'capdec.ray_data._own_errors': ('ray_data.html#_own_errors', 'capdec/ray_data.py'),
                                  'capdec.ray_data._tells': ('ray_data.html#_tells', 'capdec/ray_data.py'),

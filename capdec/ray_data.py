@@ -61,8 +61,16 @@ class ShardActor:
         device:str='', # Device: cpu, cuda or mps (default: the best there is)
         noted:dict|None=None, # What the run has noted, to be compared
     ):
-        self.work,self.captioner = work,work.captioner(device)
-        own = work.settings(self.captioner)
+        self.work,self.captioner,self.error = work,None,None
+        try:
+            self.captioner = work.captioner(device)
+            self._compare(noted)
+        except (ValueError, OSError, ImportError) as e:
+            # of an actor that does not come up Ray tells no more than that; its first row tells this
+            self.error = e
+
+    def _compare(self, noted):
+        own = self.work.settings(self.captioner)
         other = [f'{k} {own[k]!r}' for k in own if noted and own[k] != noted.get(k)]
         if other:
             raise ValueError(f'this machine captions with {", ".join(other)}, and the run has begun otherwise; name '
@@ -70,15 +78,20 @@ class ShardActor:
 
     def __call__(self,
         batch, # Table with columns `shard` and `out`, from Ray
-    ): # Table with the columns of `ShardCounts`, and `why` a shard was skipped
+    ): # Table with the columns of `ShardCounts`, `why` a shard was skipped, and why the run must `stop`
         "Caption the shards of a batch"
         with optional('ray'):
             import pyarrow as pa
-        rows = []
-        for o in batch.to_pylist():
-            n,why = caption_or_skip(self.captioner, o['shard'], o['out'], self.work.image_column, **self.work.how())
-            rows.append(vars(n) | dict(why=why))
-        return pa.Table.from_pylist(rows)
+        return pa.Table.from_pylist([self._row(**o) for o in batch.to_pylist()])
+
+    def _row(self, shard, out):
+        counts,why,stop = ShardCounts(),'',self.error
+        if not stop:
+            try:
+                counts,why = caption_or_skip(self.captioner, shard, out, self.work.image_column, **self.work.how())
+            except (ValueError, OSError, ImportError) as e:
+                stop = e
+        return vars(counts) | dict(why=why, stop=str(stop or ''))
 
 # %% ../nbs/09f_ray_data.ipynb #ray18
 class PhotoActor:
@@ -186,11 +199,13 @@ def caption_with_ray(
     pool = ray.data.ActorPoolStrategy(size=min(team.actors, len(todo)))
     counted = rows.map_batches(ShardActor, batch_size=1, batch_format='pyarrow', compute=pool,
         fn_constructor_args=(work, team.device(), noted), **team.needs())
-    with _own_errors():
-        for o in progress(counted.iter_rows(), 'captioning shards', len(todo) + there, 'shard', there):
-            if why := o.pop('why'):
-                note(f'skipped: {why}')
-            done += ShardCounts(**o)
+    for o in progress(counted.iter_rows(), 'captioning shards', len(todo) + there, 'shard', there):
+        why,stop = o.pop('why'),o.pop('stop')
+        if stop:
+            raise ValueError(stop)
+        if why:
+            note(f'skipped: {why}')
+        done += ShardCounts(**o)
     return done
 
 # %% ../nbs/09f_ray_data.ipynb #ray30

@@ -73,7 +73,7 @@ def test_every_setting_reaches_the_captioner(shards, tmp_path):
     actor = ShardActor(work, 'cpu')
     assert (actor.captioner.pool.choose, actor.captioner.dtype) == ('logprob', 'float32')
     out = actor(pa.table(dict(shard=[str(shards/'00003.parquet')], out=[str(tmp_path/'c.parquet')])))
-    assert out.to_pylist() == [dict(shards=1, there=0, photos=4, failed=1, broken=0, why='')]
+    assert out.to_pylist() == [dict(shards=1, there=0, photos=4, failed=1, broken=0, why='', stop='')]
     found = rows(tmp_path/'c.parquet')
     assert all(len(o['captions']) == 2 and all(len(c.split()) <= 4 for c in o['captions']) for o in found[:3])
     settings = work.settings(actor.captioner)
