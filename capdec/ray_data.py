@@ -8,7 +8,7 @@ __all__ = ['RayWork', 'ShardActor', 'PhotoActor', 'Actors', 'caption_with_ray', 
 
 # %% ../nbs/09f_ray_data.ipynb #ray03
 import contextlib,os,sys
-from dataclasses import dataclass,field,replace
+from dataclasses import dataclass,replace
 from pathlib import Path
 
 from .album import album_settings
