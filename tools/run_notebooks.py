@@ -26,6 +26,9 @@ def tidy(cell):
         if o.output_type == 'stream':
             if o.name == 'stderr' and ('%|' in o.text or '\r' in o.text or 'tokens per second' in o.text):
                 continue
+            # what Ray's C++ parts log, with time and process
+            if o.name == 'stderr' and re.match(r'\[\d{4}-\d\d-\d\d [^\]]*\] (\(\S+\) )?\w+\.cc:', o.text):
+                continue
             o.text = '\n'.join(l for l in o.text.split('\n') if not l.startswith('Writing model shards'))
             if not o.text.strip():
                 continue
