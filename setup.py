@@ -11,6 +11,7 @@ cfg = cfg['DEFAULT']
 readme = here/'README.md'
 extras = {k: cfg[f'{k}_requirements'].split() for k in cfg['extras'].split()}
 extras['all'] = sorted({o for v in extras.values() for o in v})
+extras |= {k: cfg[f'{k}_requirements'].split() for k in cfg['extras_apart'].split()}
 extras['dev'] = cfg['dev_requirements'].split()
 pythons = ['3', *(f'3.{n}' for n in range(int(cfg['min_python'].split('.')[1]), int(cfg['max_python'].split('.')[1]) + 1))]
 status = {'2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}[cfg['status']]

@@ -459,7 +459,7 @@ def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
     remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
-    told = ('encoder','bridge','dtype','choose','ways','views') + ('way',)*remembers
+    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed') + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 
@@ -469,13 +469,17 @@ def _made(captioner, settings, how):
     return made_with(captioner, (settings or {}).get('model', ''), _chosen(made))
 
 # %% ../nbs/09d_album.ipynb #b438212e
+_POOL = ('choose','ways','views','samples','samples_seed')
+
 def _differences(note, made):
     "What was told otherwise when a table was made, as words; None when nothing was"
     # the type is noted and makes no difference: a folder goes from one machine to the next
     other = [k for k in made if k in note and note[k] != made[k] and k not in ('model','label','dtype')]
+    # how a caption was chosen is noted only where it is not the best beam
+    other += [k for k in _POOL if (k in note) != (k in made)]
     if not other:
         return None
-    words = [f'{k} {note[k]!r}' for k in other if k not in ('weights','way')]
+    words = [f'{k} {note[k]!r}' if k in note else f'no {k}' for k in other if k not in ('weights','way')]
     if 'weights' in other:
         # another captioner has another encoder, too
         words = [o for o in words if o.split()[0] not in ('encoder','bridge')]

@@ -168,6 +168,9 @@ def __call__(self:Captioner,
     choose:str='',
     ways:list|str=(), # Ways across the gap that give candidates, such as ['offset', 'offset+memory']
     views:int=0, # Views of a photo whose mean is captioned: 1, or 2 with its mirror image
+    # Captions that are drawn from each way, beside its beams (default: as `pool` says, else none)
+    samples:int|None=None,
+    samples_seed:int|None=None, # Seed of these draws (default: as `pool` says, else 0)
     # Words to tell a decoder that takes words, such as ['sunflower', 'tractor'] or a `ConceptHead`; []: none (default:
     # what the captioner's own classifier is sure of)
     concepts=None,
@@ -176,7 +179,7 @@ def __call__(self:Captioner,
 ): # A caption; for several photos a list, with `None` for a photo that cannot be read
     "Caption photos"
     whole_number('batch_size', batch_size)
-    pool = asked(self.pool, Candidates(choose, ways, views))
+    pool = asked(self.pool, Candidates(choose, ways, views, samples, samples_seed))
     # so many from each way
     each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
     draw = drawn(seed, each, **decode) if seed is not None else None

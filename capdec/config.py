@@ -191,17 +191,29 @@ class Decoding:
 class Candidates:
     "Which captions are candidates for a photo, and what chooses among them; defaults are the captioner's own"
     # What chooses: vote (they agree with each other and with remembered captions), logprob, cosine, or several with
-    # weights such as vote:1,cosine:0.5; beam: the best beam, CapDec's way (default: as the captioner was saved)
+    # weights such as vote:1,cosine:0.5; with + each is standardised for each photo before it is weighed, as in
+    # vote:0.7+cosine:0.3; beam: the best beam, CapDec's way (default: as the captioner was saved)
     choose:str=''
     # Ways across the gap that give candidates, such as offset offset+memory (default: the bridge alone)
     ways:str|list=()
     # Views of a photo whose mean is captioned: 1, or 2 with its mirror image (default: as the captioner was saved)
     views:int=0
+    # Captions that are drawn from each way, beside its best beams (default: as the captioner was saved, else none)
+    samples:int|None=None
+    # Seed of these draws; photos share their random numbers, so that a caption does not depend on its neighbours
+    # (default: as the captioner was saved, else 0)
+    samples_seed:int|None=None
 
     def __post_init__(self):
         object.__setattr__(self, 'ways', [self.ways] if isinstance(self.ways, str) and self.ways else list(self.ways))
         if self.views not in (0,1,2):
             raise ValueError(f'views {self.views!r}: 1, or 2 for the photo and its mirror image')
+        for name in ('samples','samples_seed'):
+            if getattr(self, name) is not None:
+                _whole(self, 0, name)
+        if self.samples and self.choose == 'beam':
+            raise ValueError(f'samples {self.samples}: are several candidates, and nothing chooses among them; use '
+                f'choose, such as choose=vote')
         if self.ways and self.choose == 'beam':
             raise ValueError(f'ways {" ".join(self.ways)}: give several candidates, and nothing chooses among them; '
                 f'use choose, such as choose=vote')

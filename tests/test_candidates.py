@@ -1,6 +1,7 @@
 "Several ways across the gap, several captions, and what chooses among them"
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import ImageOps
@@ -8,8 +9,8 @@ from PIL import ImageOps
 from capdec.bridges import Bridge
 from capdec.candidates import candidates, captions_of, pool_notes, rarity_of
 from capdec.captioner import Captioner, load_captioner
-from capdec.choosing import choose
-from capdec.config import Candidates, Crossing
+from capdec.choosing import agreement, choose
+from capdec.config import Candidates, Crossing, Limits
 from capdec.core import demo_photos, open_image
 from capdec.decoding import generate
 from capdec.folder import photo_vectors
@@ -135,3 +136,95 @@ def test_notes_are_empty_for_the_usual(mini):
 def test_more_ways_more_candidates(mini, vectors):
     assert [len(o) for o in candidates(mini, vectors, ['none', *WAYS], 2)] == [6]*4
     assert candidates(mini, vectors[:0], WAYS) == []
+
+
+# ---- judges that are standardised, and samples among the candidates
+
+def by_hand(mini, x, ways, weights, samples=0, seed=0):
+    "The candidates of each way, three judges by mean and deviation, the highest sum"
+    pools = []
+    for n, o in enumerate(ways):
+        beams = generate(mini.model, mini.bridge.using(o)(x), num_captions=5, normalize=False)
+        if samples:
+            lots = torch.rand(len(ways), samples, Limits().max_length, generator=torch.Generator().manual_seed(seed))
+            drawn = generate(mini.model, mini.bridge.using(o)(x), 'sample', samples, normalize=False,
+                uniform=lots[n].expand(len(x), -1, -1))
+            beams = [a + b for a, b in zip(beams, drawn)]
+        pools.append(beams)
+    out = []
+    for i in range(len(x)):
+        pool = [c for o in pools for c in o[i]]
+        texts = [c.text for c in pool]
+        votes = agreement(texts, texts, rarity_of(mini))
+        judges = dict(vote=(votes.sum(1) - votes.diagonal())/(len(texts)-1), logprob=np.array([c.score for c in pool]),
+            cosine=(normalize(mini.encoder.encode_text(texts, show=False))@normalize(x[i:i+1])[0]).numpy())
+        total = sum(w*(judges[k] - judges[k].mean())/judges[k].std() for k, w in weights.items())
+        out.append(texts[int(np.argmax(total))])
+    return out
+
+@pytest.mark.parametrize('samples', [0, 4])
+def test_a_mixture_of_judges_is_its_steps_by_hand(mini, vectors, samples):
+    weights = dict(vote=.5, cosine=.3, logprob=.2)
+    text = '+'.join(f'{k}:{v}' for k, v in weights.items())
+    got = mini(demo_photos()[:4], choose=text, ways=WAYS, samples=samples, samples_seed=2)
+    assert got == by_hand(mini, vectors, WAYS, weights, samples, 2)
+
+def test_samples_depend_on_the_seed_alone(mini):
+    photos = demo_photos()[:5]
+    how = dict(ways=WAYS, samples=4, num_captions=14, choose='logprob')
+    first = mini(photos, samples_seed=1, **how)
+    for size in (1, 2, 5):
+        assert mini(photos, samples_seed=1, batch_size=size, **how) == first
+    assert mini(photos[::-1], samples_seed=1, **how) == first[::-1]
+    assert mini(photos[2], samples_seed=1, **how) == first[2]
+    assert mini(photos, samples_seed=2, **how) != first
+    # seed 0 is the one that is not said; the global one does not matter
+    torch.manual_seed(5)
+    zero = mini(photos, **how)
+    torch.manual_seed(6)
+    assert mini(photos, samples_seed=0, **how) == zero != first
+    # beams are all there, too
+    x = photo_vectors(mini, photos[:2])
+    texts = lambda **how: [[o.text for o in p] for p in candidates(mini, x, WAYS, 3, **how)]
+    assert [p[:3] + p[7:10] for p in texts(samples=4)] == texts()
+    assert mini(photos, choose='vote', ways=WAYS, samples=0) == mini(photos, choose='vote', ways=WAYS)
+
+def test_mixture_and_samples_are_kept(mini, tmp_path):
+    "Saved, loaded, asked for otherwise, and noted"
+    pool = Candidates('vote:0.7+cosine:0.3', WAYS, 1, 3, 9)
+    own = Captioner(mini.model, mini.encoder, mini.bridge, pool)
+    own.save(tmp_path/'c')
+    back, photo = Captioner.from_pretrained(tmp_path/'c', device='cpu'), demo_photos()[1]
+    assert back.pool == pool and back(photo) == own(photo)
+    assert back(photo) == mini(photo, choose=pool.choose, ways=WAYS, samples=3, samples_seed=9)
+    assert back(photo, samples=0) == mini(photo, choose=pool.choose, ways=WAYS)
+    assert back(photo, choose='beam') == mini(photo)
+    assert pool_notes(back) == dict(choose=pool.choose, ways=WAYS, views=1, samples=3, samples_seed=9)
+    notes = json.loads((tmp_path/'c'/'captioner.json').read_text())
+    (tmp_path/'c'/'captioner.json').write_text(json.dumps(notes | dict(samples=-2)))
+    with pytest.raises(ValueError, match='captioner.json: samples -2'):
+        Captioner.from_pretrained(tmp_path/'c', device='cpu')
+    # as an earlier version wrote it
+    for k in ('samples', 'samples_seed'):
+        notes.pop(k)
+    (tmp_path/'c'/'captioner.json').write_text(json.dumps(notes))
+    assert not Captioner.from_pretrained(tmp_path/'c', device='cpu').pool.samples
+
+def test_a_run_knows_mixture_and_samples(tmp_path):
+    import shutil
+    shutil.copy(demo_photos()[0], tmp_path/'a.jpg')
+    args = ('caption', tmp_path/'a.jpg', '--out', tmp_path/'t.jsonl', '--sidecar', '--device', 'cpu')
+    how = ('--choose', 'vote:0.7+cosine:0.3', '--ways', *WAYS, '--samples', 2)
+    capdec(*args, *how, '--samples_seed', 4, ok=True)
+    told = capdec('made_by', tmp_path/'a.txt', ok=True).stdout
+    assert 'vote:0.7+cosine:0.3' in told and 'samples 2' in told and 'samples_seed 4' in told
+    for other in (how, how[:-2], (*how[:1], 'vote:0.6+cosine:0.4', *how[2:], '--samples_seed', 4)):
+        assert 't.jsonl' in one_line(capdec(*args, *other, ok=False))[0]
+
+@pytest.mark.parametrize('args,said', [(['--choose', 'vote+luck'], "'luck' is no reason to choose"),
+    (['--choose', 'vote+cosine,logprob'], 'all by +'), (['--choose', 'vote:x+cosine'], "the weight 'x' of vote"),
+    (['--choose', 'vote:0+cosine:0'], 'nothing counts'), (['--choose', 'vote:1e9+cosine'], '-100..100'),
+    (['--choose', 'vote', '--samples', -1], '--samples -1'), (['--samples', 3], '--samples 3: are several candidates'),
+    (['--choose', 'vote', '--samples', 2, '--samples_seed', -4], '--samples_seed -4')])
+def test_a_bad_mixture_is_one_line(args, said):
+    assert said in one_line(capdec('caption', demo_photos()[0], *args, '--device', 'cpu', ok=False))[0]

@@ -18,10 +18,10 @@ AS_IMPORTED = {'scikit-learn': 'sklearn', 'scikit-image': 'skimage', 'pillow-hei
 def requirements(key):
     cfg = configparser.ConfigParser(delimiters=['='])
     cfg.read(ROOT/'settings.ini')
-    names = [re.split('[<>=]', o)[0] for o in cfg['DEFAULT'][f'{key}_requirements'].split()]
+    names = [re.split(r'[<>=[]', o)[0] for o in cfg['DEFAULT'][f'{key}_requirements'].split()]
     return [AS_IMPORTED.get(o, o) for o in names]
 
-EXTRAS = {k: requirements(k) for k in ('train', 'eval', 'explore', 'data', 'heic')}
+EXTRAS = {k: requirements(k) for k in ('train', 'eval', 'explore', 'data', 'heic', 'ray')}
 # what they bring along, too; jinja2 comes with torch anyway
 BROUGHT = ['scipy', 'pandas', 'IPython', 'dill', 'multiprocess', 'xxhash', 'pycocotools', 'joblib', 'imageio',
     'tifffile', 'contourpy', 'kiwisolver', 'comm', 'psutil', 'ipykernel', 'nbdev', 'execnb']

@@ -218,7 +218,7 @@ def settings():
 
 def packages(requirements):
     "Names of packages in a line of requirements"
-    return {re.split(r'[<>=!~]', r)[0].lower().replace('-', '_') for r in requirements.split()}
+    return {re.split(r'[<>=!~[]', r)[0].lower().replace('-', '_') for r in requirements.split()}
 
 AS_IMPORTED = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch'}
 
@@ -264,7 +264,7 @@ def test_what_is_installed_is_said_once():
     for o in ('Programming Language :: Python :: 3.11', '3.13', 'Typing :: Typed', 'Development Status :: 4 - Beta'):
         assert o in r
     assert 'github.com' not in (ROOT/'setup.py').read_text() and 'setuptools' not in cfg['requirements']
-    assert all(packages(cfg[f'{o}_requirements']) for o in cfg['extras'].split())
+    assert all(packages(cfg[f'{o}_requirements']) for o in (cfg['extras'] + ' ' + cfg['extras_apart']).split())
 
 def test_torch_without_cuda_is_one_word():
     "`make TORCH=cpu` names PyTorch's own index; without it PyPI is asked alone"

@@ -16,7 +16,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = {'default_exp', 'export', 'exports', 'exporti', 'hide', 'eval', 'echo', 'output', 'code-fold', 'code-summary',
-    'slow', 'cuda', 'net', 'notest', 'fig-cap', 'fig-alt', 'label', 'layout-ncol', 'warning'}
+    'slow', 'cuda', 'net', 'ray', 'notest', 'fig-cap', 'fig-alt', 'label', 'layout-ncol', 'warning'}
 WIDTH = 120
 
 def notebooks():

@@ -1,6 +1,6 @@
 """Execute notebooks in place and keep their outputs, so that readers see results.
 
-Cells flagged `slow`, `cuda`, `net` or `notest`, or `eval: false`, are left as they are (with the outputs
+Cells flagged `slow`, `cuda`, `net`, `ray` or `notest`, or `eval: false`, are left as they are (with the outputs
 they have) unless the flag is named with --flags. Usage: python tools/run_notebooks.py [--flags slow] nbs/03*.ipynb
 """
 import argparse, re, sys, time
@@ -10,7 +10,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-SKIP = ('notest', 'slow', 'cuda', 'net')
+SKIP = ('notest', 'slow', 'cuda', 'net', 'ray')
 
 def skipped(source, run):
     "Does a flag of this cell say not to run it? The export cell writes modules, which no test does."
@@ -25,6 +25,9 @@ def tidy(cell):
     for o in cell.outputs:
         if o.output_type == 'stream':
             if o.name == 'stderr' and ('%|' in o.text or '\r' in o.text or 'tokens per second' in o.text):
+                continue
+            # what Ray's C++ parts log, with time and process
+            if o.name == 'stderr' and re.match(r'\[\d{4}-\d\d-\d\d [^\]]*\] (\(\S+\) )?\w+\.cc:', o.text):
                 continue
             o.text = '\n'.join(l for l in o.text.split('\n') if not l.startswith('Writing model shards'))
             if not o.text.strip():
