@@ -347,6 +347,7 @@ def load_captioner(
         encoder, dtype or 'auto', crossing.moments or None, **{k: v for k,v in asdict(hints).items() if v})
     if memory:
         c.remember(memory, use=bridge or True)
+        fit_parts(c.model, c.encoder, c.bridge)
     c.pool = asked(c.pool, pool)
     if crossing.concepts:
         c.bridge = c.bridge.telling(as_concepts(crossing.concepts, c.encoder))

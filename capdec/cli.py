@@ -168,8 +168,8 @@ def train(
         report=note, left_out=left_out(data, len(store)), log_to=log_to)
     if not run.is_main_process:
         return 0
-    if pretrain_weights and not (use_image_embedding_as_clipcap or add_modality_offset):
-        keep_bridge(pretrain_weights, out, prefix)
+    keep = '' if use_image_embedding_as_clipcap or add_modality_offset else pretrain_weights
+    keep_bridge(keep, out, prefix, store)
     if n := len(history['epochs']):
         print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {n} epoch{"s"*(n > 1)}')
     say_made(out/f'{prefix}_latest', 'captioner')

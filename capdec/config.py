@@ -56,6 +56,8 @@ class CapDecConfig(MapperConfig):
     normalize_prefix:bool=True # Vectors are brought to unit length before the mapper
     noise_variance:float|None=None # Variance of the noise that the captioner was trained with, when known
     centred:bool=False # The caption vectors lost their mean in training (C3): photos must cross by the bridge `mean`
+    retrieved:float=0. # Share of the mean of retrieved captions in what it learned from (IFCap); photos cross alike
+    retrieved_k:int=9 # Number of these captions
     max_tokens:int=67 # Number of tokens at which captions are cut (67 is also as far as CapDec's beam search goes)
     add_stop:bool=True # Training captions without a full stop get one
     stop:str='.' # Characters that end a caption; the first is the one that is added
@@ -66,7 +68,7 @@ class CapDecConfig(MapperConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        _whole(self, 1, 'prefix_size', 'num_heads', 'max_tokens')
+        _whole(self, 1, 'prefix_size', 'num_heads', 'max_tokens', 'retrieved_k')
         _whole(self, 0, 'no_repeat_ngram')
         if not self.stop:
             raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
@@ -89,6 +91,10 @@ class TrainConfig:
     noise_shape:str='round'
     target:str='own' # Caption that a vector is turned into: own (CapDec), or another one of the same image (CLOSE)
     remove_mean:bool=False # Take the mean off the caption vectors (C3); photos then cross by the bridge `mean`
+    # Share of the mean of the nearest captions of other images in what the decoder learns from (IFCap's image-like
+    # retrieval: the noised vector asks); photos then cross by the bridge none+nearest:SHARE. 0: none, as CapDec
+    retrieve:float=0.
+    retrieve_k:int=9 # Number of these captions (IFCap: 9)
     # Things that a captioner with `hint_tokens` is told: nouns (those of the captions), or a file with a name a line
     vocabulary:str='nouns'
     hint_none:float=.3 # Share of captions with which no word is told
@@ -108,7 +114,7 @@ class TrainConfig:
     checkpoint_steps:int=1000 # Number of steps between checkpoints within an epoch; 0: a checkpoint only at its end
 
     def __post_init__(self):
-        _whole(self, 1, 'epochs', 'bs', 'accumulate', 'log_steps')
+        _whole(self, 1, 'epochs', 'bs', 'accumulate', 'log_steps', 'retrieve_k')
         _whole(self, 0, 'warmup_steps', 'seed', 'patience', 'max_steps', 'max_tokens', 'checkpoint_steps')
         for k in ('lr','eps'):
             if not getattr(self, k) > 0:
@@ -119,14 +125,20 @@ class TrainConfig:
         for k in ('hint_none','hint_false'):
             if not 0 <= getattr(self, k) <= 1:
                 raise ValueError(f'{k} {getattr(self, k)}: is a share, 0 to 1')
+        if not 0 <= self.retrieve < 1:
+            raise ValueError(f'retrieve {self.retrieve}: is a share, from 0 to less than 1')
+        if self.retrieve and (self.remove_mean or self.dont_norm):
+            raise ValueError(f'retrieve {self.retrieve}: is for vectors of unit length that keep their mean; leave out '
+                f'remove_mean and dont_norm')
         if self.target not in ('own','another'):
             raise ValueError(f"target must be 'own' or 'another', got {self.target!r}")
         if self.uniform_noise and self.noise_shape != 'round':
             raise ValueError(f'noise_shape {self.noise_shape}: uniform_noise comes from a ball, which has no other '
                 f'shape; leave out one of the two')
-        if self.official and (self.noise_shape != 'round' or self.target != 'own' or self.remove_mean):
+        if self.official and (self.noise_shape != 'round' or self.target != 'own' or self.remove_mean
+                or self.retrieve):
             raise ValueError('official: the official code knows round noise and own captions alone; leave out '
-                'noise_shape, target and remove_mean')
+                'noise_shape, target, remove_mean and retrieve')
         if self.mixed_precision not in ('no','bf16','auto'):
             raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'auto', got {self.mixed_precision!r}")
 

@@ -72,6 +72,11 @@ def fit_parts(
     if ends and model.config.centred and ends != {'mean'}:
         raise ValueError(f'bridge {bridge.kind!r}: this captioner learned from vectors without their mean; use the '
             f'bridge mean')
+    c,share = model.config,sum(s for s,names in getattr(bridge, 'parts', ()) if names[-1] == 'nearest')
+    if ends and c.retrieved and (abs(share - c.retrieved) > 1e-6 or bridge.k != c.retrieved_k):
+        raise ValueError(f'bridge {bridge.kind!r}: this captioner learned with a share of {c.retrieved:g} of '
+            f'{c.retrieved_k} retrieved captions; use the bridge none+nearest:{c.retrieved:g}, or another one with '
+            f'that share')
     if 'mean' in ends and not model.config.centred:
         raise ValueError(f"bridge {bridge.kind!r}: 'mean' is for captioners that learned from vectors without their "
             f'mean (--remove_mean)')
@@ -566,12 +571,20 @@ def keep_bridge(
     name:str|Path, # Captioner that the training started from
     out_dir:Path, # Folder of the training
     prefix:str, # Name of the saved models
+    store=None, # Store of the captions that it retrieved among in training, where it did
 ):
-    "Give a captioner the bridge of the one that its training started from"
-    if is_official(find_weights(name)):
+    "Give a captioner the captions that it retrieved among, or the bridge of the one that its training started from"
+    folders = [f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()]
+    for folder in folders:
+        model = CaptionModel.from_pretrained(folder)
+        if share := model.config.retrieved:
+            bridge = Bridge(f'none+nearest:{share:g}', memory=normalize(store.vectors().float()),
+                sentences=list(store.captions()), k=model.config.retrieved_k)
+            save_parts(Parts(model, NoEncoder(model.config.encoder, store.dim), bridge), folder)
+    if not name or not folders or share or is_official(find_weights(name)):
         return
     old = load_parts(name, 'cpu', encoder=False)
-    for folder in (f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()):
+    for folder in folders:
         new = load_parts(folder, 'cpu', encoder=False)
         if new.encoder.name == old.encoder.name:
             save_parts(Parts(new.model, new.encoder, old.bridge, old.pool), folder)

@@ -48,7 +48,8 @@ def model_for_training(
 )->CaptionModel: # The model, its language model frozen with `only_prefix`
     "A fresh captioner, or the one that is trained on, with notes of what it is trained on"
     notes = dict(noise_variance=training.noise_variance, normalize_prefix=not training.dont_norm,
-        centred=training.remove_mean, only_prefix=only_prefix)
+        centred=training.remove_mean, retrieved=training.retrieve, retrieved_k=training.retrieve_k,
+        only_prefix=only_prefix)
     if start:
         encoder = store.meta.get('encoder') or start.config.encoder
         start.config = replace(start.config, encoder=encoder, **notes)
