@@ -57,6 +57,8 @@ LEVERS = {
         sees=STATISTICS),
     'concepts': Lever('ViECap 2023', {'coco': 92.9, 'flickr30k': 47.9, 'flickr30k-coco': 54.2},
         train='--hint_tokens 8', predict='--concepts {names}'),
+    'retrieved': Lever('IFCap 2024, with entities besides', {'coco': 108.0, 'flickr30k': 64.4, 'flickr30k-coco': 60.7},
+        train='--retrieve 0.3'),
     'vote': Lever('Adjudicated Captioning 2026, over IFCap', {'coco': '+7.8', 'flickr30k': '+8'},
         predict='--bridge none --ways none memory --memory {memory} --choose vote')}
 
