@@ -194,16 +194,19 @@ def test_options_without_effect_are_refused(trip, tmp_path, monkeypatch):
         assert says in one_line(capdec('caption', trip/'a.jpg', *args, *FAST, ok=False))[0], args
 
 def test_the_gallery_knows_how_sure_it_was(trip, tmp_path):
-    "The mean probability of a caption's tokens; what stood there before this run says nothing"
-    import math
+    "Where it was asked; the table keeps it for the next run"
     from capdec import Captioner
     page = tmp_path/'g.html'
     sure = lambda: [float(o) for o in re.findall('data-sureness="([^"]+)"', page.read_text())]
-    capdec('caption', trip/'a.jpg', '--gallery', page, '--out', tmp_path/'c.csv', '--dtype', 'float32', *FAST, ok=True)
-    best = Captioner.from_pretrained('mini', 'cpu', dtype='float32')([trip/'a.jpg'], scores=True, beam_size=1)[0]
-    assert sure() == [pytest.approx(math.exp(best.score), rel=1e-3)] and 'value="sureness"' in page.read_text()
-    capdec('caption', trip/'a.jpg', '--gallery', page, '--out', tmp_path/'c.csv', '--dtype', 'float32', *FAST, ok=True)
-    assert sure() == [] and best.text in page.read_text()
+    run = ['caption', trip/'a.jpg', '--gallery', page, '--out', tmp_path/'c.csv', '--dtype', 'float32', *FAST]
+    capdec(*run, '--sureness', ok=True)
+    best = Captioner.from_pretrained('mini', 'cpu', dtype='float32')([trip/'a.jpg'], sureness=True, beam_size=1)[0]
+    assert sure() == [pytest.approx(best.sureness, abs=2e-3)] and 'value="sureness"' in page.read_text()
+    capdec(*run, '--sureness', ok=True)
+    assert sure() == [pytest.approx(best.sureness, abs=2e-3)] and best.caption in page.read_text()
+    # nobody asked
+    capdec('caption', trip/'a.jpg', '--gallery', page, '--out', tmp_path/'d.csv', *FAST, ok=True)
+    assert sure() == []
 
 def test_two_runs_on_one_table(trip, tmp_path):
     from capdec.core import Journal

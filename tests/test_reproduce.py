@@ -231,12 +231,14 @@ def test_a_tiny_experiment_from_files_to_table(tiny, ran):
     again = capdec(*args, ok=True)
     assert not ran and again.stdout.splitlines() == [l for l in r.stdout.splitlines() if not l.startswith('[')]
 
+@pytest.mark.slow
 def test_the_other_levers_run(tiny, ran):
     capdec('reproduce', 'flickr30k', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu',
         '--levers', 'nearest', 'another', 'mean', 'vote', ok=True)
     rows = json.loads((tiny/'out'/'mini'/'flickr30k.table.json').read_text())['rows']
     assert {o['row'] for o in rows} == {'CapDec', 'nearest', 'another', 'mean', 'vote'} and ran.count('train') == 3
 
+@pytest.mark.slow
 def test_tiny_styles_from_files_to_table(tiny, ran):
     names = [f'{10**6+n}_0123456789.jpg' for n in range(14)]
     for n, name in enumerate(names):

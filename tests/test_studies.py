@@ -15,7 +15,7 @@ STUDIES = sorted(p.stem for p in (ROOT/'capdec'/'studies').glob('*.py') if p.ste
 
 def test_all_studies_are_here():
     assert STUDIES == ['bench', 'demo_record', 'fairness', 'flickr8k', 'noise_sweep', 'recipe', 'restyle_sweep',
-        'styles']
+        'styles', 'tuning']
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_a_study_is_a_command(name, monkeypatch, capsys):
