@@ -42,8 +42,11 @@ def one_line(r):
 
 def _become(code, args, cwd, env, files):
     "In a forked process: run `code` as `python -c` would, and end"
+    import torch
     code_out = 1
     try:
+        # after a fork PyTorch makes its pool of threads anew at the first call; two threads at once would find none
+        torch.set_num_threads(1)
         for fd, f in enumerate(files):
             os.dup2(f.fileno(), fd)
         # what is ignored by whoever runs the tests, in the background or under nohup
