@@ -20,7 +20,8 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn,Tensor
 
-from .core import derived,file_sha256,open_image,optional,photo_room,pick_device,progress,read_json,whole_number
+from .core import bundled,derived,file_sha256,open_image,optional,photo_room,pick_device,progress,read_json
+from .core import whole_number
 from .data import image_id_of
 from .precision import compute_dtype
 from .store import COLUMNS,EmbeddingStore
@@ -626,7 +627,7 @@ def _trial(self:HFEncoder, name):
 # %% ../nbs/02_embedding.ipynb #ea91debf
 def _is_mini(name):
     "Is this the bundled encoder, or a folder of one like it?"
-    if str(name) == 'mini':
+    if bundled(name, 'encoder'):
         return True
     f = Path(name)/'config.json'
     config = read_json(f) if f.exists() else None
@@ -639,7 +640,8 @@ def _mini_dtype(dtype, device):
     return _compute_dtype(dtype, pick_device(device)) if dtype else torch.float32
 
 def load_encoder(
-    name:str='RN50x4', # 'mini', one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
+    # 'mini' (bundled), one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
+    name:str='RN50x4',
     device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
     # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto', what the device does best; `None`: float32, on CUDA float16 for
     # all but mini

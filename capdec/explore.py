@@ -16,9 +16,9 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .candidates import rarity_of
+from .candidates import evidence
 from .captioner import Captioner
-from .choosing import Rarity,choose,parse_choice
+from .choosing import choose,parse_choice
 from .concepts import read_names
 from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
 from .decoding import generate
@@ -205,13 +205,8 @@ def reason(self:Explorer,
 def _best_first(c, photo, found, how):
     "The captions of each vector, ordered by what speaks for them"
     choice = parse_choice(how)
-    rarity = rarity_of(c) if choice.vote or choice.retrieved else Rarity.count(['a'])
-    near = [o for o,_ in c.bridge.nearest(photo, 30)[0]] if choice.retrieved else []
-    def cosines(captions):
-        with torch.inference_mode():
-            texts = c.encoder.encode_text([o.text for o in captions], show=False)
-        return (normalize(texts.to(photo))@normalize(photo)[0]).tolist()
-    return [choose(o, rarity, choice, near, cosines(o) if choice.cosine else None) for o in found]
+    rarity,near,cosines = evidence(c, photo.expand(len(found), -1), found, choice)
+    return [choose(o, rarity, choice, *of) for o,*of in zip(found, near, cosines)]
 
 # %% ../nbs/10_explore.ipynb #61144006
 @patch

@@ -20,7 +20,7 @@ from torch import Tensor
 from .bridges import Bridge
 from .concepts import ConceptHead
 from .config import MAPPING_TYPES,Candidates,CapDecConfig,from_json
-from .core import atomic_path,file_sha256,one_line,open_image,package_file,pick_device,read_json,regular_file
+from .core import BUNDLED,atomic_path,bundled,file_sha256,one_line,open_image,pick_device,read_json,regular_file
 from .core import whole_number,write_json
 from .data import read_sentences
 from .decoding import _is_plain_gpt2,generate
@@ -118,8 +118,8 @@ def captioner_folder(
     name:str|Path, # 'mini' (bundled), a folder, or an id on the Hugging Face hub
 )->Path: # The folder on this machine
     "The folder of a bundled, local or hub captioner"
-    if str(name) == 'mini':
-        return package_file('models','mini','captioner')
+    if ships := bundled(name):
+        return ships
     if Path(name).exists():
         return Path(name)
     return _hub_folder(str(name))
@@ -143,7 +143,7 @@ def recorded_encoder(
     source:str|Path, # The captioner, for the error
 )->str: # The name
     "Raise unless the name means the same on every machine: a captioner cannot say which file is opened"
-    known = name == 'mini' or name in CLIP_MODELS or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name)
+    known = name in BUNDLED or name in CLIP_MODELS or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name)
     if not known or name != 'mini' and Path(name).exists():
         raise ValueError(f'{source}: its encoder is {name!r}, and a captioner does not say which file is opened; '
             f'say it yourself with clip_model_type (--clip_model_type PATH)')

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn,Tensor
 
 from .config import from_json
-from .core import atomic_path,open_image,package_file,photo_room,pick_device,progress,read_json,whole_number
+from .core import atomic_path,bundled,open_image,photo_room,pick_device,progress,read_json,whole_number
 from .core import write_json
 from .weights import check_fit,check_vocabulary,load_tensors,sketch,tokenizer_errors
 
@@ -499,17 +499,18 @@ def _check_towers(config, tokenizer, state, folder):
 # %% ../nbs/01b_mini_encoder.ipynb #e766385f
 @patch(cls_method=True)
 def load(cls:MiniEncoder,
-    folder:str|Path|None=None, # Folder written by `save`; `None` for the pair that comes with the package
+    folder:str|Path|None=None, # Folder written by `save`, or the name of a pair that ships; `None` for 'mini'
     device:str|None=None, # Device: 'cpu', 'cuda', ...; `None` for the best there is
     merge:bool=False, # Whether normalisations become part of the convolutions: quicker, for inference only
     dtype:torch.dtype=torch.float32, # Type to compute in: float32, bfloat16 or on a GPU float16
 )->MiniEncoder: # Ready to encode
     "Read a folder back; needs no network"
-    bundled,folder = folder is None, package_file('models','mini','encoder') if folder is None else Path(folder)
+    ships = None if folder and Path(folder).exists() else bundled(folder or 'mini', 'encoder')
+    folder = ships or Path(folder)
     config,tokenizer = _read_config(folder),_read_tokenizer(folder/'tokenizer.json')
     state = load_tensors(folder/'model.safetensors')
     # a stranger's config may describe towers that fill the memory
-    if not bundled:
+    if not ships:
         _check_towers(config, tokenizer, state, folder)
     self = cls(config, tokenizer, light=True)
     self.load_state_dict(state)

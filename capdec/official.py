@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from .core import _FULL,_writing,atomic_path,claimed,file_sha256,one_line,package_file,pieces_of,printable
-from .core import progress
+from .core import _FULL,_writing,atomic_path,bundled,claimed,file_sha256,one_line,pieces_of,printable,progress
 from .model import WEIGHTS,CaptionModel,_float_dtype,_hub_folder,_read_official,load_official,to_official
 from .model import weights_folder
 
@@ -323,8 +322,8 @@ def find_weights(
     name = os.path.expanduser(name)
     if not name:
         raise ValueError('no captioner is named: give a folder, a file, a published name or an id on the hub')
-    if name == 'mini' and not Path(name).exists():
-        return package_file('models','mini','captioner')
+    if not Path(name).exists() and (ships := bundled(name)):
+        return ships
     if Path(name).exists() or name not in PUBLISHED:
         return _unpublished(name)
     home = weights_folder()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .config import from_json
-from .core import json_text,read_json,regular_file
+from .core import bundled,json_text,read_json,regular_file
 from .folder import captioner_folder
 
 # %% ../nbs/08g_provenance.ipynb #prov0009
@@ -29,7 +29,7 @@ def digits_of(
 
 def _said_version(name):
     "The version in a captioner's folder; empty when there is no folder, or it says none"
-    if name != 'mini' and not os.path.isdir(name):
+    if not bundled(name) and not os.path.isdir(name):
         return ''
     file = captioner_folder(name)/'captioner.json'
     info = read_json(file) if file.is_file() else {}
@@ -44,6 +44,7 @@ def label(
     version = _said_version(str(name)) if name else ''
     # a path tells where you keep your files; that is nobody's business who gets your photos
     own = Path(name).name if name and (os.path.exists(name) or os.path.isabs(name)) else str(name)
+    own = own.partition('@')[0] if bundled(name) else own
     return f'{own or "captioner"}@{version or digits_of(captioner.model.state_dict())[:8]}'
 
 def is_meant(

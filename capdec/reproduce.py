@@ -22,7 +22,7 @@ from .terminal import note,say,say_made
 # %% ../nbs/10c_reproduce.ipynb #rep00007
 CAPDEC = 'CapDec, Nukrai et al. 2022, arXiv 2211.00575'
 METRICS = ('BLEU_1','BLEU_4','METEOR','ROUGE_L','CIDEr') # As papers print them, times 100
-# What CapDec's Table 1 says, by what it was trained on and what it was tested on
+# What CapDec's paper reports, by what it was trained on and what it was tested on
 PUBLISHED = {
     'coco': dict(zip(METRICS, (69.2, 26.4, 25.1, 51.8, 91.8))),
     'flickr30k': dict(BLEU_4=17.7, METEOR=20.0, CIDEr=39.1),
@@ -318,7 +318,7 @@ def _levers(d, name, trained, tested, asked):
 def _sweep(d):
     "A captioner for each level of noise"
     known = {0.: ({'CIDEr': '13-16'}, 'measured by others without noise'), .016: (PUBLISHED['coco'],
-        f'{CAPDEC}, Table 1')}
+        CAPDEC)}
     for v in d.scale.levels:
         published,paper = known.get(v, ({}, f'{CAPDEC}, a curve in Figure 3'))
         d.row(f'variance {v:g}', d.captioner('coco', variance=v), 'coco', 'coco', published, paper)
@@ -351,7 +351,7 @@ def plan_of(
         _voices(d)
     else:
         trained,tested = name.split('-')[0],name.split('-')[-1]
-        d.row('CapDec', d.captioner(trained), trained, tested, PUBLISHED[name], f'{CAPDEC}, Table 1')
+        d.row('CapDec', d.captioner(trained), trained, tested, PUBLISHED[name], CAPDEC)
         _levers(d, name, trained, tested, levers)
     return d.plan
 

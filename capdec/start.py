@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict,fields,replace
 
 from .config import CapDecConfig,MapperConfig,OfficialHints,TrainConfig
-from .core import is_main
+from .core import bundled,is_main
 from .folder import captioner_folder,check_shape
 from .model import CaptionModel
 from .official import load_checkpoint
@@ -29,7 +29,7 @@ def starting_model(
             raise ValueError(f'{k} {v}: belongs to official `pretrain_weights`; `lm` brings its own')
     if not name:
         return None
-    model = load_checkpoint(captioner_folder(name) if name == 'mini' else name, **told)
+    model = load_checkpoint(bundled(name) or name, **told)
     typed = {o.name: getattr(mapper, o.name) for o in fields(mapper) if getattr(mapper, o.name) != o.default}
     check_shape(model.config, **typed)
     if is_main():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .candidates import captions_of
+from .candidates import captions_of,materials_of,pool_notes
 from .core import demo_photos
 from .folder import Parts,photo_vectors
 from .noise import normalize
@@ -35,16 +35,22 @@ def doubts(
         cosine = (normalize(x.float().cpu())*normalize(text)).sum(1)
     return torch.stack([cosine, torch.tensor([o.score for o in captions])], 1)
 
+def _way_of(parts):
+    "What the captions depend on beside the weights: the way across the gap, with what it uses, and what chooses"
+    used = sorted((k, tuple(v.shape), v.double().sum().item()) for k,v in materials_of(parts).items())
+    return repr((getattr(parts.bridge, 'kind', parts.bridge), pool_notes(parts), used))
+
 def usual(
     parts:Parts, # A captioner, or the parts of one
-)->Usual: # Measured once for a captioner
+)->Usual: # Measured once for a captioner and its way across the gap
     "What is usual, on the packaged photos"
-    if getattr(parts.model, '_usual', None) is None:
+    known,key = parts.model.__dict__.setdefault('_usual', {}), _way_of(parts)
+    if key not in known:
         x = photo_vectors(parts, demo_photos())
         both = doubts(parts, x, [o[0] for o in captions_of(parts, x)])
         mean,sd = both.mean(0).tolist(),both.std(0).clamp(min=1e-3).tolist()
-        parts.model._usual = Usual(mean[0], sd[0], mean[1], sd[1])
-    return parts.model._usual
+        known[key] = Usual(mean[0], sd[0], mean[1], sd[1])
+    return known[key]
 
 # %% ../nbs/08j_sureness.ipynb #sure009
 def sureness(

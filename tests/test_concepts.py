@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from capdec.candidates import candidates
 from capdec.concepts import Hints, Vocabulary
 from capdec.config import CapDecConfig, TrainConfig
 from capdec.decoding import generate
+from capdec.folder import load_parts
 from capdec.model import CaptionModel
 from capdec.training import TrainData, hints_of, train
 import tellers
@@ -163,8 +165,20 @@ def test_the_caption_equals_the_steps_by_hand(teller):
     assert c(photo(), concepts=[]) == generate(c.model, c.bridge(x), normalize=False, texts=True)[0]
     mine = generate(c.model, c.bridge(x), normalize=False, texts=True, hints=[['sunflower', 'tractor']])[0]
     assert c(photo(), concepts='sunflower, tractor') == c(photo(), concepts=['sunflower', 'tractor']) == mine
-    # with a vote every candidate is told the same
+    # with a vote some candidates are told, and some are not
     assert c(photo(), choose='vote', ways=['offset', 'none'], concepts='sunflower')
+
+def test_candidates_are_told_and_not_told(teller):
+    c, x = load_parts(teller[1], 'cpu'), torch.randn(3, 512, generator=torch.Generator().manual_seed(5))
+    words = [['sunflower'], [], ['tractor', 'dog']]
+    found = candidates(c, x, ['offset', 'none'], 2, hints=words)
+    crossed = [c.bridge.using(o)(x) for o in ('offset', 'none')]
+    told = [generate(c.model, o, num_captions=2, normalize=False, hints=words) for o in crossed]
+    bare = [generate(c.model, o, num_captions=2, normalize=False) for o in crossed]
+    for i, photo_found in enumerate(found):
+        by_hand = [o for way in (0, 1) for o in told[way][i] + (bare[way][i] if words[i] else [])]
+        assert [o.text for o in photo_found] == [o.text for o in by_hand]
+    assert [len(o) for o in found] == [8, 4, 8]
 
 def test_words_for_every_photo_are_saved(teller, tmp_path):
     from capdec import Captioner

@@ -257,6 +257,7 @@ def without_wheels(monkeypatch, teacher):
     monkeypatch.setattr(recipe, 'caption_nouns', lambda texts, least=0: ['dog', 'man', 'woman', 'bird', 'bench',
         'beach', 'street', 'table'])
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_the_whole_recipe_goes_on_where_it_stopped(small_shared, without_wheels, tmp_path, monkeypatch):
     run = partial(recipe.main, str(small_shared), str(tmp_path))

@@ -14,8 +14,8 @@ from conftest import ROOT
 STUDIES = sorted(p.stem for p in (ROOT/'capdec'/'studies').glob('*.py') if p.stem not in ('__init__', 'common'))
 
 def test_all_studies_are_here():
-    assert STUDIES == ['bench', 'demo_record', 'fairness', 'flickr8k', 'noise_sweep', 'recipe', 'restyle_sweep',
-        'styles', 'tuning']
+    assert STUDIES == ['across', 'bench', 'demo_record', 'fairness', 'flickr8k', 'noise_sweep', 'recipe',
+        'restyle_sweep', 'styles', 'tuning']
 
 @pytest.mark.parametrize('name', STUDIES)
 def test_a_study_is_a_command(name, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..candidates import asked,heard
+from ..candidates import asked,heard,told_words
 from ..captioner import Captioner,load_captioner
 from ..choosing import Choice,Rarity,agreement,judgements
 from ..config import Candidates,Crossing,Inputs,Selection
@@ -60,7 +60,8 @@ def judge(
     choice,texts,said = Choice(**{o: float(o in judges) for o in JUDGES}, standard=True),[],[]
     for i in range(0, len(ids), batch_size):
         x = vectors[i:i+batch_size].to(captioner.device)
-        pool,rarity,near,cosines = heard(captioner, x, captioner.pool, choice, **decode)
+        # told what it will be told later
+        pool,rarity,near,cosines = heard(captioner, x, captioner.pool, choice, **decode, **told_words(captioner, x))
         for photo,known,c in zip(pool, near, cosines):
             told = judgements(photo, rarity, choice, known, c)
             texts.append([o.text for o in photo])
