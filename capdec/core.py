@@ -1278,17 +1278,20 @@ def package_file(
     return p
 
 # %% ../nbs/00_core.ipynb #edition1
-# The pairs of encoder and captioner that ship, and where; an edition keeps its name for good
-BUNDLED = {'mini': 'mini', 'mini@1': 'mini'}
+# What ships, and where; an edition keeps its name for good
+BUNDLED = dict(captioner={'mini': 'mini', 'mini@1': 'mini'},
+    encoder={'mini': 'mini', 'mini@1': 'mini', 'mini@2': 'mini2'})
 
 def bundled(
     name:str|Path, # Name of an encoder or a captioner
     part:str='captioner', # 'captioner' or 'encoder'
 )->Path|None: # Its folder; None for whatever does not ship, and for a file or folder of yours with such a name
     "Where a pair lies that ships with the package"
-    if str(name) not in BUNDLED or str(name) != 'mini' and Path(name).exists():
+    if str(name) not in BUNDLED['encoder'] or str(name) != 'mini' and Path(name).exists():
         return None
-    return package_file('models', BUNDLED[str(name)], part)
+    if str(name) not in BUNDLED[part]:
+        raise ValueError(f'{name}: ships as an encoder alone (`clip_model_type`); the captioner that ships is mini')
+    return package_file('models', BUNDLED[part][str(name)], part)
 
 # %% ../nbs/00_core.ipynb #option01
 class MissingPackage(ModuleNotFoundError, ValueError):

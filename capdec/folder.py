@@ -143,7 +143,7 @@ def recorded_encoder(
     source:str|Path, # The captioner, for the error
 )->str: # The name
     "Raise unless the name means the same on every machine: a captioner cannot say which file is opened"
-    known = name in BUNDLED or name in CLIP_MODELS or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name)
+    known = name in BUNDLED['encoder'] or name in CLIP_MODELS or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name)
     if not known or name != 'mini' and Path(name).exists():
         raise ValueError(f'{source}: its encoder is {name!r}, and a captioner does not say which file is opened; '
             f'say it yourself with clip_model_type (--clip_model_type PATH)')

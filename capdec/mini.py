@@ -499,7 +499,7 @@ def _check_towers(config, tokenizer, state, folder):
 # %% ../nbs/01b_mini_encoder.ipynb #e766385f
 @patch(cls_method=True)
 def load(cls:MiniEncoder,
-    folder:str|Path|None=None, # Folder written by `save`, or the name of a pair that ships; `None` for 'mini'
+    folder:str|Path|None=None, # Folder written by `save`, or the name of an encoder that ships; `None`: 'mini'
     device:str|None=None, # Device: 'cpu', 'cuda', ...; `None` for the best there is
     merge:bool=False, # Whether normalisations become part of the convolutions: quicker, for inference only
     dtype:torch.dtype=torch.float32, # Type to compute in: float32, bfloat16 or on a GPU float16

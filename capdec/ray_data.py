@@ -15,9 +15,9 @@ from .album import album_settings
 from .captioner import Captioner,load_captioner
 from .config import Candidates,Crossing,Decoding,Limits
 from .core import find_shards,optional,progress,whole_number
-from .flags import MANY,as_flags,call,error_line,parser_of
+from .flags import MANY
 from .shards import ShardCounts,_column,_IMAGES,_photo,_results,caption_or_skip,shard_files,shards_to_do
-from .terminal import exit_code,note,say_made
+from .terminal import note,run_command,say_made
 
 # %% ../nbs/09f_ray_data.ipynb #ray09
 @dataclass(frozen=True)
@@ -234,16 +234,8 @@ def caption_ray(
 
 # %% ../nbs/09f_ray_data.ipynb #ray32
 def _main(argv=None):
-    "`python -m capdec.ray_data`"
-    argv,flags = sys.argv[1:] if argv is None else argv, {}
-    def work():
-        # the flags are those of `capdec caption`, as far as shards have them
-        flags.update(vars(parser_of(caption_ray, 'python -m capdec.ray_data').parse_args(argv)))
-        return call(caption_ray, flags)
-    def line_of(error):
-        text = error_line(error)
-        return text and as_flags(text, flags)
-    return exit_code(work, line_of, lambda: True)
+    "`python -m capdec.ray_data`; the flags are those of `capdec caption`, as far as shards have them"
+    return run_command(caption_ray, 'python -m capdec.ray_data', argv, True)
 
 if __name__ == '__main__' and '__file__' in globals():
     sys.exit(_main())

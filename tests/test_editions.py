@@ -1,67 +1,56 @@
-"Two editions of the mini pair ship; what was made with one is never read with the other"
+"Encoders of two editions ship; what was made with one is never read with the other"
 import pytest
 import torch
 
-from capdec import Captioner
 from capdec.core import BUNDLED, bundled, demo_photos, read_json
 from capdec.embedding import load_encoder
 from capdec.folder import captioner_folder, load_parts
-from capdec.provenance import is_meant, label
+from capdec.provenance import label
+from capdec.store import EmbeddingStore
 from shell import capdec, one_line
 
 def test_names_and_folders():
-    assert captioner_folder('mini') == captioner_folder('mini@1') != captioner_folder('mini@2')
-    for name in BUNDLED:
-        for part in ('captioner', 'encoder'):
-            assert (bundled(name, part)/'config.json').is_file()
-    # one name in the package, one in what it writes
+    assert captioner_folder('mini') == captioner_folder('mini@1') == bundled('mini')
     for name, own in (('mini', 'mini'), ('mini@1', 'mini'), ('mini@2', 'mini@2')):
-        assert read_json(bundled(name, 'encoder')/'config.json')['name'] == own
-        notes, model = (read_json(bundled(name)/o) for o in ('captioner.json', 'config.json'))
-        assert notes['encoder'] == model['encoder'] == own
+        assert read_json(bundled(name, 'encoder')/'config.json')['name'] == own == load_encoder(name, 'cpu').name
+    assert set(BUNDLED['captioner']) < set(BUNDLED['encoder'])
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path/'mini@2').mkdir()
-    assert bundled('mini@2') is None
+    assert bundled('mini@2', 'encoder') is None
 
-def test_labels():
-    parts = load_parts('mini@2', 'cpu', encoder=False)
-    assert label(parts, 'mini@2') == 'mini@2' and is_meant('mini@2', 'mini')
-    assert label(load_parts('mini', 'cpu', encoder=False), 'mini') == 'mini@1'
-
-def test_a_captioner_brings_its_own_encoder():
-    second = Captioner.from_pretrained('mini@2', 'cpu', dtype='float32')
-    first = Captioner.from_pretrained('mini', 'cpu', dtype='float32')
-    assert (second.encoder.name, first.encoder.name) == ('mini@2', 'mini')
-    photo = demo_photos()[0]
-    a, b = (c.encoder.encode_image([photo]) for c in (first, second))
-    assert a.shape == b.shape and torch.nn.functional.cosine_similarity(a, b).item() < .5
-    assert first(photo) and second(photo)
-
-def test_saved_and_loaded(tmp_path):
-    c = Captioner.from_pretrained('mini@2', 'cpu', dtype='float32')
-    photos = demo_photos()[:2]
-    again = Captioner.from_pretrained(c.save(tmp_path/'mine'), 'cpu', dtype='float32')
-    assert again.encoder.name == 'mini@2' and again(photos) == c(photos)
-
-@pytest.mark.parametrize('made, asked', [('mini', 'mini@2'), ('mini@2', 'mini')])
-def test_vectors_of_the_other_edition_are_refused(tmp_path, made, asked):
-    (tmp_path/'t.txt').write_text('A dog runs.\nA cat sleeps.\n')
-    args = ['embed', '--data', tmp_path/'t.txt', '--clip_model_type', made, '--out', tmp_path/'t.store']
-    capdec(*args, ok=True)
-    r = capdec('caption', demo_photos()[0], '--model', asked, '--memory', tmp_path/'t.store', ok=False)
-    said, = one_line(r)
-    assert f'text vectors of {asked}' in said and f'of {made}' in said
-
-def test_concepts_come_with_the_second():
-    c = Captioner.from_pretrained('mini@2', 'cpu', dtype='float32')
-    photo = demo_photos()[0]
-    assert c.model.config.hint_tokens and c.bridge.concepts is not None
-    # a word that you tell it is said
-    assert 'sunflower' in c(photo, concepts='sunflower')
-
-def test_load_encoder_by_every_name():
-    assert load_encoder('mini@1', 'cpu').name == 'mini' and load_encoder('mini@2', 'cpu').name == 'mini@2'
+def test_an_edition_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ValueError, match='mini@9'):
         load_encoder('mini@9', 'cpu')
+    said, = one_line(capdec('caption', demo_photos()[0], '--model', 'mini@2', '--out', tmp_path/'t.csv', ok=False))
+    assert said == ('capdec: error: mini@2: ships as an encoder alone (--clip_model_type); the captioner that ships '
+        'is mini')
+
+def test_label():
+    parts = load_parts('mini@1', 'cpu', encoder=False)
+    assert label(parts, 'mini@1') == label(parts, 'mini') == 'mini@1'
+
+def test_the_two_mean_different_things():
+    photo = demo_photos()[0]
+    a, b = (load_encoder(o, 'cpu').encode_image([photo]) for o in ('mini', 'mini@2'))
+    assert a.shape == b.shape and torch.nn.functional.cosine_similarity(a, b).item() < .5
+
+def a_store(tmp_path, encoder):
+    (tmp_path/'t.txt').write_text('A dog runs.\nA cat sleeps.\nA man rides a horse.\n')
+    capdec('embed', '--data', tmp_path/'t.txt', '--clip_model_type', encoder, '--out', tmp_path/'t.store', ok=True)
+    assert EmbeddingStore(tmp_path/'t.store').meta['encoder'] == encoder
+    return tmp_path/'t.store'
+
+def test_vectors_of_the_other_edition_are_refused(tmp_path):
+    store = a_store(tmp_path, 'mini@2')
+    r = capdec('caption', demo_photos()[0], '--memory', store, ok=False)
+    said, = one_line(r)
+    assert 'text vectors of mini' in said and 'of mini@2' in said
+
+def test_a_captioner_that_is_trained_on_it_knows_its_encoder(tmp_path):
+    store = a_store(tmp_path, 'mini@2')
+    capdec('train', '--data', store, '--lm', 'mini', '--clip_model_type', 'mini@2', '--mapping_type', 'mlp',
+        '--prefix_length', '2', '--epochs', '1', '--bs', '3', '--out_dir', tmp_path/'run', ok=True)
+    parts = load_parts(tmp_path/'run'/'coco_prefix_latest', 'cpu')
+    assert parts.encoder.name == 'mini@2'

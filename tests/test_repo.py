@@ -195,7 +195,8 @@ def test_nothing_large_or_private_is_tracked():
             weights += p.stat().st_size
         elif not p.is_symlink():
             assert p.stat().st_size < 2_000_000, f
-    assert weights <= 40_000_000
+    # the encoders of two editions, and the captioner of one
+    assert weights <= 64_000_000
 
 def test_no_conflict_is_left():
     found = [f for f in tracked() if (ROOT/f).is_file() and re.search(r'^(<{7} |>{7} )',

