@@ -298,6 +298,7 @@ class Album:
             return False
         return (not self.out or self.name(path) in kept) and self.has_files(path)
 
+# %% ../nbs/09d_album.ipynb #albumof1
 def album_of(
     sources:list, # Folders, files and patterns as they were named
     paths:list, # The photos that they stand for
@@ -310,6 +311,7 @@ def album_of(
     xmp = xmp_files(paths) if beside.xmp else {}
     return Album(output.out, texts, made, output.overwrite, xmp, beside, output.gallery, output.json, output.redo)
 
+# %% ../nbs/09d_album.ipynb #albumct1
 class Counts(namedtuple('Counts', 'failed bare there left', defaults=[0])):
     "Photos without a caption, with one that is not in every place, that were done before, and that `limit` left over"
     def text(self,

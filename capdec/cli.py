@@ -108,14 +108,6 @@ def embed(
     return 1 if store.meta.get('failed') or corpus.failed else 0
 
 # %% ../nbs/11_cli.ipynb #41810979
-def _next_command(path, encoder):
-    "What one does with a captioner"
-    import shlex
-    words = ['capdec', 'caption', 'PHOTOS', '--model', str(path)]
-    if not encoder:
-        words += ['--clip_model_type', 'NAME']
-    say(f'caption photos with it: {shlex.join(words)}')
-
 def train(
     # Store made by `embed`, official embeddings pickle, or file of captions to embed first; COCO and FLICKR are presets
     data:str='clip_embedding.pkl',
@@ -144,7 +136,7 @@ def train(
     from capdec.folder import keep_bridge
     from capdec.noise import find_offset
     from capdec.sources import left_out,preset,processes,training_stores,warn_of_few
-    from capdec.start import model_for_training,starting_model
+    from capdec.start import model_for_training,next_command,starting_model
     from capdec.training import train as fit
     told = asdict(mapper) | asdict(swap) | asdict(training) | asdict(hints) | dict(data=data, val_pt=val_pt, lm=lm,
         pretrain_weights=pretrain_weights, add_modality_offset=add_modality_offset, prefix=prefix, out_dir=out_dir,
@@ -173,7 +165,7 @@ def train(
     if n := len(history['epochs']):
         print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {n} epoch{"s"*(n > 1)}')
     say_made(out/f'{prefix}_latest', 'captioner')
-    _next_command(out/f'{prefix}_latest', model.config.encoder)
+    say(f"caption photos with it: {next_command(out/f'{prefix}_latest', model.config.encoder)}")
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
 def predict(

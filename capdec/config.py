@@ -73,6 +73,37 @@ class CapDecConfig(MapperConfig):
         if not self.stop:
             raise ValueError("stop '': at least one character that ends a caption is needed, such as '.'")
 
+# %% ../nbs/00a_config.ipynb #cfg-train-checks
+def _check_numbers(c):
+    "What must be whole, positive or a share"
+    _whole(c, 1, 'epochs', 'bs', 'accumulate', 'log_steps', 'retrieve_k')
+    _whole(c, 0, 'warmup_steps', 'seed', 'patience', 'max_steps', 'max_tokens', 'checkpoint_steps')
+    for k in ('lr','eps'):
+        if not getattr(c, k) > 0:
+            raise ValueError(f'{k} must be > 0, got {getattr(c, k)}')
+    for k in ('noise_variance','grad_clip','weight_decay'):
+        if not getattr(c, k) >= 0:
+            raise ValueError(f'{k} must be >= 0, got {getattr(c, k)}')
+    for k in ('hint_none','hint_false'):
+        if not 0 <= getattr(c, k) <= 1:
+            raise ValueError(f'{k} {getattr(c, k)}: is a share, 0 to 1')
+
+def _check_text_side(c):
+    "What happens to a vector before the decoder learns from it: some of it excludes something else"
+    if not 0 <= c.retrieve < 1:
+        raise ValueError(f'retrieve {c.retrieve}: is a share, from 0 to less than 1')
+    if c.retrieve and (c.remove_mean or c.dont_norm):
+        raise ValueError(f'retrieve {c.retrieve}: is for vectors of unit length that keep their mean; leave out '
+            f'remove_mean and dont_norm')
+    if c.target not in ('own','another'):
+        raise ValueError(f"target must be 'own' or 'another', got {c.target!r}")
+    if c.uniform_noise and c.noise_shape != 'round':
+        raise ValueError(f'noise_shape {c.noise_shape}: uniform_noise comes from a ball, which has no other '
+            f'shape; leave out one of the two')
+    if c.official and (c.noise_shape != 'round' or c.target != 'own' or c.remove_mean or c.retrieve):
+        raise ValueError('official: the official code knows round noise and own captions alone; leave out '
+            'noise_shape, target, remove_mean and retrieve')
+
 # %% ../nbs/00a_config.ipynb #cfg-train-code
 @dataclass(frozen=True)
 class TrainConfig:
@@ -114,31 +145,8 @@ class TrainConfig:
     checkpoint_steps:int=1000 # Number of steps between checkpoints within an epoch; 0: a checkpoint only at its end
 
     def __post_init__(self):
-        _whole(self, 1, 'epochs', 'bs', 'accumulate', 'log_steps', 'retrieve_k')
-        _whole(self, 0, 'warmup_steps', 'seed', 'patience', 'max_steps', 'max_tokens', 'checkpoint_steps')
-        for k in ('lr','eps'):
-            if not getattr(self, k) > 0:
-                raise ValueError(f'{k} must be > 0, got {getattr(self, k)}')
-        for k in ('noise_variance','grad_clip','weight_decay'):
-            if not getattr(self, k) >= 0:
-                raise ValueError(f'{k} must be >= 0, got {getattr(self, k)}')
-        for k in ('hint_none','hint_false'):
-            if not 0 <= getattr(self, k) <= 1:
-                raise ValueError(f'{k} {getattr(self, k)}: is a share, 0 to 1')
-        if not 0 <= self.retrieve < 1:
-            raise ValueError(f'retrieve {self.retrieve}: is a share, from 0 to less than 1')
-        if self.retrieve and (self.remove_mean or self.dont_norm):
-            raise ValueError(f'retrieve {self.retrieve}: is for vectors of unit length that keep their mean; leave out '
-                f'remove_mean and dont_norm')
-        if self.target not in ('own','another'):
-            raise ValueError(f"target must be 'own' or 'another', got {self.target!r}")
-        if self.uniform_noise and self.noise_shape != 'round':
-            raise ValueError(f'noise_shape {self.noise_shape}: uniform_noise comes from a ball, which has no other '
-                f'shape; leave out one of the two')
-        if self.official and (self.noise_shape != 'round' or self.target != 'own' or self.remove_mean
-                or self.retrieve):
-            raise ValueError('official: the official code knows round noise and own captions alone; leave out '
-                'noise_shape, target, remove_mean and retrieve')
+        _check_numbers(self)
+        _check_text_side(self)
         if self.mixed_precision not in ('no','bf16','auto'):
             raise ValueError(f"mixed_precision must be 'no', 'bf16' or 'auto', got {self.mixed_precision!r}")
 

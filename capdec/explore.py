@@ -816,6 +816,7 @@ def app_notebook(
     kernel = dict(name='python3', display_name='Python 3', language='python')
     return nbformat.v4.new_notebook(cells=[cell], metadata=dict(kernelspec=kernel, title='capdec explore'))
 
+# %% ../nbs/10_explore.ipynb #expserv7
 def voila_command(
     notebook:str|Path, # The notebook to show
     ip:str='127.0.0.1', # Address to listen on
@@ -833,6 +834,7 @@ def free_port(
     with socket.create_server((ip, 0), family=socket.AF_INET6 if ':' in ip else socket.AF_INET) as s:
         return s.getsockname()[1]
 
+# %% ../nbs/10_explore.ipynb #expserv8
 def serve(
     captioners:list=(), # Folders, hub ids, 'mini'; empty for the bundled one
     photos:list=(), # Folders, files or patterns; empty for those that packages bring

@@ -429,6 +429,7 @@ def _remove(path):
     else:
         path.unlink(missing_ok=True)
 
+# %% ../nbs/10c_reproduce.ipynb #rep00050a
 def _run(step, device):
     "Run a step as its own process; exit code"
     sys.stdout.flush()
@@ -447,6 +448,7 @@ def _run(step, device):
             child.wait()
         raise
 
+# %% ../nbs/10c_reproduce.ipynb #rep00050b
 def _whole(step):
     "Is everything there that a step makes?"
     from capdec.store import EmbeddingStore
@@ -460,6 +462,7 @@ def _whole(step):
         return False
     return True
 
+# %% ../nbs/10c_reproduce.ipynb #rep00050c
 def run_steps(
     plan:Plan, # Steps and rows
     out:str|Path, # Folder that everything is made in

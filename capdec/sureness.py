@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .candidates import captions_of,materials_of,pool_notes
-from .core import demo_photos
+from .core import demo_photos,derived
 from .folder import Parts,photo_vectors
 from .noise import normalize
 
@@ -37,14 +37,21 @@ def doubts(
 
 def _way_of(parts):
     "What the captions depend on beside the weights: the way across the gap, with what it uses, and what chooses"
-    used = sorted((k, tuple(v.shape), v.double().sum().item()) for k,v in materials_of(parts).items())
+    # some numbers of each; a memory may hold millions
+    some = lambda v: v.flatten()[::max(1, v.numel()//64)].double().sum().item()
+    used = sorted((k, tuple(v.shape), some(v)) for k,v in materials_of(parts).items())
     return repr((getattr(parts.bridge, 'kind', parts.bridge), pool_notes(parts), used))
+
+def _measured(model):
+    "What is usual for these weights, by the way across the gap"
+    return {}
 
 def usual(
     parts:Parts, # A captioner, or the parts of one
 )->Usual: # Measured once for a captioner and its way across the gap
     "What is usual, on the packaged photos"
-    known,key = parts.model.__dict__.setdefault('_usual', {}), _way_of(parts)
+    # kept until the weights change; a copy that is trained on has its own
+    known,key = derived(parts.model, _measured), _way_of(parts)
     if key not in known:
         x = photo_vectors(parts, demo_photos())
         both = doubts(parts, x, [o[0] for o in captions_of(parts, x)])

@@ -34,6 +34,7 @@ class Element:
     text:str='' # Text in it, that of its children left out
     children:list=field(default_factory=list) # Elements in it
 
+# %% ../nbs/09a_xmp.ipynb #xmp00009a
 def _no_types(*_):
     raise ValueError('XMP with a document type; such files are not read')
 
@@ -152,6 +153,7 @@ def _attribute(data, e, name):
         if m:
             return e.start+m.start(), e.start+m.start(1), e.start+m.end()
 
+# %% ../nbs/09a_xmp.ipynb #xmp00017a
 def _changed_element(data, e, text):
     "The change that gives a description element a text"
     default = [o for o in _all(e, f'{RDF} li') if o.attributes.get(LANG) == 'x-default']
@@ -182,6 +184,7 @@ def _description_changes(data, root, text):
     return [_filled(data, rdf, f'<rdf:Description rdf:about="" xmlns:rdf="{RDF}">'.encode() + _property(text)
         + b'</rdf:Description>')]
 
+# %% ../nbs/09a_xmp.ipynb #xmp00017b
 def _apply(data, changes):
     for start,end,new in sorted(changes, reverse=True):
         data = data[:start] + new + data[end:]

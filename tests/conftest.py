@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import subprocess
@@ -151,3 +152,41 @@ def published(tmp_path_factory):
         'pant,"\n')
     (d/'news.csv').write_text('title,text\nDog wins,"A dog has won the race in the park. Its owner was very happy."\n')
     return d
+
+def _noise_photo(path, i):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+
+@pytest.fixture(scope='session')
+def small_shared(tmp_path_factory):
+    "The layout of the shared material, with captions and photos that nobody took"
+    from capdec.studies import recipe
+    root = tmp_path_factory.mktemp('shared')
+    data = root/'data'
+    said = [f'A {c} {a} {v} on the {p}.' for c in ('red', 'big') for a in ('dog', 'man', 'woman', 'bird')
+        for v in ('runs', 'sits', 'lies') for p in ('bench', 'beach', 'street', 'table')]
+    (data/'karpathy').mkdir(parents=True)
+    for name, n in dict(flickr8k=30, flickr30k=60, coco=60).items():
+        images = [dict(filename=f'{name}{i}.jpg', split=('val', 'test')[i % 2] if i < 6 else
+            'restval' if name == 'coco' else 'train', cocoid=1000 + i, sentences=[dict(raw=said[(7*i + k) % len(said)]
+            + (' Here.' if i < 6 else '')) for k in range(5)]) for i in range(n)]
+        with gzip.open(data/'karpathy'/f'dataset_{name}.json.gz', 'wt') as f:
+            json.dump(dict(images=images), f)
+        for i in range(30 if name == 'flickr8k' else 0):
+            _noise_photo(data/'flickr8k'/'images'/f'flickr8k{i}.jpg', i)
+    for folder, source in recipe._FOLDERS.items():
+        rows = [dict(file_name=f'{i}.jpg', image_id=i, caption=f'A photo of a barn {folder} {i}',
+            captions=[f'A barn and a dog {i} {k}.' for k in range(5)]) for i in range(6)]
+        for o in rows:
+            o.pop('captions' if source in ('unsplash', 'imagenet', 'ade') else 'caption')
+            _noise_photo(data/folder/'images'/o['file_name'], o['image_id'])
+        name = 'captions.json' if source in recipe.DESCRIBED else 'labels.json'
+        (data/folder/name).write_text(json.dumps(rows))
+    (data/'flickrstyle').mkdir()
+    for style in ('funny', 'romantic'):
+        (data/'flickrstyle'/f'{style}.tsv').write_text('flickr8k7.jpg\tA dog in love with a bench.\n')
+    (data/'clip_vitb32').mkdir()
+    vectors = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
+    np.savez(data/'clip_vitb32'/'embeddings.npz', flickr_image_names=[f'flickr8k{i}.jpg' for i in range(8)],
+        flickr_image_emb=vectors, flickr_text_emb=vectors, flickr_text_image=[f'flickr8k{i}.jpg' for i in range(8)])
+    return root

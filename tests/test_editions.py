@@ -54,3 +54,11 @@ def test_a_captioner_that_is_trained_on_it_knows_its_encoder(tmp_path):
         '--prefix_length', '2', '--epochs', '1', '--bs', '3', '--out_dir', tmp_path/'run', ok=True)
     parts = load_parts(tmp_path/'run'/'coco_prefix_latest', 'cpu')
     assert parts.encoder.name == 'mini@2'
+
+@pytest.mark.parametrize('half, of', [('report', '500 photos of Flickr8k'), ('coco_report', '196 photos of COCO')])
+def test_the_card_says_what_was_scored(half, of):
+    said = (bundled('mini').parent/'README.md').read_text(encoding='utf-8').splitlines()
+    scores = read_json(bundled('mini@2', 'encoder')/'scores.json')[half]
+    at, = [i for i, o in enumerate(said) if of in o and 'photo to captions' in o]
+    for line, way in zip(said[at:at+2], ('i2t', 't2i')):
+        assert ' / '.join(f'{scores[f"{way}_R@{k}"]:.1f}' for k in (1, 5, 10)) == line.split('|')[3].strip()

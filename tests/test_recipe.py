@@ -1,5 +1,4 @@
 """The recipe of the bundled pair: nothing learns what is kept for scoring, and its stages go on where they stopped"""
-import gzip
 import itertools
 import json
 import random
@@ -12,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 import capdec.studies.recipe as recipe
 from capdec.concepts import ConceptHead, Vocabulary
 from capdec.folder import load_parts
 from capdec.mini import MiniConfig, MiniEncoder
 from capdec.studies.recipe import Exchange, Photo, same_words
+from capdec.weights import load_tensors
 
 WORDS = 'a man dog cat runs sits on the bench street'.split()
 sentences = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(' '.join), max_size=6)
@@ -198,43 +197,6 @@ def test_what_is_not_known_of_a_photo_costs_nothing():
 
 # ---- all of it, in small
 
-def photo(path, i):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
-
-@pytest.fixture(scope='module')
-def small_shared(tmp_path_factory):
-    "The layout of the shared material, with captions and photos that nobody took"
-    root = tmp_path_factory.mktemp('shared')
-    data = root/'data'
-    said = [f'A {c} {a} {v} on the {p}.' for c in ('red', 'big') for a in ('dog', 'man', 'woman', 'bird')
-        for v in ('runs', 'sits', 'lies') for p in ('bench', 'beach', 'street', 'table')]
-    (data/'karpathy').mkdir(parents=True)
-    for name, n in dict(flickr8k=30, flickr30k=60, coco=60).items():
-        images = [dict(filename=f'{name}{i}.jpg', split=('val', 'test')[i % 2] if i < 6 else
-            'restval' if name == 'coco' else 'train', cocoid=1000 + i, sentences=[dict(raw=said[(7*i + k) % len(said)]
-            + (' Here.' if i < 6 else '')) for k in range(5)]) for i in range(n)]
-        with gzip.open(data/'karpathy'/f'dataset_{name}.json.gz', 'wt') as f:
-            json.dump(dict(images=images), f)
-        for i in range(30 if name == 'flickr8k' else 0):
-            photo(data/'flickr8k'/'images'/f'flickr8k{i}.jpg', i)
-    for folder, source in recipe._FOLDERS.items():
-        rows = [dict(file_name=f'{i}.jpg', image_id=i, caption=f'A photo of a barn {folder} {i}',
-            captions=[f'A barn and a dog {i} {k}.' for k in range(5)]) for i in range(6)]
-        for o in rows:
-            o.pop('captions' if source in ('unsplash', 'imagenet', 'ade') else 'caption')
-            photo(data/folder/'images'/o['file_name'], o['image_id'])
-        name = 'captions.json' if source in recipe.DESCRIBED else 'labels.json'
-        (data/folder/name).write_text(json.dumps(rows))
-    (data/'flickrstyle').mkdir()
-    for style in ('funny', 'romantic'):
-        (data/'flickrstyle'/f'{style}.tsv').write_text('flickr8k7.jpg\tA dog in love with a bench.\n')
-    (data/'clip_vitb32').mkdir()
-    vectors = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
-    np.savez(data/'clip_vitb32'/'embeddings.npz', flickr_image_names=[f'flickr8k{i}.jpg' for i in range(8)],
-        flickr_image_emb=vectors, flickr_text_emb=vectors, flickr_text_image=[f'flickr8k{i}.jpg' for i in range(8)])
-    return root
-
 @pytest.fixture
 def without_wheels(monkeypatch, teacher):
     "What others trained is replaced by something small, and what takes long is cut short"
@@ -272,8 +234,15 @@ def test_the_whole_recipe_goes_on_where_it_stopped(small_shared, without_wheels,
     assert set(json.loads((tmp_path/'encoder'/'scores.json').read_text())) == {'choose', 'coco_choose', 'coco_report'}
     made = {o: o.stat().st_mtime_ns for o in tmp_path.rglob('*.safetensors') if 'package' not in o.parts
         and o.parent.name != 'encoder' and o.name != 'concepts.safetensors'}
-    assert {o.name for o in made} >= {'teacher.safetensors', 'view_None.safetensors', 'image.safetensors',
-        'text.safetensors', 'pooled.safetensors', 'settled.safetensors', 'pair.safetensors'}
+    assert {o.name for o in made} >= {'teacher.safetensors', 'view_None.safetensors', 'view_6.safetensors',
+        'image_0.safetensors', 'image_1.safetensors', 'text.safetensors', 'pooled.safetensors', 'settled.safetensors',
+        'pair_0.safetensors', 'pair_1.safetensors'}
+    # what ships is the mean of two runs that differ
+    a, b = (load_tensors(tmp_path/f'pair_{o}.safetensors') for o in (0, 1))
+    name = 'head.proj.weight'
+    assert not torch.equal(a[name], b[name])
+    torch.testing.assert_close(encoder.image.head.state_dict()['proj.weight'], (a[name] + b[name])/2, atol=1e-3,
+        rtol=1e-2)
     weights = (package/'model.safetensors').read_bytes()
     # nothing is trained again
     for name in ('fit_image', 'fit_pair', 'distil', 'cache_view', 'object_sentences', 'near_misses', 'generate'):

@@ -1,13 +1,17 @@
 "How sure a captioner is: a column that survives resumed runs, and an order that photos and captions give"
+import copy
 import csv
 import json
 
 import pytest
+import torch
 from PIL import Image
 from skimage import data as photos
 
 from capdec import Captioner
 from capdec.captioner import Sure
+from capdec.folder import Parts
+from capdec.sureness import usual
 from shell import capdec, one_line
 
 @pytest.fixture(scope='module')
@@ -90,3 +94,19 @@ def test_damaged_photos_have_none(trip, tmp_path):
     capdec('caption', trip, '--out', out, '--sureness')
     bad = rows(out)['bad.png']
     assert bad['error'] and bad['sureness'] == ''
+
+def parts_of(c, **other):
+    return Parts(**dict(model=c.model, encoder=c.encoder, bridge=c.bridge, pool=c.pool) | other)
+
+def test_a_copy_that_is_trained_on_has_its_own_usual(mini):
+    own, model = usual(parts_of(mini)), copy.deepcopy(mini.model)
+    assert usual(parts_of(mini, model=model)) == own
+    with torch.no_grad():
+        for p in model.mapper.parameters():
+            p.mul_(1.2)
+    assert usual(parts_of(mini, model=model)) != own == usual(parts_of(mini))
+
+def test_every_way_across_the_gap_has_its_own_usual(mini):
+    "One measure for all made captions of the second way look surer, or less sure, than they are"
+    a, b, again = (usual(parts_of(mini, bridge=mini.bridge.using(o))) for o in ('none', 'offset', 'none'))
+    assert a == again != b

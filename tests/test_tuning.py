@@ -4,11 +4,15 @@ import json
 import numpy as np
 import pytest
 
+from capdec.candidates import candidates, told_words
 from capdec.captioner import Captioner
 from capdec.choosing import parse_choice
+from capdec.config import Candidates
 from capdec.core import demo_photos
+from capdec.folder import photo_vectors
 from capdec.studies import tuning
 from capdec.studies.tuning import JUDGES, Judged, best_weights, choice_of, chosen_score, simplex
+import tellers
 
 WORDS = [['A woman in a space suit smiles.', 'An astronaut by a flag.'], ['A cat looks up.', 'A picture of a cat.'],
     ['A cup of coffee on a table.', 'A cup with a spoon.'], ['A rocket on its pad.', 'A rocket under the sky.'],
@@ -96,3 +100,15 @@ def test_too_few_photos(dev, tmp_path, capsys):
     assert tune(dev, '--out', tmp_path/'o', '--image_dir', dev/'photos', '--limit', 3) == 1
     assert '3 photos: a half that chooses' in capsys.readouterr().err
     assert not (tmp_path/'o'/'captioner.json').exists()
+
+def test_candidates_are_told_what_the_captioner_will_be_told():
+    "Weights that were chosen without the words would choose among other candidates"
+    c = tellers.teller()
+    c.pool = Candidates('logprob', ['offset', 'none'])
+    x = photo_vectors(c, demo_photos()[:2])
+    words = told_words(c, x)['hints']
+    assert any(words)
+    known = tuning.judge(c, [0, 1], x, ('logprob',))
+    expected = candidates(c, x, c.pool.ways, hints=words)
+    assert known.texts == [[o.text for o in photo] for photo in expected]
+    assert known.texts != [[o.text for o in photo] for photo in candidates(c, x, c.pool.ways)]

@@ -379,6 +379,9 @@ def noun_places(
                 found.setdefault(noun, []).append((caption, i))
     return found
 
+def _article(name):
+    return 'an' if name[0] in 'aeiou' and not name.startswith(('uni','one')) else 'a'
+
 def exchanged(
     caption:str, # Caption
     place:int, # Which of its words goes
@@ -389,7 +392,7 @@ def exchanged(
     marks = words[place][len(words[place].rstrip('.,')):]
     words[place] = name + marks
     if (article := words[place-1]).lower() in ('a','an'):
-        new = 'an' if name[0] in 'aeiou' and not name.startswith('uni') else 'a'
+        new = _article(name)
         words[place-1] = new.capitalize() if article[0].isupper() else new
     return ' '.join(words)
 
@@ -1410,7 +1413,7 @@ def tidy_exchanges(
 
 # %% ../../nbs/12_mini_pair.ipynb #r2plain1
 _ALONE = ('A close up of {}.','A picture of {}.','{} by itself.') # What we say of a thing
-# People are never by themselves in this sense: whoever is in a photo belongs into its caption
+# People are left out: captions tell enough of them
 _PEOPLE = set('man woman boy girl guy lady gentleman person child kid baby toddler teenager adult human'.split())
 _PLACES = ('A view of {}.','{} with nobody in it.','{} without people.') # What we say of a place
 
@@ -1418,8 +1421,7 @@ def _with_article(name):
     "A name as it stands in a sentence; names that end as plurals do have no article"
     if name.endswith('s') and not name.endswith(('ss','us','is')):
         return name
-    vowel = name[0] in 'aeiou' and not name.startswith(('uni','one'))
-    return f'{"an" if vowel else "a"} {name}'
+    return f'{_article(name)} {name}'
 
 def _drawn_pairs(names, k, rng):
     return [[_with_article(o) for o in rng.sample(names, 2)] for _ in range(k if len(names) > 1 else 0)]
@@ -1753,13 +1755,13 @@ def decoder_texts(
     own = [o.caption for o in tidy_exchanges(objects)] + said_plainly(shared)
     return list(dict.fromkeys(captioner_texts(shared) + own))
 
+@cache
 def said_plainly(
     shared:str|Path, # Folder of the shared material
-    common:int=100, # Fewest occurrences of a noun in captions
 )->list[str]: # Sentences, each once
     "Our plain sentences: about ImageNet's things, what captions name often, and scenes"
     texts = captioner_texts(shared)
-    nouns = caption_nouns(texts, common)
+    nouns = caption_nouns(texts, 100)
     things = dict.fromkeys([*spoken_names(nouns), *counted_nouns(texts, nouns)])
     return plain_sentences(list(things), scene_names(training_photos(shared)), held_out(shared))
 
