@@ -1742,6 +1742,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'capdec.studies.recipe._by_length': ('mini_pair.html#_by_length', 'capdec/studies/recipe.py'),
                                        'capdec.studies.recipe._caption_vectors': ( 'mini_pair.html#_caption_vectors',
                                                                                    'capdec/studies/recipe.py'),
+                                       'capdec.studies.recipe._captioner_texts': ( 'mini_pair.html#_captioner_texts',
+                                                                                   'capdec/studies/recipe.py'),
                                        'capdec.studies.recipe._distil_losses': ( 'mini_pair.html#_distil_losses',
                                                                                  'capdec/studies/recipe.py'),
                                        'capdec.studies.recipe._drawn': ('mini_pair.html#_drawn', 'capdec/studies/recipe.py'),

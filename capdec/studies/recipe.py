@@ -1393,6 +1393,10 @@ def captioner_texts(
     sources=DATA_SETS, # Names of the data sets
 )->list[str]: # Captions, each once, in a stable order
     "Captions to train on: training parts only, and nothing that is kept for scoring"
+    return list(_captioner_texts(shared, min_words, max_words, tuple(sources)))
+
+@cache
+def _captioner_texts(shared, min_words, max_words, sources):
     held,out = held_out(shared), {}
     for name in sources:
         part = 'restval' if name == 'coco' else 'train'
@@ -1400,7 +1404,7 @@ def captioner_texts(
             if o['split'] == part and _may_learn(name, o):
                 captions = [tidy_caption(c) for c in o['captions'] if same_words(c) not in held]
                 out.update(dict.fromkeys(c for c in captions if min_words <= len(c.split()) <= max_words))
-    return list(out)
+    return tuple(out)
 
 def tidy_exchanges(
     exchanges:list[Exchange], # Sentences in which one thing has taken the place of another
