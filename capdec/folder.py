@@ -566,25 +566,48 @@ def check_shape(
         if MAPPING_TYPES.get(v, v) != getattr(config, k):
             raise ValueError(f'{k} {v}: the checkpoint has {k} {getattr(config, k)}; leave the flag out')
 
+# %% ../nbs/08c_captioner_folder.ipynb #keepbr01
+def _still_fits(old, model):
+    "Does the bridge of `old` lead to where a model learned that was trained further?"
+    # photos would come with captions of a memory, which the new model was not taught
+    if old.model.config.retrieved and not model.config.retrieved:
+        return False
+    try:
+        fit_parts(model, old.encoder, old.bridge)
+    except ValueError:
+        return False
+    return True
+
+def _handed_on(old, model, store):
+    "Bridge and candidates for a model whose training started from `old`, or from none"
+    c,same = model.config,old is not None and old.encoder.name == model.config.encoder
+    if c.retrieved:
+        return Bridge(f'none+nearest:{c.retrieved:g}', memory=normalize(store.vectors().float()),
+            sentences=list(store.captions()), k=c.retrieved_k, concepts=old.bridge.concepts if same else None),None
+    if not same:
+        return Bridge(),None
+    return (old.bridge,old.pool) if _still_fits(old, model) else (old.bridge.using('none'),None)
+
+def _is_outdated(folder):
+    "Are the notes in a folder those of a captioner that was there before these weights?"
+    notes = folder/'captioner.json'
+    return notes.exists() and notes.stat().st_mtime_ns < (folder/WEIGHTS).stat().st_mtime_ns
+
 # %% ../nbs/08c_captioner_folder.ipynb #133a3587
 def keep_bridge(
-    name:str|Path, # Captioner that the training started from
+    name:str|Path, # Captioner that the training started from; empty: none whose bridge fits
     out_dir:Path, # Folder of the training
     prefix:str, # Name of the saved models
     store=None, # Store of the captions that it retrieved among in training, where it did
 ):
     "Give a captioner the captions that it retrieved among, or the bridge of the one that its training started from"
     folders = [f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()]
+    if not folders:
+        return
+    old = load_parts(name, 'cpu', encoder=False) if name and not is_official(find_weights(name)) else None
     for folder in folders:
         model = CaptionModel.from_pretrained(folder)
-        if share := model.config.retrieved:
-            bridge = Bridge(f'none+nearest:{share:g}', memory=normalize(store.vectors().float()),
-                sentences=list(store.captions()), k=model.config.retrieved_k)
-            save_parts(Parts(model, NoEncoder(model.config.encoder, store.dim), bridge), folder)
-    if not name or not folders or share or is_official(find_weights(name)):
-        return
-    old = load_parts(name, 'cpu', encoder=False)
-    for folder in folders:
-        new = load_parts(folder, 'cpu', encoder=False)
-        if new.encoder.name == old.encoder.name:
-            save_parts(Parts(new.model, new.encoder, old.bridge, old.pool), folder)
+        bridge,pool = _handed_on(old, model, store)
+        if old or model.config.retrieved or _is_outdated(folder):
+            encoder = NoEncoder(model.config.encoder, model.config.prefix_size)
+            save_parts(Parts(model, encoder, bridge, pool or Candidates()), folder)
