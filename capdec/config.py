@@ -10,6 +10,8 @@ __all__ = ['MAPPING_TYPES', 'ALONE', 'MapperConfig', 'CapDecConfig', 'TrainConfi
 # %% ../nbs/00a_config.ipynb #cfg-imports
 from dataclasses import KW_ONLY,asdict,dataclass,field,replace
 
+from fastcore.basics import patch
+
 # %% ../nbs/00a_config.ipynb #cfg-whole
 def _whole(record, least, *names):
     "Check that these settings are whole numbers and not too small"
@@ -351,35 +353,39 @@ class Output:
         if self.gallery and not self.gallery.lower().endswith(('.html','.htm')):
             raise ValueError(f'`gallery` {self.gallery}: is a page; name a file that ends in .html')
 
-    def check(self,
-        beside:Beside=Beside(), # Files beside the photos
-        num_captions:int=1, # Captions per photo
-        shards:list=(), # Shards, if those are captioned
-    ):
-        "Places must suit what goes there"
-        out,aside = self.out, beside.sidecar or beside.xmp
-        if shards and (self.exif or aside or self.gallery or self.redo or not out):
-            raise ValueError(f'{shards[0]}: is a shard, and its captions become one, too: give `out` NAME.parquet or '
-                'NAME.jsonl, a folder, without `sidecar`, `xmp`, `exif`, `gallery` and `redo`')
-        if out and not shards and not out.endswith(('.csv','.json','.jsonl','.srt','.vtt')):
-            raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl, for a video .srt or '
-                '.vtt (or - to print)')
-        if (self.exif or beside.xmp) and num_captions > 1 and not (out or beside.sidecar):
-            raise ValueError(f'`num_captions` {num_captions}: a copy holds one caption, and so does an .xmp; add `out` '
-                'or `sidecar` for the others')
-        if self.sureness and (shards or (self.exif or aside) and not (out or self.json or self.gallery)):
-            raise ValueError('`sureness`: is a column of a table or of a page; give `out` NAME.csv, .json or .jsonl, '
-                'or `gallery`, and leave it out for shards')
-        if self.redo and not (out or self.exif or aside):
-            raise ValueError(f'`redo` {self.redo}: belongs to `out`, `sidecar`, `xmp` or `exif`, where its captions '
-                'are')
+# %% ../nbs/00a_config.ipynb #cfg-output-places
+@patch
+def places(self:Output,
+    beside:Beside=Beside(), # Files beside the photos
+)->str: # Empty where captions are printed
+    "The places as words"
+    aside = 'beside the photos'*(beside.sidecar or beside.xmp)
+    return ' and '.join(filter(None, (self.out, self.exif, aside, self.gallery)))
 
-    def places(self,
-        beside:Beside=Beside(), # Files beside the photos
-    )->str: # Empty where captions are printed
-        "The places as words"
-        aside = 'beside the photos'*(beside.sidecar or beside.xmp)
-        return ' and '.join(filter(None, (self.out, self.exif, aside, self.gallery)))
+# %% ../nbs/00a_config.ipynb #cfg-output-check
+@patch
+def check(self:Output,
+    beside:Beside=Beside(), # Files beside the photos
+    num_captions:int=1, # Captions per photo
+    shards:list=(), # Shards, if those are captioned
+):
+    "Places must suit what goes there"
+    out,aside = self.out, beside.sidecar or beside.xmp
+    if shards and (self.exif or aside or self.gallery or self.redo or not out):
+        raise ValueError(f'{shards[0]}: is a shard, and its captions become one, too: give `out` NAME.parquet or '
+            'NAME.jsonl, a folder, without `sidecar`, `xmp`, `exif`, `gallery` and `redo`')
+    if out and not shards and not out.endswith(('.csv','.json','.jsonl','.srt','.vtt')):
+        raise ValueError(f'{out}: the ending decides the format; use .csv, .json or .jsonl, for a video .srt or '
+            '.vtt (or - to print)')
+    if (self.exif or beside.xmp) and num_captions > 1 and not (out or beside.sidecar):
+        raise ValueError(f'`num_captions` {num_captions}: a copy holds one caption, and so does an .xmp; add `out` '
+            'or `sidecar` for the others')
+    if self.sureness and (shards or (self.exif or aside) and not (out or self.json or self.gallery)):
+        raise ValueError('`sureness`: is a column of a table or of a page; give `out` NAME.csv, .json or .jsonl, '
+            'or `gallery`, and leave it out for shards')
+    if self.redo and not (out or self.exif or aside):
+        raise ValueError(f'`redo` {self.redo}: belongs to `out`, `sidecar`, `xmp` or `exif`, where its captions '
+            'are')
 
 # %% ../nbs/00a_config.ipynb #cfg-video-code
 @dataclass(frozen=True)
