@@ -130,8 +130,6 @@ def embed(self:Captioner,
     return image_vectors(self, images, batch_size, show, views or self.pool.views or 1)
 
 # %% ../nbs/09_captioner.ipynb #captioner-vectors
-Sure = namedtuple('Sure', 'caption sureness') # A caption (or several), and how sure the captioner is of the first
-
 def _vectors(self, photos, batch_size, show, embed, draw=None):
     "Vectors of the photos that can be read, why the others cannot `{place: error}`, what `draw` gives for each"
     vectors,reasons,lots = [torch.empty(0, self.encoder.dim, device=self.device)],{},[]
@@ -149,6 +147,17 @@ def _vectors(self, photos, batch_size, show, embed, draw=None):
     if first:
         warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
     return torch.cat(vectors),reasons,lots
+
+# %% ../nbs/09_captioner.ipynb #captioner-answers
+Sure = namedtuple('Sure', 'caption sureness') # A caption (or several), and how sure the captioner is of the first
+
+def _answers(found, num_captions, scores, sure=None):
+    "For each photo what was asked for: a caption or several, texts or objects, with how sure the captioner is"
+    if not scores:
+        found = [[c.text for c in o] for o in found]
+    if num_captions == 1:
+        found = [o[0] for o in found]
+    return list(map(Sure, found, sure)) if sure is not None else found
 
 # %% ../nbs/09_captioner.ipynb #f96f6d12
 @patch
@@ -198,12 +207,7 @@ def __call__(self:Captioner,
         decode['uniform'] = torch.stack(lots)
     found = captions_of(parts, x, num_captions, show=show, **decode)
     sure = sureness_of(parts, x, [o[0] for o in found]) if sureness else None
-    if not scores:
-        found = [[c.text for c in o] for o in found]
-    if num_captions == 1:
-        found = [o[0] for o in found]
-    if sureness:
-        found = list(map(Sure, found, sure))
+    found = _answers(found, num_captions, scores, sure)
     if many is None:
         return found[0]
     found = iter(found)
