@@ -106,6 +106,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'capdec.captioner.Captioner.remember': ('captioner.html#captioner.remember', 'capdec/captioner.py'),
                                   'capdec.captioner.Captioner.save': ('captioner.html#captioner.save', 'capdec/captioner.py'),
                                   'capdec.captioner.Captioner.train_on': ('captioner.html#captioner.train_on', 'capdec/captioner.py'),
+                                  'capdec.captioner._answers': ('captioner.html#_answers', 'capdec/captioner.py'),
                                   'capdec.captioner._as_list': ('captioner.html#_as_list', 'capdec/captioner.py'),
                                   'capdec.captioner._names_many': ('captioner.html#_names_many', 'capdec/captioner.py'),
                                   'capdec.captioner._several': ('captioner.html#_several', 'capdec/captioner.py'),

@@ -942,11 +942,6 @@ def photo_room(): # Context manager
         del _held.pixels
 
 # %% ../nbs/00_core.ipynb #4921662d
-# Pillow has Ghostscript or Windows draw these, and a drawing can be a program
-_DRAWN = ('EPS','WMF')
-# More files than the system allows: no photo is to blame
-_NO_FILES = (errno.EMFILE, errno.ENFILE)
-
 @contextlib.contextmanager
 def _decoding(name):
     "Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...), each for an image that is damaged"
@@ -961,6 +956,12 @@ def _decoding(name):
         if isinstance(e, OSError) and e.errno or str(e).startswith(f'{name}: '):
             raise
         raise ValueError(f'{name}: damaged or unsupported image ({one_line(str(e))})') from None
+
+# %% ../nbs/00_core.ipynb #picdec03
+# Pillow has Ghostscript or Windows draw these, and a drawing can be a program
+_DRAWN = ('EPS','WMF')
+# More files than the system allows: no photo is to blame
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
 
 def _picture(src, change):
     "The picture of `src`, upright and changed"
@@ -1028,6 +1029,7 @@ def _rgb(im):
         im = _on_white(im)
     return im if im.mode == 'RGB' else im.convert('RGB')
 
+# %% ../nbs/00_core.ipynb #picrgb03
 def open_image(
     src:object, # Path, address (http, https), bytes, open binary file, PIL image, array or tensor (floats in 0..1)
 )->Image.Image: # RGB, 8 bits, upright
