@@ -18,6 +18,7 @@ from .config import Candidates,Limits
 from .core import whole_number
 from .decoding import _draws,generate
 from .folder import Parts
+from .index import Mapped,some_rows
 from .noise import normalize
 
 # %% ../nbs/08i_candidates.ipynb #cand007
@@ -180,6 +181,10 @@ def pool_notes(
     notes = dict(choose=full.choose, ways=full.ways, views=full.views) if full != asked(Candidates()) else {}
     if notes and full.samples:
         notes |= dict(samples=full.samples, samples_seed=full.samples_seed)
+    index = getattr(parts.bridge, 'index', None)
+    # faiss may miss a caption that exact search finds
+    if index and asks_memory(parts.bridge.kind, full) and index.approximate:
+        notes |= dict(search='faiss')
     if not words or not parts.model.config.hint_tokens:
         return notes
     known = dict(least=words.least, most=words.most, names=len(words.names)) if hasattr(words, 'names') else list(words)
@@ -197,5 +202,5 @@ def materials_of(
         out |= bridge.using(way).materials()
     # the vote asks the memory, whatever the ways do
     if asks_memory('none', parts.pool) and bridge.memory is not None:
-        out['memory'] = bridge.memory
+        out['memory'] = some_rows(bridge.memory) if isinstance(bridge.memory, Mapped) else bridge.memory
     return out

@@ -1299,7 +1299,7 @@ class MissingPackage(ModuleNotFoundError, ValueError):
 
 @contextlib.contextmanager
 def optional(
-    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data, heic, video or ray
+    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data, heic, video, faiss or ray
 ): # Context manager, for the imports
     "Import what a plain installation does not have; a package that is missing is one line that names the extra"
     try:

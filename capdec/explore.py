@@ -23,6 +23,7 @@ from .concepts import read_names
 from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
 from .decoding import generate
 from .explain import word_probabilities
+from .index import Mapped
 from .noise import add_noise,normalize
 from .pages import picture_url,render
 
@@ -272,6 +273,11 @@ def corpus(self:Explorer,
 )->tuple: # Sentences, and their unit vectors `(m, d)`
     "The sentences to compare with"
     c = self.captioner(view.captioner)
+    if isinstance(c.bridge.memory, Mapped):
+        # a picture holds no million points
+        rows = torch.arange(0, len(c.bridge.memory), -(-len(c.bridge.memory)//20_000))
+        return self.once(('corpus', view.captioner), lambda: ([c.bridge.sentences[i] for i in rows.tolist()],
+            c.bridge.memory[rows]))
     if c.bridge.memory is not None:
         return c.bridge.sentences, c.bridge.memory
     def embed():

@@ -26,6 +26,7 @@ from .data import read_sentences
 from .decoding import _is_plain_gpt2,generate
 from .embedding import CLIP_MODELS,load_encoder
 from .gap import Alignment,alignment,load_moments
+from .index import IN_MEMORY,INDEX_FILE,CaptionIndex,Mapped,in_memory
 from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
@@ -233,7 +234,7 @@ def read_bridge(
         if name in t and (t[name].ndim != ndim or not t[name].numel() or not t[name].is_floating_point()):
             raise ValueError(f'{f}: {name} of shape {tuple(t[name].shape)} and type {t[name].dtype}; it should have '
                 f'{ndim} axes, of floating point numbers')
-    memory = normalize(t['memory'].float()) if 'memory' in t else None
+    memory = in_memory(t['memory']) if 'memory' in t else None
     if memory is not None:
         sentences = _memory_lines(folder/'memory.txt')
         if len(sentences) != len(memory):
@@ -243,8 +244,10 @@ def read_bridge(
     try:
         head = folder/'concepts.safetensors'
         concepts = ConceptHead.load(head) if head.exists() else notes.words
+        index = None if memory is None else CaptionIndex(memory, folder)
         return Bridge(kind or notes.bridge, t.get('offset'), memory, sentences, notes.temperature, onto, notes.k,
-            concepts)
+            concepts, index)
+
     except ValueError as e:
         raise ValueError(f'{folder}: {e}') from None
 
@@ -351,7 +354,7 @@ def save_parts(
     if memory_bytes and 'memory' in t:
         t |= {f'memory.{k}': v for k,v in pack_vectors(t.pop('memory'), memory_bytes).items()}
     # of a captioner that was here before
-    for name in ('bridge.safetensors','memory.txt','concepts.safetensors'):
+    for name in ('bridge.safetensors','memory.txt','concepts.safetensors',INDEX_FILE):
         (folder/name).unlink(missing_ok=True)
     if t:
         with atomic_path(folder/'bridge.safetensors') as p:
@@ -378,7 +381,7 @@ def _stored(path, encoder):
             f'vectors of {encoder.name}')
     if not s.finished:
         raise ValueError(f'{path}: is unfinished; run `capdec embed` again to complete it')
-    return s.captions(), s.vectors()
+    return s.captions(), in_memory(s) if s.dim and len(s) > IN_MEMORY else s.vectors()
 
 # %% ../nbs/08c_captioner_folder.ipynb #6438147d
 def load_memory(
@@ -386,7 +389,7 @@ def load_memory(
     sentences:list|str|Path,
     encoder, # Encoder that embeds them
     vectors:Tensor|None=None, # Text vectors `(m, d)` of a list, if they are at hand
-)->tuple[list,Tensor]: # Sentences, and their vectors `(m, d)`, unit norm
+)->tuple[list,Tensor|Mapped]: # Sentences, and their vectors `(m, d)`, unit norm
     "Sentences and vectors of a memory"
     if isinstance(sentences, (str,Path)):
         sentences = Path(sentences).expanduser()
@@ -401,7 +404,7 @@ def load_memory(
     if vectors.shape[1] != encoder.dim:
         raise ValueError(f'the memory has vectors of {vectors.shape[1]} numbers, the captioner takes '
             f'{encoder.dim}; compute it with {encoder.name}')
-    return sentences, normalize(vectors.float()).cpu()
+    return sentences, vectors if isinstance(vectors, Mapped) else normalize(vectors.float()).cpu()
 
 # %% ../nbs/08c_captioner_folder.ipynb #ddd0fc1c
 CARD = """---
@@ -578,8 +581,8 @@ def keep_bridge(
     for folder in folders:
         model = CaptionModel.from_pretrained(folder)
         if share := model.config.retrieved:
-            bridge = Bridge(f'none+nearest:{share:g}', memory=normalize(store.vectors().float()),
-                sentences=list(store.captions()), k=model.config.retrieved_k)
+            bridge = Bridge(f'none+nearest:{share:g}', memory=in_memory(store), sentences=list(store.captions()),
+                k=model.config.retrieved_k)
             save_parts(Parts(model, NoEncoder(model.config.encoder, store.dim), bridge), folder)
     if not name or not folders or share or is_official(find_weights(name)):
         return

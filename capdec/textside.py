@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .core import atomic_path,regular_file,whole_number
 from .gap import difference_covariance,noise_shape,shaped
+from .index import exact_nearest
 from .noise import add_noise,keyed_randn,normalize
 from .weights import is_finite,load_tensors
 
@@ -82,8 +83,6 @@ def load_shape(
     return c.float()
 
 # %% ../nbs/03d_text_side.ipynb #retr002
-_PIECE = 65_536 # Captions that are compared at a time
-
 class Retrieved:
     "Mix in the mean of the nearest captions, those of the same image left out (IFCap: image-like retrieval)"
     def __init__(self,
@@ -105,18 +104,11 @@ class Retrieved:
         rows:Tensor, # Their row numbers `(b,)`
     )->Tensor: # Row numbers of the nearest captions `(b, k)`
         "Exact search, a piece of the memory at a time"
-        cosines,at,own = x[:, :0],rows[:, None][:, :0],None
+        hide = None
         if self.hide:
             own = self.images[rows.to(self.images.device)][:, None]
-        for i in range(0, len(self.memory), _PIECE):
-            s = x@self.memory[i:i+_PIECE].to(x).T
-            if own is not None:
-                s = s.masked_fill((self.images[i:i+_PIECE] == own).to(s.device), -torch.inf)
-            top = s.topk(min(self.k, s.shape[1]), 1)
-            cosines,at = torch.cat([cosines, top.values], 1),torch.cat([at, top.indices.to(at) + i], 1)
-            best = cosines.topk(min(self.k, cosines.shape[1]), 1)
-            cosines,at = best.values,at.gather(1, best.indices)
-        return at
+            hide = lambda i,j: self.images[i:j] == own
+        return exact_nearest(x, self.memory, self.k, hide)[1]
 
     def __call__(self,
         x:Tensor, # Vectors with their noise `(b, d)`

@@ -221,7 +221,8 @@ def packages(requirements):
     "Names of packages in a line of requirements"
     return {re.split(r'[<>=!~[]', r)[0].lower().replace('-', '_') for r in requirements.split()}
 
-AS_IMPORTED = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch'}
+AS_IMPORTED = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch',
+    'faiss': 'faiss_cpu'}
 
 def third_party(tree):
     "`(package, extra it is imported for or '')` of each import of a module that is neither Python's nor ours"
