@@ -461,7 +461,7 @@ def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
     remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
-    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed') + ('way',)*remembers
+    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed','judge') + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 
@@ -471,7 +471,7 @@ def _made(captioner, settings, how):
     return made_with(captioner, (settings or {}).get('model', ''), _chosen(made))
 
 # %% ../nbs/09d_album.ipynb #b438212e
-_POOL = ('choose','ways','views','samples','samples_seed')
+_POOL = ('choose','ways','views','samples','samples_seed','judge')
 
 def _differences(note, made):
     "What was told otherwise when a table was made, as words; None when nothing was"

@@ -550,7 +550,7 @@ GROUPS = dict(caption={
         'temperature','method','seed','beam_size'),
     'videos': ('interval','scenes'),
     'way across the gap': ('bridge','memory','moments','concepts'),
-    'choosing': ('choose','ways','views','samples','samples_seed'),
+    'choosing': ('choose','ways','views','samples','samples_seed','judge'),
     'machine': ('clip_model_type','batch_size','device','dtype')})
 
 def verb_parser(

@@ -142,12 +142,14 @@ def _checked_notes(info, source):
 def recorded_encoder(
     name:str, # Name of an encoder, as a captioner records it
     source:str|Path, # The captioner, for the error
+    role:str='encoder', # What it does there
+    option:str='clip_model_type', # Option by which you say it yourself
 )->str: # The name
     "Raise unless the name means the same on every machine: a captioner cannot say which file is opened"
     known = name in BUNDLED['encoder'] or name in CLIP_MODELS or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name)
     if not known or name != 'mini' and Path(name).exists():
-        raise ValueError(f'{source}: its encoder is {name!r}, and a captioner does not say which file is opened; '
-            f'say it yourself with clip_model_type (--clip_model_type PATH)')
+        raise ValueError(f'{source}: its {role} is {name!r}, and a captioner does not say which file is opened; '
+            f'say it yourself with {option} (--{option} PATH)')
     return name
 
 # %% ../nbs/08c_captioner_folder.ipynb #memlines1
@@ -306,7 +308,10 @@ def _load(name, device, clip_model_type, bridge, encoder, dtype, moments, offici
         raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type '
             f'(--clip_model_type)')
     way = read_bridge(folder, info, bridge, onto) if folder else Bridge(bridge or 'none', onto=onto)
-    return fit_parts(set_dtype(model, dtype), tower, way, from_json(Candidates, info, f'{folder}/captioner.json'))
+    pool = from_json(Candidates, info, f'{folder}/captioner.json')
+    if pool.judge not in ('','own'):
+        recorded_encoder(pool.judge, name, 'judge', 'judge')
+    return fit_parts(set_dtype(model, dtype), tower, way, pool)
 
 # %% ../nbs/08c_captioner_folder.ipynb #410c8e90
 def load_parts(
@@ -347,6 +352,8 @@ def save_parts(
 )->Path: # The folder
     "Save model, bridge and the encoder's name; `load_parts` opens it"
     from safetensors.torch import save_file
+    if parts.pool.judge not in ('','own'):
+        recorded_encoder(parts.pool.judge, folder, 'judge', 'judge')
     folder,b = parts.model.save(folder, dtype), parts.bridge
     onto = b.onto._asdict() if b.onto else {}
     t = dict(offset=b.offset, memory=b.memory) | {f'onto.{k}': v for k,v in onto.items()}

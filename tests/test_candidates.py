@@ -7,12 +7,13 @@ import torch
 from PIL import ImageOps
 
 from capdec.bridges import Bridge
-from capdec.candidates import candidates, captions_of, pool_notes, rarity_of
+from capdec.candidates import candidates, captions_of, judge_of, pool_notes, rarity_of
 from capdec.captioner import Captioner, load_captioner
 from capdec.choosing import agreement, choose
 from capdec.config import Candidates, Crossing, Limits
 from capdec.core import demo_photos, open_image
 from capdec.decoding import generate
+from capdec.embedding import load_encoder
 from capdec.folder import photo_vectors
 from capdec.noise import normalize
 from shell import capdec, one_line
@@ -228,3 +229,99 @@ def test_a_run_knows_mixture_and_samples(tmp_path):
     (['--choose', 'vote', '--samples', 2, '--samples_seed', -4], '--samples_seed -4')])
 def test_a_bad_mixture_is_one_line(args, said):
     assert said in one_line(capdec('caption', demo_photos()[0], *args, '--device', 'cpu', ok=False))[0]
+
+
+# ---- another encoder as the judge
+
+def judged_by_hand(mini, photos, ways):
+    "The candidate whose vector of the other encoder lies nearest to the photo's"
+    judge, out = load_encoder('mini@2', 'cpu'), []
+    x, seen = photo_vectors(mini, photos), normalize(judge.encode_image(photos, show=False))
+    for i in range(len(photos)):
+        pool = [c.text for o in ways for c in generate(mini.model, mini.bridge.using(o)(x[i:i+1]), num_captions=5,
+            normalize=False)[0]]
+        out.append(pool[int((normalize(judge.encode_text(pool, show=False))@seen[i]).argmax())])
+    return out
+
+def test_another_judge_is_its_steps_by_hand(mini, monkeypatch):
+    "One photo or many, in any order and batch; each photo is looked at once"
+    photos = demo_photos()[:5]
+    want = judged_by_hand(mini, photos, WAYS)
+    how = dict(choose='cosine', ways=WAYS, judge='mini@2')
+    looked = []
+    judge = judge_of(mini, Candidates('cosine', judge='mini@2'))
+    encode = judge.encode_image
+    monkeypatch.setattr(judge, 'encode_image', lambda o, *a, **k: looked.append(len(o)) or encode(o, *a, **k),
+        raising=False)
+    assert mini(photos, **how) == want and looked == [5]
+    assert mini(photos, batch_size=2, **how) == want and looked == [5, 2, 2, 1]
+    assert [mini(o, **how) for o in photos[:2]] == want[:2]
+    assert mini(photos[::-1], **how) == want[::-1]
+    assert mini(photos, choose='cosine', ways=WAYS) != want
+    looked.clear()
+    assert mini(photos, choose='cosine', ways=WAYS, judge='mini@1') == mini(photos, choose='cosine', ways=WAYS)
+    assert mini(photos[0]) == mini(photos[0], choose='beam') and not looked
+
+def test_a_photo_that_cannot_be_read_shifts_no_judgement(mini, tmp_path):
+    (tmp_path/'bad.jpg').write_bytes(b'no photo')
+    a, b = demo_photos()[:2]
+    how = dict(choose='vote:0.5+cosine:0.5', ways=WAYS, judge='mini@2')
+    with pytest.warns(UserWarning, match='cannot be read: 1'):
+        got = mini([a, tmp_path/'bad.jpg', b], **how)
+    assert got == [mini(a, **how), None, mini(b, **how)]
+    assert mini([a, b], sureness=True, **how)[1].caption == mini(b, **how)
+
+def test_a_captioner_keeps_its_judge(mini, tmp_path):
+    "Saved, loaded, asked for otherwise; a file on this machine is no name for others"
+    pool, photo = Candidates('cosine', WAYS, judge='mini@2'), demo_photos()[1]
+    own = Captioner(mini.model, mini.encoder, mini.bridge, pool)
+    own.save(tmp_path/'c')
+    back = Captioner.from_pretrained(tmp_path/'c', device='cpu')
+    assert back.pool == pool and back(photo) == own(photo) == judged_by_hand(mini, [photo], WAYS)[0]
+    assert pool_notes(back) == dict(choose='cosine', ways=WAYS, views=1, judge='mini@2')
+    assert back(photo, judge='own') == mini(photo, choose='cosine', ways=WAYS)
+    # who is not asked for is dropped
+    assert back(photo, choose='vote') == mini(photo, choose='vote', ways=WAYS)
+    assert back(photo, choose='beam') == mini(photo)
+    notes = json.loads((tmp_path/'c'/'captioner.json').read_text())
+    (tmp_path/'c'/'captioner.json').write_text(json.dumps(notes | dict(judge='/some/file.pt')))
+    with pytest.raises(ValueError, match="its judge is '/some/file.pt'.*--judge PATH"):
+        Captioner.from_pretrained(tmp_path/'c', device='cpu')
+    own.pool = Candidates('cosine', WAYS, judge=str(tmp_path))
+    with pytest.raises(ValueError, match='its judge is'):
+        own.save(tmp_path/'d')
+    assert not (tmp_path/'d').exists()
+
+def test_the_command_line_names_a_judge(mini, tmp_path):
+    "The same captions; a run, a text file and predictions know who judged"
+    import shutil
+    photos = demo_photos()[:3]
+    for o in photos:
+        shutil.copy(o, tmp_path)
+    args = ('caption', tmp_path, '--out', tmp_path/'t.jsonl', '--sidecar', '--device', 'cpu')
+    how = ('--choose', 'cosine', '--ways', *WAYS)
+    capdec(*args, *how, '--judge', 'mini@2', ok=True)
+    rows = [json.loads(l) for l in (tmp_path/'t.jsonl').read_text().splitlines()]
+    want = dict(zip([o.name for o in photos], judged_by_hand(mini, photos, WAYS)))
+    assert {r['file'].split('/')[-1]: r['caption'] for r in rows} == want
+    assert "judge 'mini@2'" in capdec('made_by', tmp_path/f'{photos[0].stem}.txt', ok=True).stdout
+    assert 't.jsonl' in one_line(capdec(*args, *how, ok=False))[0]
+
+@pytest.mark.parametrize('args,said', [
+    (['caption', 'PHOTO', '--judge', 'mini@2'], '--judge mini@2: gives the cosine, and nothing asks for it'),
+    (['caption', 'PHOTO', '--choose', 'vote', '--judge', 'mini@2'], 'nothing asks for it'),
+    (['caption', 'PHOTO', '--choose', 'cosine', '--judge', 'nobody'], "encoder 'nobody' (--judge): use mini"),
+    (['predict', '--images', 'PHOTO', '--choose', 'cosine', '--judge', 'mini@2', '--out', 'p.json'],
+        '--judge mini@2: looks at the photos themselves')])
+def test_a_judge_that_cannot_judge_is_one_line(args, said, tmp_path):
+    args = [demo_photos()[0] if o == 'PHOTO' else tmp_path/o if o == 'p.json' else o for o in args]
+    assert said in one_line(capdec(*args, '--device', 'cpu', ok=False))[0]
+    assert list(tmp_path.iterdir()) == []
+
+def test_the_own_encoder_judges_vectors(mini, tmp_path):
+    "By any of its names"
+    photos = demo_photos()[:2]
+    capdec('predict', '--images', *photos, '--choose', 'cosine', '--ways', *WAYS, '--judge', 'mini', '--out',
+        tmp_path/'p.json', '--device', 'cpu', ok=True)
+    got = [r['caption'] for r in json.loads((tmp_path/'p.json').read_text())]
+    assert got == [o.lower() for o in mini(photos, choose='cosine', ways=WAYS)]
