@@ -1,4 +1,4 @@
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 def __getattr__(name):
     "`from capdec import Captioner`; torch is loaded only when it is asked for"

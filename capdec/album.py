@@ -14,6 +14,8 @@ from dataclasses import asdict,dataclass,field,replace
 from itertools import takewhile
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .candidates import asks_memory,materials_of,pool_notes
 from .captioner import Captioner,Result
 from .config import Beside,Candidates,Decoding,Limits,Output,Video
@@ -270,33 +272,38 @@ class Album:
         "A photo's name as it stands in the table"
         return str(path).encode('utf-8', 'backslashreplace').decode() if self.out.endswith('.csv') else str(path)
 
-    def meant(self,
-        made, # A `Made`
-    )->bool: # True where its captions are to be written again
-        "Did the captioner that `redo` names make this?"
-        return bool(self.redo) and is_meant(made.model, self.redo)
+# %% ../nbs/09d_album.ipynb #albclas4
+@patch
+def meant(self:Album,
+    made, # A `Made`
+)->bool: # True where its captions are to be written again
+    "Did the captioner that `redo` names make this?"
+    return bool(self.redo) and is_meant(made.model, self.redo)
 
-    def due(self,
-        place, # One of `places`
-        path, # Photo
-    )->bool: # True when its caption is to be written
-        "Has this place no caption, or one that is to be written again?"
-        return not place.is_there(path) or bool(self.redo) and place.is_made_by(path, self.meant)
+@patch
+def due(self:Album,
+    place, # One of `places`
+    path, # Photo
+)->bool: # True when its caption is to be written
+    "Has this place no caption, or one that is to be written again?"
+    return not place.is_there(path) or bool(self.redo) and place.is_made_by(path, self.meant)
 
-    def has_files(self,
-        path, # Photo
-    )->bool: # True when all exist, or are not wanted
-        "Are the files there that this photo should have?"
-        return not any(self.due(o, path) for o in self.places)
+@patch
+def has_files(self:Album,
+    path, # Photo
+)->bool: # True when all exist, or are not wanted
+    "Are the files there that this photo should have?"
+    return not any(self.due(o, path) for o in self.places)
 
-    def has(self,
-        path, # Photo
-        kept:dict|set, # Names of the photos whose caption in the table is good, see `read_table`
-    )->bool: # True when nothing is to be done for this photo
-        "Is everything there, the table's row as well?"
-        if self.overwrite or not (self.out or self.places):
-            return False
-        return (not self.out or self.name(path) in kept) and self.has_files(path)
+@patch
+def has(self:Album,
+    path, # Photo
+    kept:dict|set, # Names of the photos whose caption in the table is good, see `read_table`
+)->bool: # True when nothing is to be done for this photo
+    "Is everything there, the table's row as well?"
+    if self.overwrite or not (self.out or self.places):
+        return False
+    return (not self.out or self.name(path) in kept) and self.has_files(path)
 
 # %% ../nbs/09d_album.ipynb #albumof1
 def album_of(
@@ -461,7 +468,7 @@ def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
     remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
-    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed') + ('way',)*remembers
+    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed','judge') + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 
@@ -471,7 +478,7 @@ def _made(captioner, settings, how):
     return made_with(captioner, (settings or {}).get('model', ''), _chosen(made))
 
 # %% ../nbs/09d_album.ipynb #b438212e
-_POOL = ('choose','ways','views','samples','samples_seed')
+_POOL = ('choose','ways','views','samples','samples_seed','judge')
 
 def _differences(note, made):
     "What was told otherwise when a table was made, as words; None when nothing was"

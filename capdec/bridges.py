@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .core import whole_number
 from .gap import ALIGNMENTS,Alignment,align
+from .index import CaptionIndex,Mapped,some_rows
 from .noise import normalize,project_on_memory
 from .weights import is_finite
 
@@ -58,18 +59,20 @@ class Bridge:
         kind:str='none', # Way across the gap, as `parse_bridge` takes it
         # Step that is added: `mean(text) - mean(image)` of normalised vectors, `(d,)`
         offset:Tensor|None=None,
-        memory:Tensor|None=None, # Caption vectors `(m, d)`, unit norm
+        memory:Tensor|Mapped|None=None, # Caption vectors `(m, d)`, unit norm
         sentences:list|None=None, # Captions of the memory, in the same order
         temperature:float=0.01, # Temperature of the projection onto the memory; the lower, the fewer captions count
         onto:Alignment|None=None, # What 'mean', 'standard' and 'whiten' need, from `alignment`
         k:int=30, # Number of captions that 'nearest' takes the mean of
         # What a photo shows, told in words to a decoder that takes words: a `ConceptHead`, or words for every photo
         concepts=None,
+        index:CaptionIndex|None=None, # Search in the memory, where there is one already (default: a new one)
     ):
         self.parts = parse_bridge(kind)
         self.kind,self.offset,self.memory,self.sentences,self.temperature = kind, offset, memory, sentences, temperature
         self.onto,self.k,self.concepts = onto, whole_number('k', k), concepts
         self._check()
+        self.index = CaptionIndex(memory) if index is None and memory is not None else index
 
 # %% ../nbs/03b_bridges.ipynb #bridges-check
 _NEEDS = {'offset': 'offset', 'memory': 'memory', 'nearest': 'memory'} | dict.fromkeys(ALIGNMENTS, 'onto')
@@ -87,7 +90,8 @@ def _check(self:Bridge):
             raise ValueError(f'bridge {name!r}: {_LACKS[need]}')
     tensors = dict(offset=self.offset, memory=self.memory) | (self.onto._asdict() if self.onto else {})
     for name,v in tensors.items():
-        if v is not None and not is_finite(v):
+        # what stays in its file is looked at when it is read
+        if isinstance(v, Tensor) and not is_finite(v):
             raise ValueError(f'the {name} holds NaN or infinity, which would make every caption nonsense')
     if not 0 < self.temperature < math.inf:
         raise ValueError(f'temperature {self.temperature}: must be greater than 0')
@@ -104,11 +108,11 @@ def _step(self:Bridge, name, x):
     if name in ALIGNMENTS:
         return align(x, self.onto, name)
     if name == 'memory':
-        return project_on_memory(x, self.memory.to(x.device), self.temperature)
+        memory = self.memory if isinstance(self.memory, Mapped) else self.memory.to(x.device)
+        return project_on_memory(x, memory, self.temperature)
     if name == 'nearest':
-        memory = self.memory.to(x.device)
-        top = (normalize(x)@memory.T).topk(min(self.k, len(memory)), dim=1).indices     # (b, k)
-        return normalize(memory[top].mean(1))
+        top = self.index.search(normalize(x), self.k)[1].to(self.memory.device)         # (b, k)
+        return normalize(self.memory[top].to(x).mean(1))
     return x
 
 @patch
@@ -132,13 +136,16 @@ def using(self:Bridge,
     kind:str, # Way across the gap, as `parse_bridge` takes it
 )->Bridge: # Another bridge, of the same offset, memory and alignment
     "The same materials, another way"
-    return Bridge(kind, self.offset, self.memory, self.sentences, self.temperature, self.onto, self.k, self.concepts)
+    return Bridge(kind, self.offset, self.memory, self.sentences, self.temperature, self.onto, self.k, self.concepts,
+        self.index)
 
 @patch
 def materials(self:Bridge)->dict[str,Tensor]: # Tensors by name
     "What the ways of this bridge use: equal materials and an equal name make equal vectors"
     needs = {_NEEDS.get(o) for _,names in self.parts for o in names}
     found = {o: getattr(self, o) for o in ('offset','memory') if o in needs}
+    # of a memory in a file some vectors stand for all
+    found = {k: some_rows(v) if isinstance(v, Mapped) else v for k,v in found.items()}
     if hasattr(self.concepts, 'weight'):
         c = self.concepts
         spelled = torch.tensor(list('\n'.join(c.names).encode()), dtype=torch.uint8)
@@ -180,6 +187,5 @@ def nearest(self:Bridge,
     whole_number('n', n, 0)
     if self.memory is None:
         raise ValueError(NO_MEMORY)
-    top = (x.cpu()@self.memory.T).topk(min(n, len(self.memory)), dim=1) # (b, n)
-    return [[(self.sentences[i], c) for i,c in zip(rows, cosines)]
-        for rows,cosines in zip(top.indices.tolist(), top.values.tolist())]
+    cosines,rows = self.index.search(x.cpu(), n) # (b, n)
+    return [[(self.sentences[i], v) for i,v in zip(*o)] for o in zip(rows.tolist(), cosines.tolist())]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .candidates import asked,asks_memory,captions_of
+from .candidates import Judged,asked,asks_memory,captions_of,judge_of,judged_by
 from .concepts import as_concepts
 from .config import Candidates,Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
@@ -130,16 +130,15 @@ def embed(self:Captioner,
     return image_vectors(self, images, batch_size, show, views or self.pool.views or 1)
 
 # %% ../nbs/09_captioner.ipynb #captioner-vectors
-Sure = namedtuple('Sure', 'caption sureness') # A caption (or several), and how sure the captioner is of the first
-
-def _vectors(self, photos, batch_size, show, embed, draw=None):
-    "Vectors of the photos that can be read, why the others cannot `{place: error}`, what `draw` gives for each"
-    vectors,reasons,lots = [torch.empty(0, self.encoder.dim, device=self.device)],{},[]
+def _vectors(self, photos, batch_size, show, embed, draw=None, judge=None):
+    "Vectors of the photos that can be read; of the others why not; what `draw` gives for each; how `judge` sees them"
+    vectors,reasons,lots,seen = [torch.empty(0, self.encoder.dim, device=self.device)],{},[],[]
     with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
         for i,batch in enumerate(opened(photos, batch_size)):
             reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
             if good := [im for _,im in batch if not isinstance(im, Exception)]:
                 vectors.append(embed(good, batch_size))
+                seen.append(judged_by(judge, good, batch_size))
             if draw:
                 lots += map(draw, good)
             bar.update(len(batch))
@@ -148,7 +147,19 @@ def _vectors(self, photos, batch_size, show, embed, draw=None):
         raise first
     if first:
         warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
-    return torch.cat(vectors),reasons,lots
+    judged = Judged(judge, torch.cat([o.vectors for o in seen])) if judge and seen else None
+    return torch.cat(vectors),reasons,lots,judged
+
+# %% ../nbs/09_captioner.ipynb #captioner-answers
+Sure = namedtuple('Sure', 'caption sureness') # A caption (or several), and how sure the captioner is of the first
+
+def _answers(found, num_captions, scores, sure=None):
+    "For each photo what was asked for: a caption or several, texts or objects, with how sure the captioner is"
+    if not scores:
+        found = [[c.text for c in o] for o in found]
+    if num_captions == 1:
+        found = [o[0] for o in found]
+    return list(map(Sure, found, sure)) if sure is not None else found
 
 # %% ../nbs/09_captioner.ipynb #f96f6d12
 @patch
@@ -175,35 +186,32 @@ def __call__(self:Captioner,
     # what the captioner's own classifier is sure of)
     concepts=None,
     sureness:bool=False, # Give `Sure(caption, sureness)` instead of each caption, see `capdec.sureness`
+    # Encoder that gives the cosine, such as 'ViT-B/32'; 'own': the captioner's (default: as `pool` says, else own)
+    judge:str='',
     **decode, # For `decoding.generate`: min_words, max_words, prompt, temperature, beam_size, method, ...
 ): # A caption; for several photos a list, with `None` for a photo that cannot be read
     "Caption photos"
     whole_number('batch_size', batch_size)
-    pool = asked(self.pool, Candidates(choose, ways, views, samples, samples_seed))
+    pool = asked(self.pool, Candidates(choose, ways, views, samples, samples_seed, judge))
     # so many from each way
     each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
     draw = drawn(seed, each, **decode) if seed is not None else None
     bridge = self.bridge if concepts is None else self.bridge.telling(as_concepts(concepts, self.encoder))
     parts = fit_parts(self.model, self.encoder, bridge, pool)
-    embed = partial(photo_vectors, parts, views=pool.views)
+    embed,judge = partial(photo_vectors, parts, views=pool.views),judge_of(parts)
     many = _several(images)
     show = len(many or []) > 32 if show is None else show
     if many is not None:
-        x,reasons,lots = _vectors(self, many, batch_size, show, embed, draw)
+        x,reasons,lots,judged = _vectors(self, many, batch_size, show, embed, draw, judge)
     elif isinstance(im := open_small(images), Exception):
         raise im
     else:
-        x,lots = embed([im]),[draw(im)] if draw else []
+        x,lots,judged = embed([im]),[draw(im)] if draw else [],judged_by(judge, [im])
     if lots:
         decode['uniform'] = torch.stack(lots)
-    found = captions_of(parts, x, num_captions, show=show, **decode)
+    found = captions_of(parts, x, num_captions, judged, show=show, **decode)
     sure = sureness_of(parts, x, [o[0] for o in found]) if sureness else None
-    if not scores:
-        found = [[c.text for c in o] for o in found]
-    if num_captions == 1:
-        found = [o[0] for o in found]
-    if sureness:
-        found = list(map(Sure, found, sure))
+    found = _answers(found, num_captions, scores, sure)
     if many is None:
         return found[0]
     found = iter(found)
@@ -349,6 +357,8 @@ def load_captioner(
         c.remember(memory, use=bridge or True)
         fit_parts(c.model, c.encoder, c.bridge)
     c.pool = asked(c.pool, pool)
+    # what cannot be loaded is told before a photo is looked at
+    judge_of(c)
     if crossing.concepts:
         c.bridge = c.bridge.telling(as_concepts(crossing.concepts, c.encoder))
         fit_parts(c.model, c.encoder, c.bridge)

@@ -75,11 +75,14 @@ def count(cls:Rarity,
     groups = [[o] if isinstance(o, str) else list(o) for o in groups]
     if not groups:
         raise ValueError('no captions to count words in')
-    document = np.repeat(np.arange(len(groups), dtype=np.uint64), [len(o) for o in groups])
+    document = np.repeat(np.arange(len(groups)), [len(o) for o in groups])
     once = []
     for keys,row in ngrams([c for o in groups for c in o])[0]:
-        # each n-gram once for each document
-        once.append(np.unique(np.stack([keys, document[row]], 1), axis=0)[:,0])
+        # documents come in order, and a stable sort keeps it: each n-gram once for each document
+        order = np.argsort(keys, kind='stable')
+        keys,own = keys[order],document[row[order]]
+        again = (keys[1:] == keys[:-1]) & (own[1:] == own[:-1])
+        once.append(keys[np.concatenate([[True], ~again])[:len(keys)]])
     keys,counts = np.unique(np.concatenate(once), return_counts=True)
     often = counts > 1
     return cls(keys[often], counts[often], len(groups))

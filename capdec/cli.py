@@ -72,7 +72,7 @@ def embed(
     images:MANY='', # Photos to embed instead: folders, files or patterns
     image_dir:str='', # Folder of the images of `data`: their vectors go with the captions, to train as ClipCap does
     out:str='', # Store to write (default: beside the input, ending in .store); NAME.pkl: also that official pickle
-    clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a CLIP or SigLIP of Hugging Face, a file, mini, mini@2
+    clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a CLIP or SigLIP of Hugging Face, a file, mini
     which:Selection=Selection(), # Which captions of the file
     kind:str='', # Vectors to take from an official pickle: text or image (default: text; into another pickle both go)
     swap:Swap=Swap(), # Gender terms to exchange
@@ -550,7 +550,7 @@ GROUPS = dict(caption={
         'temperature','method','seed','beam_size'),
     'videos': ('interval','scenes'),
     'way across the gap': ('bridge','memory','moments','concepts'),
-    'choosing': ('choose','ways','views','samples','samples_seed'),
+    'choosing': ('choose','ways','views','samples','samples_seed','judge'),
     'machine': ('clip_model_type','batch_size','device','dtype')})
 
 def verb_parser(

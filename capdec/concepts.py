@@ -261,8 +261,16 @@ def concepts(self:ConceptHead,
     most,least = whole_number('most', self.most if most is None else most),self.least if least is None else least
     if not 0 <= least <= 1:
         raise ValueError(f'least {least}: is a probability, 0 to 1')
-    p,i = self(x).topk(min(most, len(self.names)), dim=1)
-    return [[(self.names[k], v) for v,k in zip(*row) if v >= least] for row in zip(p.tolist(), i.tolist())]
+    # a name may stand twice: among those that exclude each other, and among the others
+    p,i = self(x).topk(min(2*most, len(self.names)), dim=1)
+    out = []
+    for row in zip(p.tolist(), i.tolist()):
+        sure = {}
+        for v,k in zip(*row):
+            if v >= least:
+                sure.setdefault(self.names[k], v)
+        out.append(list(sure.items())[:most])
+    return out
 
 # %% ../nbs/03c_concepts.ipynb #concas01
 def as_concepts(

@@ -8,8 +8,8 @@ __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'SHARDS',
            'read_json', 'escape_name', 'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table',
            'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt',
            'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images',
-           'find_shards', 'pick_device', 'is_main', 'derived', 'package_file', 'bundled', 'MissingPackage', 'optional',
-           'demo_photos', 'whole_number', 'progress']
+           'find_shards', 'pick_device', 'is_main', 'derived', 'package_file', 'bundled', 'full_name',
+           'of_this_edition', 'MissingPackage', 'optional', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib.util,io,json,math,os,pickle,re,shutil
@@ -942,11 +942,6 @@ def photo_room(): # Context manager
         del _held.pixels
 
 # %% ../nbs/00_core.ipynb #4921662d
-# Pillow has Ghostscript or Windows draw these, and a drawing can be a program
-_DRAWN = ('EPS','WMF')
-# More files than the system allows: no photo is to blame
-_NO_FILES = (errno.EMFILE, errno.ENFILE)
-
 @contextlib.contextmanager
 def _decoding(name):
     "Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...), each for an image that is damaged"
@@ -961,6 +956,12 @@ def _decoding(name):
         if isinstance(e, OSError) and e.errno or str(e).startswith(f'{name}: '):
             raise
         raise ValueError(f'{name}: damaged or unsupported image ({one_line(str(e))})') from None
+
+# %% ../nbs/00_core.ipynb #picdec03
+# Pillow has Ghostscript or Windows draw these, and a drawing can be a program
+_DRAWN = ('EPS','WMF')
+# More files than the system allows: no photo is to blame
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
 
 def _picture(src, change):
     "The picture of `src`, upright and changed"
@@ -1028,6 +1029,7 @@ def _rgb(im):
         im = _on_white(im)
     return im if im.mode == 'RGB' else im.convert('RGB')
 
+# %% ../nbs/00_core.ipynb #picrgb03
 def open_image(
     src:object, # Path, address (http, https), bytes, open binary file, PIL image, array or tensor (floats in 0..1)
 )->Image.Image: # RGB, 8 bits, upright
@@ -1278,20 +1280,37 @@ def package_file(
     return p
 
 # %% ../nbs/00_core.ipynb #edition1
-# What ships, and where; an edition keeps its name for good
-BUNDLED = dict(captioner={'mini': 'mini', 'mini@1': 'mini'},
-    encoder={'mini': 'mini', 'mini@1': 'mini', 'mini@2': 'mini2'})
+# Names of the pair that ships; an edition keeps its name for good
+BUNDLED = ('mini','mini@2')
+_GONE = ('edition 1 of the bundled pair does not ship any more (the tag edition-1 of the repository, commit 9f0ff94, '
+    'has it)')
 
 def bundled(
     name:str|Path, # Name of an encoder or a captioner
     part:str='captioner', # 'captioner' or 'encoder'
 )->Path|None: # Its folder; None for whatever does not ship, and for a file or folder of yours with such a name
     "Where a pair lies that ships with the package"
-    if str(name) not in BUNDLED['encoder'] or str(name) != 'mini' and Path(name).exists():
+    if str(name) != 'mini' and Path(name).exists():
         return None
-    if str(name) not in BUNDLED[part]:
-        raise ValueError(f'{name}: ships as an encoder alone (`clip_model_type`); the captioner that ships is mini')
-    return package_file('models', BUNDLED[part][str(name)], part)
+    if str(name) == 'mini@1':
+        raise ValueError(f'mini@1: {_GONE}; use mini')
+    return package_file('models', 'mini', part) if str(name) in BUNDLED else None
+
+def full_name(
+    encoder:str|None, # Name of an encoder, as you type it
+)->str|None: # Its name, with its edition
+    "What files record as the name of an encoder"
+    return BUNDLED[-1] if encoder == BUNDLED[0] else encoder
+
+def of_this_edition(
+    encoder:str|None, # Name of an encoder, as a file records it
+    source:str|Path, # The file, for the error
+)->str|None: # The name
+    "Raise for what was made with edition 1: its files say `mini`, and its vectors mean nothing to edition 2"
+    if encoder == 'mini':
+        raise ValueError(f'{source}: was made with the encoder mini of edition 1, and {_GONE}; make it again with '
+            f'{BUNDLED[-1]}')
+    return encoder
 
 # %% ../nbs/00_core.ipynb #option01
 class MissingPackage(ModuleNotFoundError, ValueError):
@@ -1299,7 +1318,7 @@ class MissingPackage(ModuleNotFoundError, ValueError):
 
 @contextlib.contextmanager
 def optional(
-    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data, heic, video or ray
+    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data, heic, video, faiss or ray
 ): # Context manager, for the imports
     "Import what a plain installation does not have; a package that is missing is one line that names the extra"
     try:

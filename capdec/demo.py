@@ -27,8 +27,8 @@ from .training import TrainConfig,train
 
 # %% ../nbs/10a_demo.ipynb #a8d616ee
 def corpus()->list: # Sentences
-    "The bundled text corpus, one sentence each"
-    return package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()
+    "The demo's text: 5,000 of the sentences that the bundled captioner remembers"
+    return package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()[:5000]
 
 # %% ../nbs/10a_demo.ipynb #f28da9db
 def held_out_vectors()->Tensor: # `(500, d)`, unit norm
@@ -71,7 +71,7 @@ def small_model(
     base.lm.config.n_layer = layers
     torch.manual_seed(seed)
     k = base.config.prefix_length
-    config = CapDecConfig('mlp', k, k, base.config.prefix_size, encoder='mini', **kwargs)
+    config = CapDecConfig('mlp', k, k, base.config.prefix_size, encoder=base.config.encoder, **kwargs)
     model = CaptionModel.create(config, (base.lm, base.tokenizer))
     model.lm.get_input_embeddings().requires_grad_(False)
     return model
@@ -217,11 +217,12 @@ def experiment(
     steps,parts = steps or usual['steps'],usual['parts']
     variance = usual['variance'] if variance is None else variance
     captioner,images = Captioner.from_pretrained('mini', device='cpu'),held_out_vectors()
-    # the corpus is embedded already
-    texts,vectors = sentences,captioner.bridge.memory
     if sentences is None:
+        # the corpus is embedded already
         texts = corpus()
+        vectors = captioner.bridge.memory[:len(texts)]
     else:
+        texts = sentences
         with torch.inference_mode():
             vectors = normalize(captioner.encoder.encode_text(texts, show=show)).clone()
     looked = images if more is None else torch.cat([images, more.to(images)])

@@ -640,7 +640,7 @@ def _mini_dtype(dtype, device):
     return _compute_dtype(dtype, pick_device(device)) if dtype else torch.float32
 
 def load_encoder(
-    # 'mini' or 'mini@2' (bundled), one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
+    # 'mini' (bundled), one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
     name:str='RN50x4',
     device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
     # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto', what the device does best; `None`: float32, on CUDA float16 for

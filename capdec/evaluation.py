@@ -211,6 +211,7 @@ def _pairs(o, what):
             raise ValueError(f'{what} {n}: a caption must be text, it is {type(r["caption"]).__name__}')
         yield r['image_id'], r['caption']
 
+# %% ../nbs/06_evaluation.ipynb #evalpair4
 def _numbered(ids):
     "`{id: number in it}`, where a name has COCO's or Flickr's number and no other name has the same"
     numbers = {i: image_id_of(i) for i in ids if isinstance(i, str)}
@@ -232,6 +233,7 @@ def _references_of(references):
     names = {n: numbers.get(k, k) for n,k in {**names, **{i: i for i in numbers}}.items()}
     return refs, IdIndex(refs, {n: k for n,k in names.items() if k in refs})
 
+# %% ../nbs/06_evaluation.ipynb #evalpair7
 def _predictions_of(predictions, index):
     "`{image id: caption}`, and `{image id: were they all the same?}` of images that have several"
     pred,double = {},{}

@@ -240,6 +240,7 @@ def _png_parts(raw):
             yield b'', b'', raw[at:]
             return
 
+# %% ../nbs/09b_exif.ipynb #w9png001c
 _PNG_XMP = b'XML:com.adobe.xmp\0'
 
 def _png_text(body):
@@ -291,6 +292,7 @@ def _parts(raw):
         return [(k, raw[a:b]) for k,a,b in _segments(raw)]
     return _webp_parts(raw)[0] if kind == 'WebP' else [(k, body) for k,body,_ in _png_parts(raw)]
 
+# %% ../nbs/09b_exif.ipynb #exifkind3
 def _packet(kind, body):
     "The XMP packet in a segment or chunk; empty for any other"
     if kind == 0xE1 and body[4:].startswith(_XMP):

@@ -63,7 +63,9 @@ def prefix_tokens(
     whole_number('n', n)
     with torch.inference_mode():
         words = normalize(model.lm.get_input_embeddings().weight.float())[:len(model.tokenizer)] # (v, h)
-        top = (normalize(model.prefix(vectors).float())@words.T).topk(n) # (b, k, n)
+        # the words of a decoder that takes words come after it
+        prefix = model.prefix(vectors)[:, :model.config.prefix_length]
+        top = (normalize(prefix.float())@words.T).topk(n) # (b, k, n)
     return [[[(model.tokenizer.decode([i]).strip(), c) for i,c in zip(ii,cc)] for ii,cc in zip(*o)]
         for o in zip(top.indices.tolist(), top.values.tolist())]
 

@@ -16,13 +16,14 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .candidates import evidence
+from .candidates import evidence,told_and_not
 from .captioner import Captioner
 from .choosing import choose,parse_choice
 from .concepts import read_names
-from .core import demo_photos,find_images,open_image,optional,package_file,whole_number
+from .core import demo_photos,find_images,full_name,open_image,optional,package_file,whole_number
 from .decoding import generate
 from .explain import word_probabilities
+from .index import Mapped
 from .noise import add_noise,normalize
 from .pages import picture_url,render
 
@@ -225,9 +226,10 @@ def found(self:Explorer,
         c,how = self.captioner(view.captioner),self.reason(view)
         told,x = self.told(view),self.vectors(view)
         hints = {} if told is None else dict(hints=[list(told)]*len(x))
-        out = generate(c.model, x, num_captions=1 if how == 'beam' else 5, beam_size=view.beam_size, normalize=False,
-            **hints)
-        return out if how == 'beam' else _best_first(c, c.model.unit(self.image(view)), out, how)
+        if how == 'beam':
+            return generate(c.model, x, num_captions=1, beam_size=view.beam_size, normalize=False, **hints)
+        out = told_and_not(c.model, x, 5, beam_size=view.beam_size, **hints)
+        return _best_first(c, c.model.unit(self.image(view)), out, how)
     return self.once(('found', view), decode)
 
 @patch
@@ -272,6 +274,11 @@ def corpus(self:Explorer,
 )->tuple: # Sentences, and their unit vectors `(m, d)`
     "The sentences to compare with"
     c = self.captioner(view.captioner)
+    if isinstance(c.bridge.memory, Mapped):
+        # a picture holds no million points
+        rows = torch.arange(0, len(c.bridge.memory), -(-len(c.bridge.memory)//100_000))
+        return self.once(('corpus', view.captioner), lambda: ([c.bridge.sentences[i] for i in rows.tolist()],
+            c.bridge.memory[rows]))
     if c.bridge.memory is not None:
         return c.bridge.sentences, c.bridge.memory
     def embed():
@@ -313,7 +320,7 @@ def clouds(self:Explorer,
     c = self.captioner(view.captioner)
     def compute():
         sentences,text = self.corpus(view)
-        if c.encoder.name == 'mini':
+        if c.encoder.name == full_name('mini'):
             from safetensors.torch import load_file
             # photos that no training saw
             image = load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'].float()

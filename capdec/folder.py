@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['CARD', 'Parts', 'fit_parts', 'photo_vectors', 'image_vectors', 'captioner_folder', 'Notes', 'recorded_encoder',
-           'pack_vectors', 'unpack_vectors', 'read_bridge', 'NoEncoder', 'set_dtype', 'load_parts', 'save_parts',
-           'load_memory', 'card_head', 'card_text', 'push_parts', 'weights_file', 'weights_id', 'memory_id',
-           'check_shape', 'keep_bridge']
+           'pack_vectors', 'unpack_vectors', 'Packed', 'read_bridge', 'NoEncoder', 'set_dtype', 'load_parts',
+           'save_parts', 'load_memory', 'card_head', 'card_text', 'push_parts', 'weights_file', 'weights_id',
+           'memory_id', 'check_shape', 'keep_bridge']
 
 # %% ../nbs/08c_captioner_folder.ipynb #fd763b40
 import re,shutil,tempfile,warnings
-from dataclasses import asdict,dataclass
+from dataclasses import asdict,dataclass,replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,14 @@ from torch import Tensor
 from .bridges import Bridge
 from .concepts import ConceptHead
 from .config import MAPPING_TYPES,Candidates,CapDecConfig,from_json
-from .core import BUNDLED,atomic_path,bundled,file_sha256,one_line,open_image,pick_device,read_json,regular_file
+from .core import BUNDLED,atomic_path,bundled,file_sha256,full_name,of_this_edition,one_line,open_image
+from .core import pick_device,read_json,regular_file
 from .core import whole_number,write_json
 from .data import read_sentences
 from .decoding import _is_plain_gpt2,generate
 from .embedding import CLIP_MODELS,load_encoder
 from .gap import Alignment,alignment,load_moments
+from .index import IN_MEMORY,INDEX_FILE,CaptionIndex,Mapped,in_memory
 from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
@@ -138,15 +141,19 @@ def _checked_notes(info, source):
     "The notes of a captioner, each of its type"
     return info if isinstance(info, Notes) else from_json(Notes, info, source)
 
+_HUB_ID = r'\w[\w.-]*/\w[\w.-]*' # 'user/name'
+
 def recorded_encoder(
     name:str, # Name of an encoder, as a captioner records it
     source:str|Path, # The captioner, for the error
+    role:str='encoder', # What it does there
+    option:str='clip_model_type', # Option by which you say it yourself
 )->str: # The name
     "Raise unless the name means the same on every machine: a captioner cannot say which file is opened"
-    known = name in BUNDLED['encoder'] or name in CLIP_MODELS or re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name)
-    if not known or name != 'mini' and Path(name).exists():
-        raise ValueError(f'{source}: its encoder is {name!r}, and a captioner does not say which file is opened; '
-            f'say it yourself with clip_model_type (--clip_model_type PATH)')
+    known = of_this_edition(name, source) in BUNDLED or name in CLIP_MODELS or re.fullmatch(_HUB_ID, name)
+    if not known or Path(name).exists():
+        raise ValueError(f'{source}: its {role} is {name!r}, and a captioner does not say which file is opened; '
+            f'say it yourself with {option} (--{option} PATH)')
     return name
 
 # %% ../nbs/08c_captioner_folder.ipynb #memlines1
@@ -206,18 +213,35 @@ def unpack_vectors(
     "Put the pieces together again"
     return books.float()[torch.arange(len(books)), codes.long()].flatten(1)
 
+class Packed(Mapped):
+    "Packed vectors of unit length; they are put together when they are first asked for, and then kept"
+    def __init__(self,
+        codes:Tensor, # One byte for each piece `(m, size)`
+        books:Tensor, # Typical pieces `(size, 256, d/size)`
+    ):
+        super().__init__(None, len(codes), len(books)*books.shape[-1])
+        self.codes,self.books = codes,books
+
+    @cached_property
+    def vectors(self):
+        return normalize(unpack_vectors(self.codes, self.books))
+
+    def __getitem__(self, rows):
+        return self.vectors[rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()]
+
 # %% ../nbs/08c_captioner_folder.ipynb #pack0004
 def _unpacked(tensors, source):
-    "A bridge's tensors, the memory as vectors"
+    "A bridge's tensors, a packed memory as one thing"
     codes,books = (tensors.pop(f'memory.{o}', None) for o in ('codes','books'))
     if codes is None and books is None:
         return tensors
     both = codes is not None and books is not None and 'memory' not in tensors
     fits = both and codes.dtype == torch.uint8 and books.is_floating_point() and (codes.ndim, books.ndim) == (2, 3)
-    if not fits or books.shape[:2] != (codes.shape[1], 256):
+    some = fits and codes.numel()*books.numel() and bool(books.isfinite().all())
+    if not some or books.shape[:2] != (codes.shape[1], 256):
         raise ValueError(f'{source}: its packed memory (memory.codes, memory.books) cannot be put together; copy or '
             f'download it again')
-    return tensors | dict(memory=unpack_vectors(codes, books))
+    return tensors | dict(memory=Packed(codes, books))
 
 # %% ../nbs/08c_captioner_folder.ipynb #062a5811
 def read_bridge(
@@ -230,10 +254,13 @@ def read_bridge(
     sentences,f = None, folder/'bridge.safetensors'
     t = _unpacked(load_tensors(f), f) if f.exists() else {}
     for name,ndim in (('offset',1), ('memory',2), *_ALIGNED.items()):
-        if name in t and (t[name].ndim != ndim or not t[name].numel() or not t[name].is_floating_point()):
+        odd = lambda x: x.ndim != ndim or not x.numel() or not x.is_floating_point()
+        if name in t and not isinstance(t[name], Packed) and odd(t[name]):
             raise ValueError(f'{f}: {name} of shape {tuple(t[name].shape)} and type {t[name].dtype}; it should have '
                 f'{ndim} axes, of floating point numbers')
-    memory = normalize(t['memory'].float()) if 'memory' in t else None
+    memory = t.get('memory')
+    if memory is not None and not isinstance(memory, Packed):
+        memory = in_memory(memory)
     if memory is not None:
         sentences = _memory_lines(folder/'memory.txt')
         if len(sentences) != len(memory):
@@ -243,8 +270,9 @@ def read_bridge(
     try:
         head = folder/'concepts.safetensors'
         concepts = ConceptHead.load(head) if head.exists() else notes.words
+        index = None if memory is None else CaptionIndex(memory, folder)
         return Bridge(kind or notes.bridge, t.get('offset'), memory, sentences, notes.temperature, onto, notes.k,
-            concepts)
+            concepts, index)
     except ValueError as e:
         raise ValueError(f'{folder}: {e}') from None
 
@@ -295,7 +323,7 @@ def _load(name, device, clip_model_type, bridge, encoder, dtype, moments, offici
     recorded = _checked_notes(info, f'{folder}/captioner.json').encoder or model.config.encoder
     kind = clip_model_type or recorded
     if not encoder:
-        tower = NoEncoder(kind, model.config.prefix_size)
+        tower = NoEncoder(full_name(clip_model_type) or recorded, model.config.prefix_size)
     elif kind:
         kind = clip_model_type or recorded_encoder(recorded, name)
         tower = load_encoder(kind, device, tower_dtype(dtype, device))
@@ -303,7 +331,10 @@ def _load(name, device, clip_model_type, bridge, encoder, dtype, moments, offici
         raise ValueError(f'{name}: which encoder made its vectors is not recorded; pass clip_model_type '
             f'(--clip_model_type)')
     way = read_bridge(folder, info, bridge, onto) if folder else Bridge(bridge or 'none', onto=onto)
-    return fit_parts(set_dtype(model, dtype), tower, way, from_json(Candidates, info, f'{folder}/captioner.json'))
+    pool = from_json(Candidates, info, f'{folder}/captioner.json')
+    if pool.judge not in ('','own'):
+        recorded_encoder(pool.judge, name, 'judge', 'judge')
+    return fit_parts(set_dtype(model, dtype), tower, way, pool)
 
 # %% ../nbs/08c_captioner_folder.ipynb #410c8e90
 def load_parts(
@@ -344,14 +375,21 @@ def save_parts(
 )->Path: # The folder
     "Save model, bridge and the encoder's name; `load_parts` opens it"
     from safetensors.torch import save_file
+    pool = replace(parts.pool, judge=full_name(parts.pool.judge))
+    if pool.judge not in ('','own'):
+        recorded_encoder(pool.judge, folder, 'judge', 'judge')
     folder,b = parts.model.save(folder, dtype), parts.bridge
     onto = b.onto._asdict() if b.onto else {}
-    t = dict(offset=b.offset, memory=b.memory) | {f'onto.{k}': v for k,v in onto.items()}
+    # a packed memory is saved as it came: nothing is rounded twice
+    packed = isinstance(b.memory, Packed) and not memory_bytes
+    t = dict(offset=b.offset, memory=None if packed else b.memory) | {f'onto.{k}': v for k,v in onto.items()}
     t = {k: v.half().contiguous().cpu() for k,v in t.items() if v is not None}
+    if packed:
+        t |= {'memory.codes': b.memory.codes, 'memory.books': b.memory.books}
     if memory_bytes and 'memory' in t:
         t |= {f'memory.{k}': v for k,v in pack_vectors(t.pop('memory'), memory_bytes).items()}
     # of a captioner that was here before
-    for name in ('bridge.safetensors','memory.txt','concepts.safetensors'):
+    for name in ('bridge.safetensors','memory.txt','concepts.safetensors',INDEX_FILE):
         (folder/name).unlink(missing_ok=True)
     if t:
         with atomic_path(folder/'bridge.safetensors') as p:
@@ -364,7 +402,7 @@ def save_parts(
         b.concepts.save(folder/'concepts.safetensors')
     elif b.concepts:
         notes['words'] = list(b.concepts)
-    write_json(folder/'captioner.json', notes | asdict(parts.pool))
+    write_json(folder/'captioner.json', notes | asdict(pool))
     return folder
 
 # %% ../nbs/08c_captioner_folder.ipynb #2cd09980
@@ -378,7 +416,7 @@ def _stored(path, encoder):
             f'vectors of {encoder.name}')
     if not s.finished:
         raise ValueError(f'{path}: is unfinished; run `capdec embed` again to complete it')
-    return s.captions(), s.vectors()
+    return s.captions(), in_memory(s) if s.dim and len(s) > IN_MEMORY else s.vectors()
 
 # %% ../nbs/08c_captioner_folder.ipynb #6438147d
 def load_memory(
@@ -386,7 +424,7 @@ def load_memory(
     sentences:list|str|Path,
     encoder, # Encoder that embeds them
     vectors:Tensor|None=None, # Text vectors `(m, d)` of a list, if they are at hand
-)->tuple[list,Tensor]: # Sentences, and their vectors `(m, d)`, unit norm
+)->tuple[list,Tensor|Mapped]: # Sentences, and their vectors `(m, d)`, unit norm
     "Sentences and vectors of a memory"
     if isinstance(sentences, (str,Path)):
         sentences = Path(sentences).expanduser()
@@ -401,7 +439,7 @@ def load_memory(
     if vectors.shape[1] != encoder.dim:
         raise ValueError(f'the memory has vectors of {vectors.shape[1]} numbers, the captioner takes '
             f'{encoder.dim}; compute it with {encoder.name}')
-    return sentences, normalize(vectors.float()).cpu()
+    return sentences, vectors if isinstance(vectors, Mapped) else normalize(vectors.float()).cpu()
 
 # %% ../nbs/08c_captioner_folder.ipynb #ddd0fc1c
 CARD = """---
@@ -566,25 +604,48 @@ def check_shape(
         if MAPPING_TYPES.get(v, v) != getattr(config, k):
             raise ValueError(f'{k} {v}: the checkpoint has {k} {getattr(config, k)}; leave the flag out')
 
+# %% ../nbs/08c_captioner_folder.ipynb #keepbr01
+def _still_fits(old, model):
+    "Does the bridge of `old` lead to where a model learned that was trained further?"
+    # photos would come with captions of a memory, which the new model was not taught
+    if old.model.config.retrieved and not model.config.retrieved:
+        return False
+    try:
+        fit_parts(model, old.encoder, old.bridge)
+    except ValueError:
+        return False
+    return True
+
+def _handed_on(old, model, store):
+    "Bridge and candidates for a model whose training started from `old`, or from none"
+    c,same = model.config,old is not None and old.encoder.name == model.config.encoder
+    if c.retrieved:
+        return Bridge(f'none+nearest:{c.retrieved:g}', memory=in_memory(store),
+            sentences=list(store.captions()), k=c.retrieved_k, concepts=old.bridge.concepts if same else None),None
+    if not same:
+        return Bridge(),None
+    return (old.bridge,old.pool) if _still_fits(old, model) else (old.bridge.using('none'),None)
+
+def _is_outdated(folder):
+    "Are the notes in a folder those of a captioner that was there before these weights?"
+    notes = folder/'captioner.json'
+    return notes.exists() and notes.stat().st_mtime_ns < (folder/WEIGHTS).stat().st_mtime_ns
+
 # %% ../nbs/08c_captioner_folder.ipynb #133a3587
 def keep_bridge(
-    name:str|Path, # Captioner that the training started from
+    name:str|Path, # Captioner that the training started from; empty: none whose bridge fits
     out_dir:Path, # Folder of the training
     prefix:str, # Name of the saved models
     store=None, # Store of the captions that it retrieved among in training, where it did
 ):
     "Give a captioner the captions that it retrieved among, or the bridge of the one that its training started from"
     folders = [f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()]
+    if not folders:
+        return
+    old = load_parts(name, 'cpu', encoder=False) if name and not is_official(find_weights(name)) else None
     for folder in folders:
         model = CaptionModel.from_pretrained(folder)
-        if share := model.config.retrieved:
-            bridge = Bridge(f'none+nearest:{share:g}', memory=normalize(store.vectors().float()),
-                sentences=list(store.captions()), k=model.config.retrieved_k)
-            save_parts(Parts(model, NoEncoder(model.config.encoder, store.dim), bridge), folder)
-    if not name or not folders or share or is_official(find_weights(name)):
-        return
-    old = load_parts(name, 'cpu', encoder=False)
-    for folder in folders:
-        new = load_parts(folder, 'cpu', encoder=False)
-        if new.encoder.name == old.encoder.name:
-            save_parts(Parts(new.model, new.encoder, old.bridge, old.pool), folder)
+        bridge,pool = _handed_on(old, model, store)
+        if old or model.config.retrieved or _is_outdated(folder):
+            encoder = NoEncoder(model.config.encoder, model.config.prefix_size)
+            save_parts(Parts(model, encoder, bridge, pool or Candidates()), folder)

@@ -360,6 +360,25 @@ def _light_settings(folder):
         return None
     return named | dict(clean_up_tokenization_spaces=False)
 
+# %% ../nbs/04_model.ipynb #cap00002
+def _room_for_captions(config, lm):
+    "Positions that a language model has left for a caption; None where it knows no limit"
+    room,before = getattr(lm.config, 'max_position_embeddings', None),config.prefix_length + config.hint_tokens
+    if not room:
+        return None
+    if room <= before:
+        hints = f' and hint_tokens {config.hint_tokens}'*bool(config.hint_tokens)
+        raise ValueError(f'prefix_length {config.prefix_length}{hints}: the language model reads {room} positions, '
+            f'which leaves none for the caption')
+    return room - before
+
+def _check_tokens(tokenizer, lm):
+    "Raise where a tokenizer has tokens that the language model does not know"
+    known = lm.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model {known}: they do not belong '
+            f'together')
+
 # %% ../nbs/04_model.ipynb #44b58685
 class CaptionModel(nn.Module):
     "A captioner: `mapper` makes a prefix of a CLIP vector, `lm` continues it, `tokenizer` turns tokens into text"
@@ -371,21 +390,13 @@ class CaptionModel(nn.Module):
         super().__init__()
         # a light one is never trained
         self.training = not isinstance(lm, _LightGPT2)
-        words,room = lm.get_input_embeddings(),getattr(lm.config, 'max_position_embeddings', None)
-        before = config.prefix_length + config.hint_tokens
-        if room and room <= before:
-            hints = f' and hint_tokens {config.hint_tokens}'*bool(config.hint_tokens)
-            raise ValueError(f'prefix_length {config.prefix_length}{hints}: the language model reads {room} positions, '
-                f'which leaves none for the caption')
-        if len(tokenizer) > words.num_embeddings:
-            raise ValueError(f'the tokenizer has {len(tokenizer)} tokens, the language model {words.num_embeddings}: '
-                f'they do not belong together')
+        # positions left for a caption
+        self.room = _room_for_captions(config, lm)
+        _check_tokens(tokenizer, lm)
         self.config,self.lm,self.raw_tokenizer = config,lm,tokenizer
-        self.mapper = make_mapper(config, words.embedding_dim)
+        self.mapper = make_mapper(config, lm.get_input_embeddings().embedding_dim)
         # what captions are computed in on a CPU, see `precision.compute_dtype`; the weights stay as they are
         self.compute = 'float32'
-        # positions left for a caption
-        self.room = room - before if room else None
         self.stop_ids = find_stop_ids(tokenizer, config.stop)
         self.freeze_lm(config.only_prefix)
 
@@ -393,7 +404,6 @@ class CaptionModel(nn.Module):
     def device(self):
         return next(self.mapper.parameters()).device
 
-    # as they were loaded, perhaps light; `lm` and `tokenizer` are those of `transformers`
     @property
     def raw_lm(self):
         return self._modules['lm']
@@ -410,20 +420,6 @@ class CaptionModel(nn.Module):
     def tokenizer(self, tokenizer):
         self.raw_tokenizer = tokenizer
 
-    def freeze_lm(self, frozen:bool=True):
-        "Train the mapper alone (`frozen`), or the language model too"
-        self.config = replace(self.config, only_prefix=frozen)
-        self.raw_lm.requires_grad_(not frozen)
-        return self.train(self.training)
-
-    def train(self, mode=True):
-        super().train(mode)
-        if mode:
-            self.full()
-        if self.config.only_prefix:
-            self.raw_lm.eval()
-        return self
-
 # %% ../nbs/04_model.ipynb #lite0005
 @patch
 def full(self:CaptionModel)->CaptionModel: # Itself
@@ -437,6 +433,28 @@ def full(self:CaptionModel)->CaptionModel: # Itself
         self.lm = lm.requires_grad_(weight.requires_grad)
     if isinstance(self.raw_tokenizer, _LightTokenizer):
         self.raw_tokenizer = self.raw_tokenizer.full()
+    return self
+
+# %% ../nbs/04_model.ipynb #cap00006
+@patch
+def freeze_lm(self:CaptionModel,
+    frozen:bool=True, # Whether the language model stays as it is; False: it learns, too
+)->CaptionModel: # Itself
+    "Train the mapper alone (`frozen`), or the language model too"
+    self.config = replace(self.config, only_prefix=frozen)
+    self.raw_lm.requires_grad_(not frozen)
+    return self.train(self.training)
+
+@patch
+def train(self:CaptionModel,
+    mode:bool=True, # Training mode, or evaluation mode
+)->CaptionModel: # Itself
+    "Change the mode; a language model that is frozen stays in evaluation mode"
+    nn.Module.train(self, mode)
+    if mode:
+        self.full()
+    if self.config.only_prefix:
+        self.raw_lm.eval()
     return self
 
 # %% ../nbs/04_model.ipynb #20232cb5

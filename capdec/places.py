@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass,field
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .config import Beside
 from .core import IMAGE_SUFFIXES,atomic_path,is_url,regular_file
 from .exif import read_caption,read_notes,update_caption,write_caption
@@ -105,13 +107,6 @@ class Place:
         return False
 
 # %% ../nbs/09ca_places.ipynb #plac0021
-def _text(file):
-    try:
-        # line ends stay as they are
-        return regular_file(file, 'text').read_bytes().decode()
-    except UnicodeDecodeError as e:
-        raise ValueError(f'{file}: not UTF-8 text (byte {e.start})') from None
-
 @dataclass(frozen=True)
 class TextFiles(Place):
     "Text files beside photos"
@@ -124,48 +119,61 @@ class TextFiles(Place):
         "What stands in a text file"
         return ''.join(f'{self.beside.prefix}{c}{self.beside.suffix}\n' for c in captions)
 
-    def is_there(self,
-        photo, # Photo
-    )->bool: # True where nothing is to be done
-        "Is there a text, or one of ours among others?"
-        file = self.files[photo]
-        if not os.path.isfile(file) or not self.beside.append:
-            return os.path.isfile(file)
-        with contextlib.suppress(OSError, ValueError):
-            return bool(noted_text(file, _text(file))[0])
-        return False
+# %% ../nbs/09ca_places.ipynb #plac0021d
+def _text(file):
+    "What stands in a text file, byte for byte"
+    try:
+        return regular_file(file, 'text').read_bytes().decode()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{file}: not UTF-8 text (byte {e.start})') from None
 
-    def agrees(self,
-        file, # Text file
-        captions:list, # Captions that we have
-    )->bool: # True where they are equal
-        "Does a text file say this?"
-        content,text = _text(file), self.text(captions)
-        return text in content if self.beside.append else content == text
+@patch
+def write(self:TextFiles,
+    photo, # Photo
+    captions:list, # Its captions
+    made:Made, # What made them
+    overwrite:bool=False, # Also where somebody else wrote a text
+):
+    "Write captions; what is there and is not ours stays, unless you say `overwrite` and not `append`"
+    file,text = self.files[photo], self.text(captions)
+    old = _text(file) if os.path.isfile(file) and (self.beside.append or not overwrite) else ''
+    ours = old and noted_text(file, old)[0]
+    if ours:
+        new = old.replace(ours, text, 1)
+    else:
+        new = old + '\n'*bool(old and not old.endswith('\n')) + text
+    with atomic_path(file) as p:
+        p.write_bytes(new.encode())
+    note_text(file, text, made)
 
-    def made(self,
-        file, # Text file
-    )->Made|None: # None where we do not know
-        "What wrote a text file"
-        return noted_text(file, _text(file))[1]
+# %% ../nbs/09ca_places.ipynb #plac0021h
+@patch
+def is_there(self:TextFiles,
+    photo, # Photo
+)->bool: # True where nothing is to be done
+    "Is there a text, or one of ours among others?"
+    file = self.files[photo]
+    if not os.path.isfile(file) or not self.beside.append:
+        return os.path.isfile(file)
+    with contextlib.suppress(OSError, ValueError):
+        return bool(noted_text(file, _text(file))[0])
+    return False
 
-    def write(self,
-        photo, # Photo
-        captions:list, # Its captions
-        made:Made, # What made them
-        overwrite:bool=False, # Also where somebody else wrote a text
-    ):
-        "Write captions; what is there and is not ours stays, unless you say `overwrite` and not `append`"
-        file,text = self.files[photo], self.text(captions)
-        old = _text(file) if os.path.isfile(file) and (self.beside.append or not overwrite) else ''
-        ours = old and noted_text(file, old)[0]
-        if ours:
-            new = old.replace(ours, text, 1)
-        else:
-            new = old + '\n'*bool(old and not old.endswith('\n')) + text
-        with atomic_path(file) as p:
-            p.write_bytes(new.encode())
-        note_text(file, text, made)
+@patch
+def agrees(self:TextFiles,
+    file, # Text file
+    captions:list, # Captions that we have
+)->bool: # True where they are equal
+    "Does a text file say this?"
+    content,text = _text(file), self.text(captions)
+    return text in content if self.beside.append else content == text
+
+@patch
+def made(self:TextFiles,
+    file, # Text file
+)->Made|None: # None where we do not know
+    "What wrote a text file"
+    return noted_text(file, _text(file))[1]
 
 # %% ../nbs/09ca_places.ipynb #plac0025
 @dataclass(frozen=True)

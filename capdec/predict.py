@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .bridges import Bridge
-from .candidates import captions_of,pool_notes
+from .candidates import captions_of,photos_needed,pool_notes
 from .captioner import Captioner
 from .config import CapDecConfig,ExpectedMapper,Inputs,OfficialCrossing
 from .core import Journal,file_sha256,find_images,is_pickle,one_line,progress,write_json
@@ -44,6 +44,8 @@ def vectors_to_caption(
     batch_size:int=32, # Photos per batch
 )->EmbeddingStore: # Vectors as wide as the captioner takes them
     "The vectors to be captioned, made first when you name photos or captions"
+    # captions are those of vectors; what needs the photos is told before hours of embedding
+    photos_needed(captioner)
     folder,encoder = f'{out}.vectors', captioner.encoder
     embeddings,image_dir = inputs.embeddings,inputs.image_dir
     if is_pickle(embeddings):

@@ -362,6 +362,7 @@ def _home(path):
         'humorous')
     return f'`capdec data {name}` says where it is published'
 
+# %% ../nbs/10c_reproduce.ipynb #rep00046c
 def _packages(lacks):
     "Packages that the steps need"
     from importlib.util import find_spec
@@ -401,6 +402,7 @@ def missing(
         lacks.append('the weights of gpt2 are not in the cache, and HF_HUB_OFFLINE is set')
     return lacks
 
+# %% ../nbs/10c_reproduce.ipynb #rep00048b
 def told(
     plan:Plan, # Steps and rows
 )->list[str]: # A line for each thing

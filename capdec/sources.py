@@ -562,6 +562,7 @@ def some_captions(
         return vectors.vectors(slice(0, n)), ids[:n]
     return vectors[:n].float(), ids[:n]
 
+# %% ../nbs/08b_sources.ipynb #srcshp03
 def write_shape(
     path:str, # `.safetensors` file to write
     vectors, # Caption vectors `(n, d)`, as `some_captions` gives them
@@ -578,4 +579,3 @@ def write_shape(
     image,text,pairs = paired_vectors(images, '' if is_pickle(images) else texts)
     save_shape(path, pair_covariance(image, text[pairs[:,1]], pairs[:,0]), 'pairs')
     return f'shape of the noise, from {len(pairs):,} pairs of image and caption'
-

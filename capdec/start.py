@@ -10,8 +10,9 @@ import shlex,sys
 from dataclasses import asdict,fields,replace
 from pathlib import Path
 
+from .concepts import ConceptHead
 from .config import CapDecConfig,MapperConfig,OfficialHints,TrainConfig
-from .core import bundled,is_main
+from .core import bundled,is_main,of_this_edition
 from .folder import captioner_folder,check_shape
 from .model import CaptionModel
 from .official import load_checkpoint
@@ -30,7 +31,11 @@ def starting_model(
             raise ValueError(f'{k} {v}: belongs to official `pretrain_weights`; `lm` brings its own')
     if not name:
         return None
-    model = load_checkpoint(bundled(name) or name, **told)
+    folder = bundled(name) or name
+    model = load_checkpoint(folder, **told)
+    # the words that it may be told
+    head = Path(folder)/'concepts.safetensors'
+    model.names = ConceptHead.load(head).names if head.is_file() else []
     typed = {o.name: getattr(mapper, o.name) for o in fields(mapper) if getattr(mapper, o.name) != o.default}
     check_shape(model.config, **typed)
     if is_main():
@@ -51,11 +56,12 @@ def model_for_training(
     notes = dict(noise_variance=training.noise_variance, normalize_prefix=not training.dont_norm,
         centred=training.remove_mean, retrieved=training.retrieve, retrieved_k=training.retrieve_k,
         only_prefix=only_prefix)
+    encoder = of_this_edition(store.meta.get('encoder'), store.path)
     if start:
-        encoder = store.meta.get('encoder') or start.config.encoder
+        encoder = encoder or start.config.encoder
         start.config = replace(start.config, encoder=encoder, **notes)
         return start.freeze_lm(only_prefix)
-    config = CapDecConfig(**asdict(mapper), prefix_size=store.dim, encoder=store.meta.get('encoder'), **notes)
+    config = CapDecConfig(**asdict(mapper), prefix_size=store.dim, encoder=encoder, **notes)
     if lm != 'mini':
         return CaptionModel.create(config, lm)
     bundled = CaptionModel.from_pretrained(captioner_folder('mini'))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .candidates import captions_of,materials_of,pool_notes
+from .candidates import captions_of,judge_of,judged_by,materials_of,pool_notes
 from .core import demo_photos,derived
 from .folder import Parts,photo_vectors
 from .noise import normalize
@@ -54,7 +54,8 @@ def usual(
     known,key = derived(parts.model, _measured), _way_of(parts)
     if key not in known:
         x = photo_vectors(parts, demo_photos())
-        both = doubts(parts, x, [o[0] for o in captions_of(parts, x)])
+        judged = judged_by(judge_of(parts), demo_photos())
+        both = doubts(parts, x, [o[0] for o in captions_of(parts, x, judged=judged)])
         mean,sd = both.mean(0).tolist(),both.std(0).clamp(min=1e-3).tolist()
         known[key] = Usual(mean[0], sd[0], mean[1], sd[1])
     return known[key]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .core import atomic_path,regular_file,whole_number
 from .gap import difference_covariance,noise_shape,shaped
+from .index import exact_nearest
 from .noise import add_noise,keyed_randn,normalize
 from .weights import is_finite,load_tensors
 
@@ -82,8 +83,6 @@ def load_shape(
     return c.float()
 
 # %% ../nbs/03d_text_side.ipynb #retr002
-_PIECE = 65_536 # Captions that are compared at a time
-
 class Retrieved:
     "Mix in the mean of the nearest captions, those of the same image left out (IFCap: image-like retrieval)"
     def __init__(self,
@@ -100,38 +99,35 @@ class Retrieved:
         self.memory = normalize(memory.float()).half()
         self.images,self.share,self.k,self.hide = images.to(memory.device), share, k, True
 
-    def nearest(self,
-        x:Tensor, # Vectors that ask `(b, d)`, unit norm
-        rows:Tensor, # Their row numbers `(b,)`
-    )->Tensor: # Row numbers of the nearest captions `(b, k)`
-        "Exact search, a piece of the memory at a time"
-        cosines,at,own = x[:, :0],rows[:, None][:, :0],None
-        if self.hide:
-            own = self.images[rows.to(self.images.device)][:, None]
-        for i in range(0, len(self.memory), _PIECE):
-            s = x@self.memory[i:i+_PIECE].to(x).T
-            if own is not None:
-                s = s.masked_fill((self.images[i:i+_PIECE] == own).to(s.device), -torch.inf)
-            top = s.topk(min(self.k, s.shape[1]), 1)
-            cosines,at = torch.cat([cosines, top.values], 1),torch.cat([at, top.indices.to(at) + i], 1)
-            best = cosines.topk(min(self.k, cosines.shape[1]), 1)
-            cosines,at = best.values,at.gather(1, best.indices)
-        return at
-
-    def __call__(self,
-        x:Tensor, # Vectors with their noise `(b, d)`
-        rows:Tensor, # Their row numbers `(b,)`
-    )->Tensor: # Mixed, unit norm `(b, d)`
-        "What the bridge `none+nearest` makes of a photo"
-        x = normalize(x)
-        found = self.memory[self.nearest(x, rows).to(self.memory.device)].to(x)
-        return normalize((1-self.share)*x + self.share*normalize(found.mean(1)))
-
     def elsewhere(self):
         "The same for captions that are not of these images: nothing is left out"
         other = copy.copy(self)
         other.hide = False
         return other
+
+# %% ../nbs/03d_text_side.ipynb #retr002d
+@patch
+def nearest(self:Retrieved,
+    x:Tensor, # Vectors that ask `(b, d)`, unit norm
+    rows:Tensor, # Their row numbers `(b,)`
+)->Tensor: # Row numbers of the nearest captions `(b, k)`
+    "Exact search, a piece of the memory at a time"
+    hide = None
+    if self.hide:
+        own = self.images[rows.to(self.images.device)][:, None]
+        hide = lambda i,j: self.images[i:j] == own
+    return exact_nearest(x, self.memory, self.k, hide)[1]
+
+# %% ../nbs/03d_text_side.ipynb #retr002g
+@patch
+def __call__(self:Retrieved,
+    x:Tensor, # Vectors with their noise `(b, d)`
+    rows:Tensor, # Their row numbers `(b,)`
+)->Tensor: # Mixed, unit norm `(b, d)`
+    "What the bridge `none+nearest` makes of a photo"
+    x = normalize(x)
+    found = self.memory[self.nearest(x, rows).to(self.memory.device)].to(x)
+    return normalize((1-self.share)*x + self.share*normalize(found.mean(1)))
 
 # %% ../nbs/03d_text_side.ipynb #side015
 class TextSide:
@@ -154,34 +150,39 @@ class TextSide:
             raise ValueError('uniform_noise: comes from a ball, which has no other shape; leave out noise_shape or '
                 'this')
 
-    def __call__(self,
-        x:Tensor, # Caption vectors `(b, d)`
-        rows:Tensor, # Row numbers `(b,)`, which the noise depends on
-        epoch:int=0, # Number of the epoch
-    )->Tensor: # What the mapper learns from `(b, d)`
-        "The vectors with this epoch's noise"
-        if self.centre is not None:
-            x = normalize(x) - self.centre.to(x)
-        variance = self.noise_variance
-        # no noise, no offset
-        if self.official and not variance:
-            return x if self.dont_norm else normalize(x)
-        draw = keyed_randn(rows, x.shape[1], self.seed, epoch) if variance else None
-        if variance and self.shape is not None:
-            draw = shaped(draw, self.shape)
-        # lengths as the encoder made them
-        if self.dont_norm and not variance and self.offset is None:
-            return x
-        y = add_noise(x, variance, self.uniform, self.dont_norm, self.offset, noise=draw)
-        return y if self.retrieved is None else self.retrieved(y, rows)
+# %% ../nbs/03d_text_side.ipynb #side015c
+@patch
+def __call__(self:TextSide,
+    x:Tensor, # Caption vectors `(b, d)`
+    rows:Tensor, # Row numbers `(b,)`, which the noise depends on
+    epoch:int=0, # Number of the epoch
+)->Tensor: # What the mapper learns from `(b, d)`
+    "The vectors with this epoch's noise"
+    if self.centre is not None:
+        x = normalize(x) - self.centre.to(x)
+    variance = self.noise_variance
+    # no noise, no offset
+    if self.official and not variance:
+        return x if self.dont_norm else normalize(x)
+    draw = keyed_randn(rows, x.shape[1], self.seed, epoch) if variance else None
+    if variance and self.shape is not None:
+        draw = shaped(draw, self.shape)
+    # lengths as the encoder made them
+    if self.dont_norm and not variance and self.offset is None:
+        return x
+    y = add_noise(x, variance, self.uniform, self.dont_norm, self.offset, noise=draw)
+    return y if self.retrieved is None else self.retrieved(y, rows)
 
-    def silent(self):
-        "The same without noise"
-        return TextSide(0., False, self.dont_norm, self.offset, None, self.centre, self.seed, self.official,
-            self.retrieved)
+# %% ../nbs/03d_text_side.ipynb #side017b
+@patch
+def silent(self:TextSide)->TextSide: # Another one
+    "The same without noise"
+    return TextSide(0., False, self.dont_norm, self.offset, None, self.centre, self.seed, self.official,
+        self.retrieved)
 
-    def elsewhere(self):
-        "The same for captions of other images than those that are retrieved among"
-        other = copy.copy(self)
-        other.retrieved = self.retrieved and self.retrieved.elsewhere()
-        return other
+@patch
+def elsewhere(self:TextSide)->TextSide: # Another one
+    "The same for captions of other images than those that are retrieved among"
+    other = copy.copy(self)
+    other.retrieved = self.retrieved and self.retrieved.elsewhere()
+    return other

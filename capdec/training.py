@@ -296,7 +296,13 @@ def hints_of(
     # 60 of 60,000 captions are enough to tell a noun, and a small corpus has fewer
     least = max(3, min(60, len(captions)//1000))
     if c.vocabulary == 'nouns':
-        names = count_nouns(captions, least)
+        # a captioner that trains on goes on with the things that it knows
+        own = getattr(model, 'names', None)
+        names = own or count_nouns(captions, least)
+        if own is not None and not names:
+            warnings.warn(f'vocabulary nouns: no noun comes {least} times in {len(captions):,} captions; no words are '
+                'told (name a file with a name a line)')
+            return Hints(captions, Vocabulary(['thing']), none=1.)
     else:
         names = read_names(regular_file(c.vocabulary, 'a list of names'))
     if not names:

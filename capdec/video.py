@@ -25,14 +25,16 @@ from .flags import error_line
 # %% ../nbs/09cc_video.ipynb #vide0009
 VIDEOS = {'.mp4','.mov','.m4v','.avi','.mkv','.webm','.3gp','.3g2','.mts','.m2ts','.ts','.mpg','.mpeg','.wmv','.flv',
     '.ogv','.ogg','.gifv'}
-# What FFmpeg may take a file for: films, and no lists of other files
-_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg'
 
 def is_video(
     path:str|Path, # Any file
 )->bool: # By its name
     "Is this a video?"
     return not is_url(path) and Path(path).suffix.lower() in VIDEOS
+
+# %% ../nbs/09cc_video.ipynb #vide0009c
+# What FFmpeg may take a file for: films, and no lists of other files
+_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg'
 
 def _pyav(path):
     try:

@@ -295,6 +295,7 @@ def _blocks(data):
         at = at2+4+size+size%2
     return out, data[at:]
 
+# %% ../nbs/09a_xmp.ipynb #xmp00032c
 def _records(data):
     "IPTC records `(record, number, content, as it stands)`"
     at,out = 0,[]
@@ -314,6 +315,7 @@ def _records(data):
 def _record(record, number, content):
     return struct.pack('>BBBH', 0x1c, record, number, len(content)) + content
 
+# %% ../nbs/09a_xmp.ipynb #xmp00032f
 def _iptc_of(data):
     "The IPTC records in Photoshop's blocks"
     return [r for number,_,content in _blocks(data)[0] if number == _IPTC for r in _records(content)]
@@ -346,6 +348,7 @@ def _spelled(text, records):
     except UnicodeEncodeError:
         return None
 
+# %% ../nbs/09a_xmp.ipynb #xmp00036c
 def _cut(content, most=2000):
     "At most that many bytes, whole letters"
     return content if len(content) <= most else content[:most].decode('utf-8', 'ignore').encode()

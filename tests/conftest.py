@@ -83,6 +83,34 @@ def album(tmp_path_factory):
     (d/'notes.txt').write_text('no photo')
     return d
 
+@pytest.fixture(scope='session')
+def other_encoder(tmp_path_factory):
+    "Folder of an encoder that is not the bundled one: a copy with shaken weights, called 'other'"
+    from dataclasses import replace
+    import torch
+    from capdec.mini import MiniEncoder
+    encoder, g = MiniEncoder.load(device='cpu'), torch.Generator().manual_seed(0)
+    encoder.config = replace(encoder.config, name='other')
+    with torch.no_grad():
+        for head in (encoder.image.head, encoder.text.head):
+            for w in (head.proj.weight, head.fc.weight):
+                w += w.std()*torch.randn(w.shape, generator=g)
+    return encoder.save(tmp_path_factory.mktemp('encoder')/'other')
+
+@pytest.fixture(scope='session')
+def deaf(tmp_path_factory):
+    "The bundled captioner with a decoder that takes a vector and no words, and its folder, called 'deaf'"
+    from dataclasses import replace
+    from capdec.bridges import Bridge
+    from capdec.captioner import Captioner
+    from capdec.model import CaptionModel
+    mini = Captioner.from_pretrained('mini', 'cpu', dtype='float32')
+    b, config = mini.bridge, replace(mini.model.config, hint_tokens=0)
+    model = CaptionModel.create(config, (mini.model.raw_lm, mini.model.tokenizer))
+    model.mapper.load_state_dict(mini.model.mapper.state_dict())
+    c = Captioner(model, mini.encoder, Bridge('offset', b.offset, b.memory, b.sentences))
+    return c, c.save(tmp_path_factory.mktemp('captioner')/'deaf')
+
 @pytest.fixture(scope='module')
 def half_model(tmp_path_factory):
     "A captioner whose weights were cut in half"

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from capdec.core import bundled
 from capdec.studies import across
 from capdec.terminal import run_command
 
@@ -37,7 +38,9 @@ def test_every_kind_of_lever(small_shared, tmp_path, capsys):
     capsys.readouterr()
 
 def test_an_encoder_without_a_classifier_tells_no_words(small_shared, tmp_path, capsys):
-    args = ['--halves', 'choose', '--clip_model_type', 'mini', '--levers', 'words', 'half memory']
+    # the pair's classifier lies beside its captioner: it comes with the name, not with the folder
+    args = ['--halves', 'choose', '--clip_model_type', str(bundled('mini', 'encoder')), '--levers', 'words',
+        'half memory']
     assert run(small_shared, tmp_path, *args) == 0
     assert 'left out, as the encoder brings no classifier: words' in capsys.readouterr().err
     assert [o['lever'] for o in rows(tmp_path)] == [across.CAPDEC, 'half memory']

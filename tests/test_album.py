@@ -354,8 +354,8 @@ def trip(tmp_path, monkeypatch):
 
 # what is typed the second time, and what is said about the first
 OTHER = {'model': (['--model', '{mine}'], ''), 'max_words': (['--max_words', 5], ' with max_words 0'),
-    'bridge': (['--bridge', 'none'], " with bridge 'offset'"),
-    'memory': (['--memory', 'm.txt'], " with bridge 'offset'"),
+    'bridge': (['--bridge', 'offset'], " with bridge 'none'"),
+    'memory': (['--memory', 'm.txt'], " with bridge 'none'"),
     'prompt': (['--prompt', 'A photo of'], " with prompt ''"), 'beams': (['--beam_size', 2], ' with beam_size 5'),
     'greedy': (['--method', 'greedy'], " with beam_size 5, method 'beam'"),
     'seed': (['--method', 'sample', '--seed', 3], " with beam_size 5, seed None, method 'beam'")}

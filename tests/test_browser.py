@@ -128,7 +128,9 @@ def test_uploading_moving_and_reading(page, shows, tmp_path):
         "[...document.querySelectorAll('.capdec svg title')].some(o => o.textContent == 'this photo: my cat.png')")
     shot(page, '2 uploaded')
     press(page, 'variance', 'ArrowRight', 4)
-    expected = generate(captioner.model, moved(captioner.embed([cat]), VARIANCES[4]), normalize=False, texts=True)
+    x = moved(captioner.embed([cat]), VARIANCES[4])
+    told = [o for o, _ in captioner.explain(cat).told]
+    expected = generate(captioner.model, x, normalize=False, texts=True, hints=[told]*len(x))
     shows('.capdec-note', re.compile(rf'noise variance {VARIANCES[4]:g}\b'))
     shows('.capdec-caption', expected[0])
     shows('.capdec-others li', expected[1:])

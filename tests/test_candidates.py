@@ -7,13 +7,14 @@ import torch
 from PIL import ImageOps
 
 from capdec.bridges import Bridge
-from capdec.candidates import candidates, captions_of, pool_notes, rarity_of
+from capdec.candidates import candidates, captions_of, judge_of, other_judge, pool_notes, rarity_of
 from capdec.captioner import Captioner, load_captioner
 from capdec.choosing import agreement, choose
 from capdec.config import Candidates, Crossing, Limits
 from capdec.core import demo_photos, open_image
 from capdec.decoding import generate
-from capdec.folder import photo_vectors
+from capdec.embedding import load_encoder
+from capdec.folder import NoEncoder, load_parts, photo_vectors
 from capdec.noise import normalize
 from shell import capdec, one_line
 
@@ -27,10 +28,22 @@ def mini():
 def vectors(mini):
     return photo_vectors(mini, demo_photos()[:4])
 
+def words(mini, x):
+    "For `generate`: what the decoder is told of each photo, where it takes words"
+    return dict(hints=[[w for w, _ in o] for o in mini.bridge.told(x)]) if mini.model.config.hint_tokens else {}
+
+def beams_of(mini, x, way):
+    "Five beams for each vector, and five more without words where the decoder is told some"
+    crossed = mini.bridge.using(way)(x)
+    beams = lambda **how: generate(mini.model, crossed, num_captions=5, normalize=False, **how)
+    if not (how := words(mini, x)):
+        return beams()
+    return [a + b if told else a for a, b, told in zip(beams(**how), beams(), how['hints'])]
+
 def test_a_vote_is_its_steps_by_hand(mini, vectors):
     "Beams of both ways, the thirty nearest captions, the best of all"
     got = mini(demo_photos()[:4], choose='vote', ways=WAYS, num_captions=3)
-    beams = [generate(mini.model, mini.bridge.using(o)(vectors), num_captions=5, normalize=False) for o in WAYS]
+    beams = [beams_of(mini, vectors, o) for o in WAYS]
     for i, texts in enumerate(got):
         pool = [*beams[0][i], *beams[1][i]]
         near = [s for s, _ in mini.bridge.nearest(vectors[i:i+1], 30)[0]]
@@ -41,7 +54,8 @@ def test_two_views_are_the_mean_of_both(mini):
     photo = demo_photos()[0]
     x = [normalize(mini.encoder.encode_image([o], show=False)) for o in (photo, ImageOps.mirror(open_image(photo)))]
     assert torch.allclose(photo_vectors(mini, [photo], views=2), normalize(x[0] + x[1]), atol=1e-5)
-    want = generate(mini.model, mini.bridge(normalize(x[0] + x[1])), normalize=False, texts=True)
+    x = normalize(x[0] + x[1])
+    want = generate(mini.model, mini.bridge(x), normalize=False, texts=True, **words(mini, x))
     assert mini(photo, views=2) == want[0]
 
 def test_a_captioner_keeps_its_candidates(mini, tmp_path):
@@ -131,7 +145,8 @@ def test_predict_votes_as_the_captioner_does(tmp_path, mini):
 def test_notes_are_empty_for_the_usual(mini):
     "So that runs of older versions go on"
     for pool in (Candidates(), Candidates('beam', (), 1)):
-        assert pool_notes(Captioner(mini.model, mini.encoder, mini.bridge, pool)) == {}
+        assert pool_notes(Captioner(mini.model, mini.encoder, mini.bridge.telling(None), pool)) == {}
+        assert set(pool_notes(Captioner(mini.model, mini.encoder, mini.bridge, pool))) <= {'concepts'}
 
 def test_more_ways_more_candidates(mini, vectors):
     assert [len(o) for o in candidates(mini, vectors, ['none', *WAYS], 2)] == [6]*4
@@ -144,11 +159,11 @@ def by_hand(mini, x, ways, weights, samples=0, seed=0):
     "The candidates of each way, three judges by mean and deviation, the highest sum"
     pools = []
     for n, o in enumerate(ways):
-        beams = generate(mini.model, mini.bridge.using(o)(x), num_captions=5, normalize=False)
+        beams = beams_of(mini, x, o)
         if samples:
             lots = torch.rand(len(ways), samples, Limits().max_length, generator=torch.Generator().manual_seed(seed))
             drawn = generate(mini.model, mini.bridge.using(o)(x), 'sample', samples, normalize=False,
-                uniform=lots[n].expand(len(x), -1, -1))
+                uniform=lots[n].expand(len(x), -1, -1), **words(mini, x))
             beams = [a + b for a, b in zip(beams, drawn)]
         pools.append(beams)
     out = []
@@ -171,7 +186,8 @@ def test_a_mixture_of_judges_is_its_steps_by_hand(mini, vectors, samples):
 
 def test_samples_depend_on_the_seed_alone(mini):
     photos = demo_photos()[:5]
-    how = dict(ways=WAYS, samples=4, num_captions=14, choose='logprob')
+    # the unlikeliest of all, which draws bring up
+    how = dict(ways=WAYS, samples=4, num_captions=14, choose='logprob:-1')
     first = mini(photos, samples_seed=1, **how)
     for size in (1, 2, 5):
         assert mini(photos, samples_seed=1, batch_size=size, **how) == first
@@ -199,7 +215,8 @@ def test_mixture_and_samples_are_kept(mini, tmp_path):
     assert back(photo) == mini(photo, choose=pool.choose, ways=WAYS, samples=3, samples_seed=9)
     assert back(photo, samples=0) == mini(photo, choose=pool.choose, ways=WAYS)
     assert back(photo, choose='beam') == mini(photo)
-    assert pool_notes(back) == dict(choose=pool.choose, ways=WAYS, views=1, samples=3, samples_seed=9)
+    want = dict(choose=pool.choose, ways=WAYS, views=1, samples=3, samples_seed=9)
+    assert pool_notes(back) == want | pool_notes(mini)
     notes = json.loads((tmp_path/'c'/'captioner.json').read_text())
     (tmp_path/'c'/'captioner.json').write_text(json.dumps(notes | dict(samples=-2)))
     with pytest.raises(ValueError, match='captioner.json: samples -2'):
@@ -228,3 +245,137 @@ def test_a_run_knows_mixture_and_samples(tmp_path):
     (['--choose', 'vote', '--samples', 2, '--samples_seed', -4], '--samples_seed -4')])
 def test_a_bad_mixture_is_one_line(args, said):
     assert said in one_line(capdec('caption', demo_photos()[0], *args, '--device', 'cpu', ok=False))[0]
+
+
+# ---- another encoder as the judge
+
+@pytest.fixture(scope='module')
+def shaken(other_encoder):
+    "The captioner with other eyes than the bundled encoder, which may then judge"
+    return Captioner.from_pretrained('mini', device='cpu', clip_model_type=str(other_encoder))
+
+def judged_by_hand(shaken, photos, ways):
+    "The candidate whose vector of the bundled encoder lies nearest to the photo's"
+    judge, out = load_encoder('mini', 'cpu'), []
+    x, seen = photo_vectors(shaken, photos), normalize(judge.encode_image(photos, show=False))
+    for i in range(len(photos)):
+        pool = [c.text for o in ways for c in beams_of(shaken, x[i:i+1], o)[0]]
+        out.append(pool[int((normalize(judge.encode_text(pool, show=False))@seen[i]).argmax())])
+    return out
+
+def test_another_judge_is_its_steps_by_hand(shaken, monkeypatch):
+    "One photo or many, in any order and batch; each photo is looked at once"
+    photos = demo_photos()[:5]
+    want = judged_by_hand(shaken, photos, WAYS)
+    how = dict(choose='cosine', ways=WAYS, judge='mini')
+    looked = []
+    judge = judge_of(shaken, Candidates('cosine', judge='mini'))
+    encode = judge.encode_image
+    monkeypatch.setattr(judge, 'encode_image', lambda o, *a, **k: looked.append(len(o)) or encode(o, *a, **k),
+        raising=False)
+    assert shaken(photos, **how) == want and looked == [5]
+    assert shaken(photos, batch_size=2, **how) == want and looked == [5, 2, 2, 1]
+    assert [shaken(o, **how) for o in photos[:2]] == want[:2]
+    assert shaken(photos[::-1], **how) == want[::-1]
+    looked.clear()
+    # one encoder by two names
+    assert shaken(photos[:2], **how | dict(judge='mini@2')) == want[:2] and looked == [2]
+    looked.clear()
+    own = shaken(photos, choose='cosine', ways=WAYS)
+    assert shaken(photos, choose='cosine', ways=WAYS, judge='own') == own != want
+    assert shaken(photos, choose='cosine', ways=WAYS, judge='other') == own
+    assert shaken(photos[0]) == shaken(photos[0], choose='beam') and not looked
+
+def test_the_own_encoder_by_any_of_its_names_is_no_other(mini, shaken):
+    "It looks once; what the name meant in edition 1 is another encoder"
+    for name in ('mini', 'mini@2'):
+        how = Candidates('cosine', judge=name)
+        assert other_judge(mini, how) == '' and judge_of(mini, how) is None and other_judge(shaken, how) == 'mini@2'
+    photos = demo_photos()[:2]
+    want = mini(photos, choose='cosine', ways=WAYS)
+    assert [mini(photos, choose='cosine', ways=WAYS, judge=o) for o in ('mini', 'mini@2', 'own')] == [want]*3
+    first = load_parts('mini', 'cpu', encoder=False)._replace(encoder=NoEncoder('mini', mini.encoder.dim))
+    assert other_judge(first, Candidates('cosine', judge='mini')) == 'mini@2'
+
+def test_a_photo_that_cannot_be_read_shifts_no_judgement(shaken, tmp_path):
+    (tmp_path/'bad.jpg').write_bytes(b'no photo')
+    a, b = demo_photos()[:2]
+    how = dict(choose='vote:0.5+cosine:0.5', ways=WAYS, judge='mini')
+    with pytest.warns(UserWarning, match='cannot be read: 1'):
+        got = shaken([a, tmp_path/'bad.jpg', b], **how)
+    assert got == [shaken(a, **how), None, shaken(b, **how)]
+    assert shaken([a, b], sureness=True, **how)[1].caption == shaken(b, **how)
+
+def test_a_captioner_keeps_its_judge(shaken, other_encoder, tmp_path):
+    "Saved, loaded, asked for otherwise; a file on this machine is no name for others"
+    pool, photo = Candidates('cosine', WAYS, judge='mini@2'), demo_photos()[1]
+    own = Captioner(shaken.model, shaken.encoder, shaken.bridge, pool)
+    own.save(tmp_path/'c')
+    load = lambda: Captioner.from_pretrained(tmp_path/'c', device='cpu', clip_model_type=str(other_encoder))
+    back = load()
+    assert back.pool == pool and back(photo) == own(photo) == judged_by_hand(shaken, [photo], WAYS)[0]
+    want = dict(choose='cosine', ways=WAYS, views=1, judge='mini@2')
+    assert pool_notes(back) == want | pool_notes(shaken)
+    assert back(photo, judge='own') == shaken(photo, choose='cosine', ways=WAYS)
+    # who is not asked for is dropped
+    assert back(photo, choose='vote') == shaken(photo, choose='vote', ways=WAYS)
+    assert back(photo, choose='beam') == shaken(photo)
+    notes = json.loads((tmp_path/'c'/'captioner.json').read_text())
+    for name in ('/some/file.pt', 'other'):
+        (tmp_path/'c'/'captioner.json').write_text(json.dumps(notes | dict(judge=name)))
+        with pytest.raises(ValueError, match=f"its judge is '{name}'.*--judge PATH"):
+            load()
+    own.pool = Candidates('cosine', WAYS, judge=str(other_encoder))
+    with pytest.raises(ValueError, match='its judge is'):
+        own.save(tmp_path/'d')
+    assert not (tmp_path/'d').exists()
+
+def test_a_folder_may_judge(mini, shaken, other_encoder):
+    "An encoder of yours, whatever the captioner looks through"
+    photos = demo_photos()[:3]
+    x, judge = photo_vectors(mini, photos), shaken.encoder
+    seen, want = normalize(judge.encode_image(photos, show=False)), []
+    for i in range(len(photos)):
+        pool = [c.text for o in WAYS for c in beams_of(mini, x[i:i+1], o)[0]]
+        want.append(pool[int((normalize(judge.encode_text(pool, show=False))@seen[i]).argmax())])
+    assert mini(photos, choose='cosine', ways=WAYS, judge=str(other_encoder)) == want
+
+def test_the_command_line_names_a_judge(shaken, other_encoder, tmp_path):
+    "The same captions; a run, a text file and predictions know who judged"
+    import shutil
+    photos = demo_photos()[:3]
+    for o in photos:
+        shutil.copy(o, tmp_path)
+    args = ('caption', tmp_path, '--clip_model_type', other_encoder, '--out', tmp_path/'t.jsonl', '--sidecar',
+        '--device', 'cpu')
+    how = ('--choose', 'cosine', '--ways', *WAYS)
+    capdec(*args, *how, '--judge', 'mini', ok=True)
+    rows = [json.loads(l) for l in (tmp_path/'t.jsonl').read_text().splitlines()]
+    want = dict(zip([o.name for o in photos], judged_by_hand(shaken, photos, WAYS)))
+    assert {r['file'].split('/')[-1]: r['caption'] for r in rows} == want
+    assert "judge 'mini@2'" in capdec('made_by', tmp_path/f'{photos[0].stem}.txt', ok=True).stdout
+    # by its other name it is the same run
+    capdec(*args, *how, '--judge', 'mini@2', ok=True)
+    assert 't.jsonl' in one_line(capdec(*args, *how, ok=False))[0]
+
+@pytest.mark.parametrize('args,said', [
+    (['caption', 'PHOTO', '--judge', 'mini@2'], '--judge mini@2: gives the cosine, and nothing asks for it'),
+    (['caption', 'PHOTO', '--choose', 'vote', '--judge', 'mini'], 'nothing asks for it'),
+    (['caption', 'PHOTO', '--choose', 'cosine', '--judge', 'nobody'], "encoder 'nobody' (--judge): use mini"),
+    (['caption', 'PHOTO', '--choose', 'cosine', '--judge', 'mini@1'], 'mini@1: edition 1'),
+    (['predict', '--images', 'PHOTO', '--choose', 'cosine', '--judge', 'mini', '--clip_model_type', 'OTHER', '--out',
+        'p.json'], '--judge mini@2: looks at the photos themselves')])
+def test_a_judge_that_cannot_judge_is_one_line(args, said, other_encoder, tmp_path):
+    meant = dict(PHOTO=demo_photos()[0], OTHER=other_encoder) | {'p.json': tmp_path/'p.json'}
+    args = [meant.get(o, o) for o in args]
+    assert said in one_line(capdec(*args, '--device', 'cpu', ok=False))[0]
+    assert list(tmp_path.iterdir()) == []
+
+@pytest.mark.parametrize('name', ['mini', 'mini@2'])
+def test_the_own_encoder_judges_vectors(name, mini, tmp_path):
+    "By any of its names"
+    photos = demo_photos()[:2]
+    capdec('predict', '--images', *photos, '--choose', 'cosine', '--ways', *WAYS, '--judge', name, '--out',
+        tmp_path/'p.json', '--device', 'cpu', ok=True)
+    got = [r['caption'] for r in json.loads((tmp_path/'p.json').read_text())]
+    assert got == [o.lower() for o in mini(photos, choose='cosine', ways=WAYS)]

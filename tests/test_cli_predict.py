@@ -177,7 +177,7 @@ def test_interrupted_run_is_continued_with_the_same_settings_only(coco, tmp_path
     assert r.returncode == 130 and 'run the same command again' in r.stderr
     said = [SimpleNamespace(text='A cat.')]
     monkeypatch.setattr('capdec.candidates.generate', lambda model, x, **k: [said]*len(x))
-    for other in (['--dont_normalize_prefix'], ['--bridge', 'none'], ['--beam_size', 2]):
+    for other in (['--dont_normalize_prefix'], ['--bridge', 'offset'], ['--beam_size', 2]):
         assert 'other settings' in one_line(capdec(*args, *other, ok=False))[0]
     capdec(*args, ok=True)
     assert [o['caption'] for o in json.loads((tmp_path/'p.json').read_text())] == ['a dog.', 'a cat.']

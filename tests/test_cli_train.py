@@ -56,12 +56,79 @@ def test_pretrained_captioner_notes_the_new_training():
     from capdec.start import model_for_training
     from capdec.core import package_file
     from capdec.model import CaptionModel
-    store = SimpleNamespace(meta=dict(encoder='another'), dim=0)
+    store = SimpleNamespace(meta=dict(encoder='another'), dim=0, path='a.store')
     m = model_for_training(CaptionModel.from_pretrained(package_file('models', 'mini', 'captioner')), 'mini', store,
         training=TrainConfig(noise_variance=.25, dont_norm=True), only_prefix=True)
     assert (m.config.encoder, m.config.noise_variance, m.config.normalize_prefix, m.config.only_prefix) == ('another',
         .25, False, True)
     assert not any(p.requires_grad for p in m.lm.parameters())
+
+@pytest.fixture
+def trained(tmp_path):
+    "Save a captioner into the folder of a training, hand the bridge of another one on, and load it"
+    from dataclasses import replace
+    from capdec.folder import keep_bridge, load_parts
+    def make(start='', store=None, **notes):
+        model = load_parts('mini', 'cpu', encoder=False).model
+        model.config = replace(model.config, **notes)
+        model.save(tmp_path/'run'/'own_latest')
+        keep_bridge(start, tmp_path/'run', 'own', store)
+        return json.loads((tmp_path/'run'/'own_latest'/'captioner.json').read_text())
+    return make
+
+@pytest.fixture
+def shifted(tmp_path):
+    "The bundled captioner, with the offset as its own way"
+    from capdec.folder import load_parts, save_parts
+    return save_parts(load_parts('mini', 'cpu', bridge='offset', encoder=False), tmp_path/'shifted')
+
+def test_a_bridge_is_handed_on_where_it_fits(trained, shifted, tmp_path):
+    from capdec.folder import load_parts
+    run = tmp_path/'run'/'own_latest'
+    assert trained(shifted)['bridge'] == load_parts(shifted, 'cpu', encoder=False).bridge.kind == 'offset'
+    # of another encoder, or learned without the mean: the way of the old one leads elsewhere
+    assert trained(shifted, encoder='another')['bridge'] == 'none'
+    assert trained(shifted, centred=True)['bridge'] == 'none'
+    with pytest.raises(ValueError, match='use the bridge mean'):
+        load_parts(run, 'cpu', encoder=False)
+
+def test_captions_that_were_retrieved_stay_with_a_training_that_retrieves(trained, tmp_path):
+    import shutil
+    import torch
+    from capdec.folder import load_parts
+    from capdec.store import EmbeddingStore
+    run, old = tmp_path/'run'/'own_latest', tmp_path/'old'
+    tower = load_parts('mini', 'cpu', encoder=False).encoder
+    with EmbeddingStore.create(tmp_path/'s', tower.dim, dict(kind='text', encoder=tower.name)) as store:
+        store.append([dict(image_id=i, caption=o, id=i) for i, o in enumerate('abcde')], torch.eye(5, tower.dim))
+    trained(store=store, retrieved=.3, retrieved_k=2)
+    parts = load_parts(shutil.copytree(run, old), 'cpu', encoder=False)
+    assert (parts.bridge.kind, parts.bridge.k, parts.bridge.sentences) == ('none+nearest:0.3', 2, list('abcde'))
+    # the memory stays, for `nearest`; photos are not mixed with it
+    trained(old)
+    parts = load_parts(run, 'cpu', encoder=False)
+    assert (parts.bridge.kind, parts.bridge.sentences) == ('none', list('abcde'))
+
+def test_a_bridge_that_lay_there_is_not_that_of_a_new_training(trained, shifted, tmp_path):
+    "`--restart` in the same folder, from nothing; what you changed in the folder since its training stays"
+    from capdec.folder import keep_bridge, load_parts, save_parts
+    run = tmp_path/'run'/'own_latest'
+    assert trained(shifted)['bridge'] == 'offset' and (run/'bridge.safetensors').exists()
+    assert trained()['bridge'] == 'none' and not (run/'bridge.safetensors').exists()
+    parts = load_parts(run, 'cpu', encoder=False)
+    save_parts(parts._replace(bridge=load_parts(shifted, 'cpu', encoder=False).bridge), run)
+    keep_bridge('', tmp_path/'run', 'own')
+    assert load_parts(run, 'cpu', encoder=False).bridge.kind == 'offset'
+
+def test_training_without_the_mean_goes_on_from_a_captioner_with_an_offset(tmp_path):
+    texts = tmp_path/'c.txt'
+    texts.write_text(''.join(f'A {c} dog {v} in the {p}.\n' for c in ('red', 'blue') for v in ('runs', 'sleeps')
+        for p in ('snow', 'grass')))
+    r = capdec('train', '--data', texts, '--clip_model_type', 'mini', '--pretrain_weights', 'mini', '--remove_mean',
+        '--epochs', 1, '--bs', 4, '--warmup_steps', 1, '--device', 'cpu', '--out_dir', tmp_path/'run', ok=True)
+    assert 'captioner: ' in r.stdout
+    notes = json.loads((tmp_path/'run'/'coco_prefix_latest'/'captioner.json').read_text())
+    assert notes['bridge'] == 'none'
 
 @pytest.mark.parametrize('name,store,bs', [('COCO', 'coco.store', 30), ('FLICKR', 'flickr30k.store', 16)])
 def test_presets_of_train(tmp_path, monkeypatch, name, store, bs):

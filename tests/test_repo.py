@@ -145,8 +145,7 @@ def undocumented(mod):
 # what a later commit owes
 OWED = {'captioner': {'Journal.add: values', 'Journal.close: remove', 'Captioner.__call__: decode'},
     'explore': {'ExplorerApp.view: no docstring'},
-    'mini': {'MiniConfig: name', 'MiniConfig: layers', 'MiniConfig: heads', 'MiniConfig: mlp_ratio'},
-    'model': {'CaptionModel.freeze_lm: frozen', 'CaptionModel.train: mode', 'CaptionModel.train: no docstring'}}
+    'mini': {'MiniConfig: name', 'MiniConfig: layers', 'MiniConfig: heads', 'MiniConfig: mlp_ratio'}}
 
 @pytest.mark.parametrize('module', MODULES)
 def test_every_public_parameter_is_documented(module):
@@ -194,9 +193,10 @@ def test_nothing_large_or_private_is_tracked():
         if f.endswith('.safetensors'):
             weights += p.stat().st_size
         elif not p.is_symlink():
-            assert p.stat().st_size < 2_000_000, f
-    # the encoders of two editions, and the captioner of one
-    assert weights <= 64_000_000
+            # the sentences that the bundled captioner remembers are the largest text
+            assert p.stat().st_size < (3_000_000 if f.endswith('captioner/memory.txt') else 2_000_000), f
+    # encoder, captioner, its memory's vectors and its classifier
+    assert weights <= 48_000_000
 
 def test_no_conflict_is_left():
     found = [f for f in tracked() if (ROOT/f).is_file() and re.search(r'^(<{7} |>{7} )',
@@ -221,7 +221,8 @@ def packages(requirements):
     "Names of packages in a line of requirements"
     return {re.split(r'[<>=!~[]', r)[0].lower().replace('-', '_') for r in requirements.split()}
 
-AS_IMPORTED = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch'}
+AS_IMPORTED = {'pil': 'pillow', 'sklearn': 'scikit_learn', 'skimage': 'scikit_image', 'clip': 'clip_anytorch',
+    'faiss': 'faiss_cpu'}
 
 def third_party(tree):
     "`(package, extra it is imported for or '')` of each import of a module that is neither Python's nor ours"

@@ -34,7 +34,7 @@ def test_pieces_of_the_memory_make_no_difference(monkeypatch):
     x, rows = vectors(), torch.arange(len(SAID))
     near = Retrieved(x, torch.tensor(IMAGES), .4, 4)
     whole = near.nearest(normalize(x), rows)
-    monkeypatch.setattr('capdec.textside._PIECE', 5)
+    monkeypatch.setattr('capdec.index._PIECE', 5)
     assert torch.equal(near.nearest(normalize(x), rows), whole)
     # nor does who asks beside
     assert torch.equal(near.nearest(normalize(x)[7:8], rows[7:8]), whole[7:8])

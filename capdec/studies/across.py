@@ -213,8 +213,8 @@ def add_rows(
             say(f"{run.trained}, {name}, {lever.name}: CIDEr {row['cider']:.1f} ({more['difference']:+.1f})")
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr24
-SAW = ('No vector and no caption of a photo that is scored was trained on. The language model of edition 1 has read '
-    'the captions of COCO, which are scored, too: compare rows, not heights.')
+SAW = ('No vector and no caption of a photo that is scored was trained on. The language model has read captions of '
+    'both worlds: in a world that a decoder did not train on, it knows the words.')
 WORLDS = dict(flickr=('flickr8k','flickr30k'), coco=('coco',)) # Data sets whose captions are trained on
 SCORED = dict(choose='Flickr8k, to choose', report='Flickr8k, to report', coco_choose='COCO, to choose',
     coco_report='COCO, to report') # Sets of photos
@@ -268,8 +268,8 @@ def real_world(
 # %% ../../nbs/16a_across_the_gap.ipynb #acr26
 def _encoder_alone(name, model):
     "An encoder with the classifier that lies beside it, if one does; the decoder holds a place"
-    encoder,ships = load_encoder(name, 'cpu'), bundled(name, 'encoder')
-    head = (ships or Path(name))/'concepts.safetensors'
+    # the classifier of the pair that ships lies beside its captioner
+    encoder,head = load_encoder(name, 'cpu'), (bundled(name) or Path(name))/'concepts.safetensors'
     decoder = CaptionModel.from_pretrained(captioner_folder(model), 'cpu')
     return Parts(decoder, encoder, Bridge(concepts=ConceptHead.load(head) if head.is_file() else None))
 
@@ -282,7 +282,7 @@ def _asked(levers, told):
     return [o for o in asked if told or not o.words]
 
 def main(
-    clip_model_type:str='mini@2', # Encoder: bundled, or a folder with its classifier in it
+    clip_model_type:str='mini', # Encoder: bundled, or a folder with its classifier in it
     model:str='mini', # Captioner whose language model is taken
     results:str='_out/across/across.json', # File of results; a row that it has is not made again
     out:str='_out/across', # Folder for vectors, decoders and captions

@@ -15,7 +15,7 @@ import torch
 from fastcore.script import call_parse
 from torch import Tensor
 
-from ..core import package_file,read_json,write_json
+from ..core import full_name,package_file,read_json,write_json
 from ..data import read_karpathy
 from ..decoding import generate
 from ..embedding import load_encoder
@@ -88,7 +88,7 @@ def neutral_start(
     tok = train_tokenizer([o['caption'] for o in records] + texts, vocab)
     torch.manual_seed(0)
     lm,x = _small_lm(len(tok), width, layers), vectors(texts, 'neutral')
-    config = CapDecConfig('mlp', 4, 4, x.shape[1], lm='own', encoder='mini', noise_variance=variance)
+    config = CapDecConfig('mlp', 4, 4, x.shape[1], lm='own', encoder=full_name('mini'), noise_variance=variance)
     model = CaptionModel.create(config, (lm, tok))
     how = TrainConfig(lr=3e-3, epochs=epochs, bs=128, warmup_steps=100, noise_variance=variance, grad_clip=1.,
         mixed_precision='no', checkpoint_steps=100)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fastcore.script import Param,call_parse
 
-from ..core import package_file
+from ..core import full_name,package_file
 from ..decoding import generate
 from ..embedding import load_encoder
 from ..model import CapDecConfig,CaptionModel
@@ -31,7 +31,7 @@ def fresh_captioner(
     "The bundled language model with a fresh mapper"
     base = CaptionModel.from_pretrained(package_file('models','mini','captioner'))
     torch.manual_seed(seed)
-    return CaptionModel.create(CapDecConfig('mlp', 6, 6, dim, encoder='mini', noise_variance=noise),
+    return CaptionModel.create(CapDecConfig('mlp', 6, 6, dim, encoder=full_name('mini'), noise_variance=noise),
         (base.lm, base.tokenizer))
 
 # %% ../../nbs/22_noise_sweep.ipynb #n22sweep

@@ -1515,9 +1515,8 @@ def train_mini_captioner(
     vocabulary:Vocabulary, # Names that can be told
     encoder, # The mini encoder
     out:str|Path, # Folder to keep every stage in; an interrupted run continues
-    variances:tuple=(.004,.02), # Noise variances, one after the other
-    epochs:tuple=(1.3,.7), # Passes over captions and near misses with each
-    lrs:tuple=(1.5e-3,5e-4), # Peak learning rates
+    variance:float=.004, # Noise variance; the last passes have more
+    epochs:float=1.3, # Passes over captions and near misses
     bs:int=256, # Captions per step
     hint_tokens:int=8, # Positions for words beside the vector
     show:bool=True, # Show progress bars
@@ -1534,11 +1533,10 @@ def train_mini_captioner(
     rows,hints = told_rows(texts, misses, vocabulary, encoder, out, show=show)
     torch.manual_seed(0)
     # a fresh mapper: the old one has seen only zeros
-    config = replace(config, hint_tokens=hint_tokens, noise_variance=variances[-1])
+    config = replace(config, hint_tokens=hint_tokens, noise_variance=variance)
     model = CaptionModel.create(config, (model.lm, model.tokenizer))
-    for i,(variance,passes,lr) in enumerate(zip(variances, epochs, lrs), 1):
-        _fit(model, rows, hints, out/f'captioner_{i}', passes, show, bs=bs, lr=lr, warmup_steps=100//i,
-            noise_variance=variance, weight_decay=.01)
+    _fit(model, rows, hints, out/'first', epochs, show, bs=bs, lr=1.5e-3, warmup_steps=100, noise_variance=variance,
+        weight_decay=.01)
     return model
 
 # %% ../../nbs/12_mini_pair.ipynb #5e1f0a02
@@ -1772,12 +1770,10 @@ def said_plainly(
 def last_texts(
     shared:str|Path, # Folder of the shared material
     texts:list[str], # What the captioner reads
-    others:int=60_000, # Number of captions besides
+    others:int=100_000, # Number of captions besides
 )->list[str]: # Sentences
-    "What the last passes read: captions that Flickr8k alone has, our plain sentences, and some of the others"
-    own = set(captioner_texts(shared, sources=('flickr8k',)))
-    own -= set(captioner_texts(shared, sources=('flickr30k','coco')))
-    own |= set(said_plainly(shared))
+    "What the last passes read: Flickr8k's captions, our plain sentences, and some of the others"
+    own = {*captioner_texts(shared, sources=('flickr8k',)), *said_plainly(shared)}
     rest = [o for o in texts if o not in own]
     return [o for o in texts if o in own] + [rest[i] for i in _drawn(len(rest), others)]
 
@@ -1830,7 +1826,7 @@ def main(
     out = Path(out)
     wheels = Path(wheels or out/'wheels')
     if encoder and (ships := bundled(encoder, 'encoder')):
-        encoder,head = MiniEncoder.load(ships, device='cpu'), ships/'concepts.safetensors'
+        encoder,head = MiniEncoder.load(ships, device='cpu'), bundled(encoder)/'concepts.safetensors'
     elif encoder:
         encoder,head = MiniEncoder.load(encoder, device='cpu'), Path(encoder).parent/'concepts.safetensors'
     else:
