@@ -450,6 +450,9 @@ def album_settings(
         num_captions=decoding.num_captions, limits=asdict(limits)) | decoding.kwargs() | pool_notes(captioner)
 
 # %% ../nbs/09d_album.ipynb #3b6df801
+# How a caption was chosen, as runs note it
+_POOL = ('choose','ways','views','samples','samples_seed','judge','search')
+
 def _maker(captioner, settings, how):
     "What decides the captions, so that it can be compared with another day's"
     b,name = captioner.bridge,(settings or {}).get('model')
@@ -468,7 +471,7 @@ def _chosen(made):
     "Encoder, bridge, and what was set otherwise than by default"
     usual = _usual()
     remembers = asks_memory(made.get('bridge') or 'none', Candidates(made.get('choose', ''), made.get('ways', ())))
-    told = ('encoder','bridge','dtype','choose','ways','views','samples','samples_seed','judge') + ('way',)*remembers
+    told = ('encoder','bridge','dtype',*_POOL) + ('way',)*remembers
     return {k: made[k] for k in told if made.get(k)} | {k: made[k] for k in usual
         if k in made and made[k] != usual[k]}
 
@@ -478,8 +481,6 @@ def _made(captioner, settings, how):
     return made_with(captioner, (settings or {}).get('model', ''), _chosen(made))
 
 # %% ../nbs/09d_album.ipynb #b438212e
-_POOL = ('choose','ways','views','samples','samples_seed','judge')
-
 def _differences(note, made):
     "What was told otherwise when a table was made, as words; None when nothing was"
     # the type is noted and makes no difference: a folder goes from one machine to the next

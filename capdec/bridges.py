@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .core import whole_number
 from .gap import ALIGNMENTS,Alignment,align
-from .index import CaptionIndex,Mapped,some_rows
+from .index import CaptionIndex,Mapped,stand_in
 from .noise import normalize,project_on_memory
 from .weights import is_finite
 
@@ -143,9 +143,7 @@ def using(self:Bridge,
 def materials(self:Bridge)->dict[str,Tensor]: # Tensors by name
     "What the ways of this bridge use: equal materials and an equal name make equal vectors"
     needs = {_NEEDS.get(o) for _,names in self.parts for o in names}
-    found = {o: getattr(self, o) for o in ('offset','memory') if o in needs}
-    # of a memory in a file some vectors stand for all
-    found = {k: some_rows(v) if isinstance(v, Mapped) else v for k,v in found.items()}
+    found = {o: stand_in(getattr(self, o)) for o in ('offset','memory') if o in needs}
     if hasattr(self.concepts, 'weight'):
         c = self.concepts
         spelled = torch.tensor(list('\n'.join(c.names).encode()), dtype=torch.uint8)

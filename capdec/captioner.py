@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .candidates import Judged,asked,asks_memory,captions_of,judge_of,judged_by
+from .candidates import JudgedPhotos,asked,asks_memory,captions_of,judge_of,judged_by,photos_needed
 from .concepts import as_concepts
 from .config import Candidates,Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
@@ -132,13 +132,15 @@ def embed(self:Captioner,
 # %% ../nbs/09_captioner.ipynb #captioner-vectors
 def _vectors(self, photos, batch_size, show, embed, draw=None, judge=None):
     "Vectors of the photos that can be read; of the others why not; what `draw` gives for each; how `judge` sees them"
-    vectors,reasons,lots,seen = [torch.empty(0, self.encoder.dim, device=self.device)],{},[],[]
+    vectors,reasons,lots = [torch.empty(0, self.encoder.dim, device=self.device)],{},[]
+    # a batch without a photo that can be read has been judged, too
+    seen = [torch.empty(0, judge.dim, device=self.device)] if judge else []
     with progress(desc='encoding', total=len(photos), unit='photo', show=show) as bar:
         for i,batch in enumerate(opened(photos, batch_size)):
             reasons |= {i*batch_size+k: im for k,(_,im) in enumerate(batch) if isinstance(im, Exception)}
             if good := [im for _,im in batch if not isinstance(im, Exception)]:
                 vectors.append(embed(good, batch_size))
-                seen.append(judged_by(judge, good, batch_size))
+                seen += [judged_by(judge, good, batch_size).vectors] if judge else []
             if draw:
                 lots += map(draw, good)
             bar.update(len(batch))
@@ -147,7 +149,7 @@ def _vectors(self, photos, batch_size, show, embed, draw=None, judge=None):
         raise first
     if first:
         warnings.warn(f'photos that cannot be read: {len(reasons)}, their captions are None; the first: {first}')
-    judged = Judged(judge, torch.cat([o.vectors for o in seen])) if judge and seen else None
+    judged = JudgedPhotos(judge, torch.cat(seen)) if judge else None
     return torch.cat(vectors),reasons,lots,judged
 
 # %% ../nbs/09_captioner.ipynb #captioner-answers
@@ -340,6 +342,8 @@ def load_captioner(
     encoder:bool=True, # Whether to load the encoder
     dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
     pool:Candidates=Candidates(), # Which captions are candidates, and what chooses, instead of the captioner's own
+    # What is captioned: photos, or vectors or videos, which no other encoder can judge; empty: nothing is
+    given:str='photos',
 )->Captioner: # A captioner
     "Load a captioner as the verbs of the command line do"
     bridge,memory = crossing.bridge,crossing.memory
@@ -357,8 +361,11 @@ def load_captioner(
         c.remember(memory, use=bridge or True)
         fit_parts(c.model, c.encoder, c.bridge)
     c.pool = asked(c.pool, pool)
-    # what cannot be loaded is told before a photo is looked at
-    judge_of(c)
+    # what cannot judge is told before it is loaded, and what cannot be loaded before a photo is looked at
+    if given == 'photos':
+        judge_of(c)
+    elif given:
+        photos_needed(c, given=given)
     if crossing.concepts:
         c.bridge = c.bridge.telling(as_concepts(crossing.concepts, c.encoder))
         fit_parts(c.model, c.encoder, c.bridge)

@@ -145,7 +145,7 @@ def train(
     data,bs = preset(data, training.bs, TrainConfig.bs)
     training,out = replace(training, bs=bs), Path(out_dir)
     # what cannot be loaded is told before hours of embedding
-    start = starting_model(pretrain_weights, mapper, hints)
+    start,names = starting_model(pretrain_weights, mapper, hints)
     run = processes(device)
     store,val = training_stores(run, data, val_pt, out, clip_model_type, device, swap, use_image_embedding_as_clipcap,
         image_dir)
@@ -157,11 +157,11 @@ def train(
     torch.manual_seed(training.seed)
     model = model_for_training(start, lm, store, mapper, training, only_prefix)
     history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None, told=told,
-        report=note, left_out=left_out(data, len(store)), log_to=log_to)
+        report=note, left_out=left_out(data, len(store)), log_to=log_to, names=names)
     if not run.is_main_process:
         return 0
-    keep = '' if use_image_embedding_as_clipcap or add_modality_offset else pretrain_weights
-    keep_bridge(keep, out, prefix, store)
+    # behind an offset, or from photos, it learned to go another way
+    keep_bridge(pretrain_weights, out, prefix, store, not (use_image_embedding_as_clipcap or add_modality_offset))
     if n := len(history['epochs']):
         print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {n} epoch{"s"*(n > 1)}')
     say_made(out/f'{prefix}_latest', 'captioner')
@@ -206,22 +206,22 @@ def predict(
     if not (out or distances):
         out = room.predictions_file(checkpoint, offset)
     not_the_input(out, inputs.data, inputs.embeddings)
-    encoder = (not inputs.embeddings or bool(crossing.memory) or Path(crossing.concepts).is_file()
-        or bool(clip_model_type) and Path(clip_model_type).exists())
+    encoder = room.needs_encoder(inputs, crossing, clip_model_type)
     def load(device):
         own = replace(crossing, bridge='') if offset else crossing
-        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, dtype, pool)
+        given = 'photos' if shards else '' if distances else 'vectors'
+        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, dtype, pool,
+            given)
         room.check_expected(c.model.config, is_rn, mapper)
         return room.with_bridge(c, ways, checkpoint)
     if shards := find_shards(inputs.images) if inputs.images else []:
         c = own_captioner(load, device, shards, out)
-        settings = album_settings(c, checkpoint, crossing.memory, decoding) | dict(offset=ways.add_modality_offset,
-            bridger=ways.modality_bridger, official=official)
+        settings = album_settings(c, checkpoint, crossing.memory, decoding) | asdict(ways) | dict(official=official)
         limits = Limits(stop_ids=room.official_stops(c.model, beam)) if official else Limits()
         done = caption_shards(c, shards, out, settings, which.image_column, predictions=True, batch_size=batch_size,
             limits=limits, **decoding.kwargs())
         say_made(out, done.text())
-        return 1 if done.failed or done.broken else 0
+        return done.code
     records = captions_from(inputs.data, which, 'predict') if inputs.data else None
     with spread(load, device) as c:
         # of several processes: the first has no more work for this one
@@ -393,9 +393,7 @@ def caption(
     whole_number('--limit', limit, 0)
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     shards = find_shards(sources)
-    output.check(beside, decoding.num_captions, shards)
-    if image_column and not shards:
-        raise ValueError(f'--image_column {image_column}: belongs to Parquet shards; leave it out')
+    output.check(beside, decoding.num_captions, shards, image_column)
     paths = [] if shards else find_images(sources, empty=empty)
     if is_main():
         note_skipped([('', o) for o in empty])
@@ -403,7 +401,7 @@ def caption(
     from capdec.captioner import load_captioner
     from capdec.restyle import kept_style
     from capdec.shards import caption_shards,own_captioner,own_part,spread
-    from capdec.video import scene_files,write_scenes
+    from capdec.video import is_video,scene_files,write_scenes
     if restyling.style and own_part()[1] > 1:
         raise ValueError('--style: is restyled by one process; run the command once without the launcher, on one photo')
     paths = room.originals(sources, paths, output.exif) if output.exif else paths
@@ -412,14 +410,15 @@ def caption(
     if dry_run:
         return room.show_plan(shards or paths, album, decoding.num_captions, limit)
     model = kept_style(restyling, model, lambda name=model: load_captioner(name, clip_model_type, device))
-    load = lambda device: load_captioner(model, clip_model_type, device, crossing, dtype=dtype, pool=pool)
+    given = 'videos' if any(map(is_video, paths)) else 'photos'
+    load = lambda device: load_captioner(model, clip_model_type, device, crossing, dtype=dtype, pool=pool, given=given)
     settings = lambda c: room.album_settings(c, model, crossing.memory, decoding, limits)
     how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
     if shards:
         c = own_captioner(load, device, shards, output.out)
         done = caption_shards(c, shards, output.out, settings(c), image_column, overwrite=output.overwrite, **how)
         say_made(output.out, done.text())
-        return 1 if done.failed or done.broken else 0
+        return done.code
     if scenes:
         _,failed,there = write_scenes(load(device), paths, scenes, video, output.json, output.overwrite, note, **how)
         if output.json or any(scenes.values()):

@@ -116,7 +116,7 @@ class Hints:
     "Words to tell a decoder beside a caption's vector: some things of the caption, at times none, or a false one"
     def __init__(self,
         captions:Iterable[str], # Captions, one for each row
-        vocabulary:Vocabulary, # The words that count
+        vocabulary:Vocabulary|None, # The words that count; `None`: none are told
         none:float=.3, # Share of captions without a word, 0..1
         false:float=.05, # Share of the others with a false word among them, 0..1
         most:int=3, # Most words of a caption (ViECap: 3)
@@ -127,11 +127,12 @@ class Hints:
         for name,share in dict(none=none, false=false).items():
             if not 0 <= share <= 1:
                 raise ValueError(f'{name} {share}: is a share, 0 to 1')
-        self.names,self.none,self.false,self.most = vocabulary.names, none, false, whole_number('most', most)
-        self.seed,self.must,found = seed, must or {}, [vocabulary.find(o) for o in captions]
+        self.names,self.none,self.false = vocabulary.names if vocabulary else [], none, false
+        self.seed,self.must,self.most = seed, must or {}, whole_number('most', most)
+        found = [vocabulary.find(o) if vocabulary else [] for o in captions]
         self.count = torch.tensor([len(o) for o in found])
         self.start,self.flat = self.count.cumsum(0) - self.count, torch.tensor([i for o in found for i in o])
-        often = torch.bincount(self.flat.long(), minlength=len(vocabulary)).clamp(min=1)
+        often = torch.bincount(self.flat.long(), minlength=len(self.names)).clamp(min=1)
         self.weight = often.double()**-rare
 
     def __len__(self):

@@ -377,9 +377,14 @@ def check(self:Output,
     beside:Beside=Beside(), # Files beside the photos
     num_captions:int=1, # Captions per photo
     shards:list=(), # Shards, if those are captioned
+    image_column:str='', # Column of their images
 ):
     "Places must suit what goes there"
+    from capdec.core import no_device
     out,aside = self.out, beside.sidecar or beside.xmp
+    no_device(out)
+    if image_column and not shards:
+        raise ValueError(f'`image_column` {image_column}: belongs to Parquet shards; leave it out')
     if shards and (self.exif or aside or self.gallery or self.redo or not out):
         raise ValueError(f'{shards[0]}: is a shard, and its captions become one, too: give `out` NAME.parquet or '
             'NAME.jsonl, a folder, without `sidecar`, `xmp`, `exif`, `gallery` and `redo`')

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'SHARDS', 'BUNDLED', 'remove_left_overs', 'temporary',
-           'atomic_path', 'json_text', 'write_json', 'regular_file', 'no_other_file', 'not_the_input', 'no_stand_in',
-           'read_json', 'escape_name', 'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell', 'is_our_table',
-           'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip', 'rebuilt',
-           'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image', 'find_images',
-           'find_shards', 'pick_device', 'is_main', 'derived', 'package_file', 'bundled', 'full_name',
+           'no_device', 'atomic_path', 'json_text', 'write_json', 'regular_file', 'no_other_file', 'not_the_input',
+           'no_stand_in', 'read_json', 'escape_name', 'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell',
+           'is_our_table', 'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip',
+           'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image',
+           'find_images', 'find_shards', 'pick_device', 'is_main', 'derived', 'package_file', 'bundled', 'full_name',
            'of_this_edition', 'MissingPackage', 'optional', 'demo_photos', 'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
@@ -128,12 +128,21 @@ def temporary(
             os.close(fd)
 
 # %% ../nbs/00_core.ipynb #9721423c
+def no_device(
+    path:str|Path, # File to be written
+):
+    "Raise when a file would take the place of a device, such as /dev/null, which every program would miss"
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f'{path}: is a device or a pipe, whose place no file may take; name a file')
+
 @contextlib.contextmanager
 def atomic_path(
     path:str|Path, # Path of the finished file; its folder is made when missing
 ): # Context manager that yields the temporary `Path` to write to
     "Write to a temporary file, and rename it to `path` when the block succeeds"
     path = Path(path)
+    no_device(path)
     with contextlib.ExitStack() as stack:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +222,7 @@ def not_the_input(
     # a circle of links is no error of `realpath`
     if out and any(o and os.path.realpath(out) == os.path.realpath(o) for o in inputs):
         raise ValueError(f'`{name}` {out}: is the file that is read; name another one')
+    no_device(out)
     if out and name == 'out':
         no_other_file(out)
 
@@ -1290,11 +1300,12 @@ def bundled(
     part:str='captioner', # 'captioner' or 'encoder'
 )->Path|None: # Its folder; None for whatever does not ship, and for a file or folder of yours with such a name
     "Where a pair lies that ships with the package"
-    if str(name) != 'mini' and Path(name).exists():
+    name = str(name)
+    if name not in (*BUNDLED, 'mini@1') or name != 'mini' and Path(name).exists():
         return None
-    if str(name) == 'mini@1':
+    if name == 'mini@1':
         raise ValueError(f'mini@1: {_GONE}; use mini')
-    return package_file('models', 'mini', part) if str(name) in BUNDLED else None
+    return package_file('models', 'mini', part)
 
 def full_name(
     encoder:str|None, # Name of an encoder, as you type it

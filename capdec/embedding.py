@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST', 'WINDOW', 'CLIP_MODELS', 'LONGEST_INPUT', 'LARGEST_INPUT', 'MOST_PARTS', 'import_clip', 'Encoder',
            'read_ahead', 'chunks', 'open_small', 'opened', 'text_batch', 'TwoTowers', 'ClipTokenizer', 'prefix_tree',
-           'OpenAIClip', 'HFEncoder', 'load_encoder', 'embed_captions', 'embed_images', 'Team']
+           'OpenAIClip', 'HFEncoder', 'load_encoder', 'encoder_name', 'embed_captions', 'embed_images', 'Team']
 
 # %% ../nbs/02_embedding.ipynb #e8e56fa0
 import contextlib,importlib.util,itertools,os,sys,types,warnings
@@ -647,6 +647,7 @@ def load_encoder(
     # all but mini
     dtype:str|None=None,
     download_root:str|None=None, # Folder where downloaded weights are kept
+    option:str='clip_model_type', # Option by which you named it, for the error
 )->Encoder: # Ready to encode
     "The encoder called `name`"
     path = Path(name)
@@ -659,8 +660,18 @@ def load_encoder(
         return OpenAIClip(name, device, dtype, download_root)
     if str(name).count('/') == 1:
         return HFEncoder(str(name), device, dtype, download_root)
-    raise ValueError(f'encoder {str(name)!r} (`clip_model_type`): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face '
+    raise ValueError(f'encoder {str(name)!r} (`{option}`): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face '
         f'id such as google/siglip2-base-patch16-224, or the path of a file or folder')
+
+# %% ../nbs/02_embedding.ipynb #encname1
+def encoder_name(
+    name:str|Path, # Name of an encoder, as `load_encoder` takes it
+)->str: # The `name` that it has when it is loaded, which stores and captioners record
+    "What an encoder is called, told without loading it"
+    path = Path(name)
+    if _is_mini(name):
+        return str(read_json((bundled(name, 'encoder') or path)/'config.json').get('name'))
+    return path.name if path.exists() else str(name)
 
 # %% ../nbs/02_embedding.ipynb #37261eb8
 def _meta(encoder, kind, shard_rows, batch_size, meta):

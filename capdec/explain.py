@@ -90,13 +90,14 @@ def likely_words(
     n:int=8, # Number of words for each vector
     samples:int=64, # Number of captions that are drawn; the shares are good to about `0.5/sqrt(samples)`
     seed:int=0, # Seed of the draws
+    **told, # `hints`, the words that the decoder is told, for `decoding.generate`
 )->list[list[tuple[str,float]]]: # `(word, share of the captions with it)`, the most telling first
     "Which words the prefix makes the language model say"
     whole_number('n', n)
     whole_number('samples', samples)
     common,total = _how_common(captioner.bridge.sentences or [])
     sampled = generate(captioner.model, vectors, 'sample', num_captions=samples, top_p=1., normalize=False,
-        generator=torch.Generator().manual_seed(seed))
+        generator=torch.Generator().manual_seed(seed), **told)
     out = []
     for captions in sampled:
         found = Counter(w for o in captions for w in set(caption_words(o.text)))
@@ -154,15 +155,16 @@ def explain(
     if seed is not None:
         kwargs['uniform'] = drawn(seed, 1, **kwargs)(im)[None]
     told = bridge.told(seen)[0] if model.config.hint_tokens else []
-    if told:
-        kwargs = dict(hints=[[name for name,_ in told]]) | kwargs
+    words = dict(hints=[[name for name,_ in told]]) if told else {}
+    kwargs = words | kwargs
     best = generate(model, x, normalize=False, **kwargs)[0][0]
     corpus = bridge if sentences is None else _searchable(sentences, captioner.encoder)
     near = corpus.nearest(seen, n)[0] if corpus.sentences else []
     chance = chance_cosine(len(model.tokenizer), model.lm.get_input_embeddings().embedding_dim)
     im = im.copy()
     im.thumbnail((640,640))
-    return Explanation(best.text, best.score, word_probabilities(model, best), near, likely_words(captioner, x)[0],
+    likely = likely_words(captioner, x, **words)[0]
+    return Explanation(best.text, best.score, word_probabilities(model, best), near, likely,
         prefix_tokens(model, x)[0], chance, im, told)
 
 # %% ../nbs/08d_explain.ipynb #8145cea3

@@ -16,14 +16,15 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .candidates import evidence,told_and_not
+from .bridges import Bridge
+from .candidates import JudgedPhotos,asked,evidence,judge_of,judged_by,told_and_not
 from .captioner import Captioner
 from .choosing import choose,parse_choice
 from .concepts import read_names
+from .config import Candidates
 from .core import demo_photos,find_images,full_name,open_image,optional,package_file,whole_number
 from .decoding import generate
 from .explain import word_probabilities
-from .index import Mapped
 from .noise import add_noise,normalize
 from .pages import picture_url,render
 
@@ -203,10 +204,22 @@ def reason(self:Explorer,
     "What chooses"
     return view.choose or self.reasons(view.captioner)[0]
 
-def _best_first(c, photo, found, how):
-    "The captions of each vector, ordered by what speaks for them"
-    choice = parse_choice(how)
-    rarity,near,cosines = evidence(c, photo.expand(len(found), -1), found, choice)
+@patch
+def judged(self:Explorer,
+    view:View, # What you look at
+)->JudgedPhotos|None: # `None` where the captioner's own encoder judges, or none
+    "The photo as the encoder sees it that judges"
+    c = self.captioner(view.captioner)
+    how = asked(c.pool, Candidates(self.reason(view)))
+    judge = judge_of(c, how)
+    look = lambda: judged_by(judge, [self.photos[view.photo]])
+    return None if judge is None else self.once(('judged', view.photo, how.judge), look)
+
+def _best_first(c, photo, found, how, judged=None):
+    "The captions of each vector, ordered by what speaks for them; all vectors are of one photo"
+    choice,all_of = parse_choice(how.choose),lambda x: x.expand(len(found), -1)
+    judged = judged and judged._replace(vectors=all_of(judged.vectors))
+    rarity,near,cosines = evidence(c, all_of(photo), found, choice, judged, how)
     return [choose(o, rarity, choice, *of) for o,*of in zip(found, near, cosines)]
 
 # %% ../nbs/10_explore.ipynb #61144006
@@ -229,7 +242,8 @@ def found(self:Explorer,
         if how == 'beam':
             return generate(c.model, x, num_captions=1, beam_size=view.beam_size, normalize=False, **hints)
         out = told_and_not(c.model, x, 5, beam_size=view.beam_size, **hints)
-        return _best_first(c, c.model.unit(self.image(view)), out, how)
+        how,judged = asked(c.pool, Candidates(how)),self.judged(view)
+        return _best_first(c, c.model.unit(self.image(view)), out, how, judged)
     return self.once(('found', view), decode)
 
 @patch
@@ -267,25 +281,38 @@ def restyle(self:Explorer,
         noise_variance=noise_variance, show=show)
     return name
 
+# %% ../nbs/10_explore.ipynb #exprem01
+@patch
+def remembered(self:Explorer,
+    view:View, # What you look at
+)->Bridge: # Its `sentences`, and their unit vectors: its `memory` `(m, d)`
+    "The sentences to compare with: those that the captioner remembers, or bundled ones"
+    c = self.captioner(view.captioner)
+    if c.bridge.memory is not None:
+        return c.bridge
+    def embed():
+        s = package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()[:2000]
+        with torch.inference_mode():
+            return Bridge(memory=normalize(c.encoder.encode_text(s, show=False)).cpu(), sentences=s)
+    return self.once(('bundled', c.encoder.name), embed)
+
 # %% ../nbs/10_explore.ipynb #f868dfc5
 @patch
 def corpus(self:Explorer,
     view:View, # What you look at
 )->tuple: # Sentences, and their unit vectors `(m, d)`
-    "The sentences to compare with"
-    c = self.captioner(view.captioner)
-    if isinstance(c.bridge.memory, Mapped):
-        # a picture holds no million points
-        rows = torch.arange(0, len(c.bridge.memory), -(-len(c.bridge.memory)//100_000))
-        return self.once(('corpus', view.captioner), lambda: ([c.bridge.sentences[i] for i in rows.tolist()],
-            c.bridge.memory[rows]))
-    if c.bridge.memory is not None:
-        return c.bridge.sentences, c.bridge.memory
-    def embed():
-        s = package_file('models','mini','captioner','memory.txt').read_text(encoding='utf-8').splitlines()[:2000]
-        with torch.inference_mode():
-            return s, normalize(c.encoder.encode_text(s, show=False)).cpu()
-    return self.once(('corpus', c.encoder.name), embed)
+    "The sentences to draw: at most 100,000, at equal distances, since a picture holds no million points"
+    b = self.remembered(view)
+    rows = torch.arange(0, len(b.memory), -(-len(b.memory)//100_000))
+    if len(rows) == len(b.memory):
+        return b.sentences, b.memory[:]
+    return self.once(('drawn', view.captioner), lambda: ([b.sentences[i] for i in rows.tolist()], b.memory[rows]))
+
+def _near(self, view, n):
+    "Cosines and row numbers of the remembered sentences nearest to the vector; list and map ask for the same ones"
+    search = lambda: self.remembered(view).index.search(normalize(self.vectors(view)[:1]).cpu(), n)
+    moves = (view.photo, view.captioner, view.bridge, view.variance, view.seed)
+    return [o[0] for o in self.once(('near', *moves, n), search)]
 
 @patch
 def nearest(self:Explorer,
@@ -293,9 +320,9 @@ def nearest(self:Explorer,
     n:int=5, # Number of sentences
 )->list: # `(sentence, cosine)` pairs, best first
     "The sentences nearest to the vector that the decoder is handed"
-    sentences,m = self.corpus(view)
-    top = (normalize(self.vectors(view)[:1]).to(m)@m.T)[0].topk(min(n, len(m)))
-    return [(sentences[i], s) for i,s in zip(top.indices.tolist(), top.values.tolist())]
+    cosines,rows = _near(self, view, n)
+    sentences = self.remembered(view).sentences
+    return [(sentences[i], s) for i,s in zip(rows.tolist(), cosines.tolist())]
 
 # %% ../nbs/10_explore.ipynb #e7d25b6c
 def map_axes(
@@ -337,12 +364,11 @@ def places(self:Explorer,
     view:View, # What you look at
 )->dict: # Points `(n, 2)`: `image`, `handed`, `moved`, `caption`, `nearest`
     "Where everything lies on the map"
-    c,(sentences,m) = self.captioner(view.captioner), self.corpus(view)
-    where = {s: i for i,s in enumerate(sentences)}
+    c,rows = self.captioner(view.captioner),_near(self, view, 5)[1]
     with torch.inference_mode():
         said = normalize(c.encoder.encode_text(self.captions(view)[:1], show=False))
     v = dict(image=normalize(self.image(view)), handed=self.handed(view), moved=self.vectors(view), caption=said,
-        nearest=m[[where[s] for s,_ in self.nearest(view)]])
+        nearest=self.remembered(view).memory[rows])
     axes = self.clouds(view)['axes']
     return {k: o.to(axes)@axes for k,o in v.items()}
 

@@ -9,7 +9,7 @@ __all__ = ['CARD', 'Parts', 'fit_parts', 'photo_vectors', 'image_vectors', 'capt
            'memory_id', 'check_shape', 'keep_bridge']
 
 # %% ../nbs/08c_captioner_folder.ipynb #fd763b40
-import re,shutil,tempfile,warnings
+import hashlib,re,shutil,tempfile,warnings
 from dataclasses import asdict,dataclass,replace
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +21,14 @@ from torch import Tensor
 from .bridges import Bridge
 from .concepts import ConceptHead
 from .config import MAPPING_TYPES,Candidates,CapDecConfig,from_json
-from .core import BUNDLED,atomic_path,bundled,file_sha256,full_name,of_this_edition,one_line,open_image
+from .core import BUNDLED,bundled,file_sha256,full_name,of_this_edition,one_line,open_image
 from .core import pick_device,read_json,regular_file
 from .core import whole_number,write_json
 from .data import read_sentences
 from .decoding import _is_plain_gpt2,generate
 from .embedding import CLIP_MODELS,load_encoder
 from .gap import Alignment,alignment,load_moments
-from .index import IN_MEMORY,INDEX_FILE,CaptionIndex,Mapped,in_memory
+from .index import IN_MEMORY,CaptionIndex,Mapped,in_memory
 from .model import WEIGHTS,CaptionModel,_hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
@@ -214,12 +214,12 @@ def unpack_vectors(
     return books.float()[torch.arange(len(books)), codes.long()].flatten(1)
 
 class Packed(Mapped):
-    "Packed vectors of unit length; they are put together when they are first asked for, and then kept"
+    "Packed vectors of unit length, put together when they are asked for; not too many are kept so"
     def __init__(self,
         codes:Tensor, # One byte for each piece `(m, size)`
         books:Tensor, # Typical pieces `(size, 256, d/size)`
     ):
-        super().__init__(None, len(codes), len(books)*books.shape[-1])
+        super().__init__(lambda rows: unpack_vectors(codes[rows], books), len(codes), len(books)*books.shape[-1])
         self.codes,self.books = codes,books
 
     @cached_property
@@ -227,7 +227,18 @@ class Packed(Mapped):
         return normalize(unpack_vectors(self.codes, self.books))
 
     def __getitem__(self, rows):
+        if len(self) > IN_MEMORY:
+            return super().__getitem__(rows)
         return self.vectors[rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()]
+
+    @cached_property
+    def _digits(self):
+        told = hashlib.sha256(self.codes.contiguous().numpy().tobytes() + self.books.contiguous().numpy().tobytes())
+        return torch.tensor(list(told.digest()[:16]), dtype=torch.uint8)
+
+    def stand_in(self):
+        "Digits of all bytes, which are few"
+        return self._digits
 
 # %% ../nbs/08c_captioner_folder.ipynb #pack0004
 def _unpacked(tensors, source):
@@ -321,6 +332,9 @@ def _load(name, device, clip_model_type, bridge, encoder, dtype, moments, offici
     known_dtype(dtype)
     model,info,folder = _load_model(name, device, official)
     recorded = _checked_notes(info, f'{folder}/captioner.json').encoder or model.config.encoder
+    # that name means another encoder now
+    if clip_model_type in BUNDLED:
+        of_this_edition(recorded, name)
     kind = clip_model_type or recorded
     if not encoder:
         tower = NoEncoder(full_name(clip_model_type) or recorded, model.config.prefix_size)
@@ -367,18 +381,8 @@ def load_parts(
         return load(torch.device('cpu'))
 
 # %% ../nbs/08c_captioner_folder.ipynb #e0232a57
-def save_parts(
-    parts:Parts, # A captioner, or the parts of one
-    folder:str|Path, # Folder to save in; made when missing
-    dtype:str|None=None, # Type of the weights on disk; 'float16' halves them
-    memory_bytes:int=0, # Bytes for each vector of the memory, see `pack_vectors`; 0: all numbers, in half precision
-)->Path: # The folder
-    "Save model, bridge and the encoder's name; `load_parts` opens it"
-    from safetensors.torch import save_file
-    pool = replace(parts.pool, judge=full_name(parts.pool.judge))
-    if pool.judge not in ('','own'):
-        recorded_encoder(pool.judge, folder, 'judge', 'judge')
-    folder,b = parts.model.save(folder, dtype), parts.bridge
+def _bridge_tensors(b, memory_bytes):
+    "What a bridge holds, each by its name"
     onto = b.onto._asdict() if b.onto else {}
     # a packed memory is saved as it came: nothing is rounded twice
     packed = isinstance(b.memory, Packed) and not memory_bytes
@@ -388,22 +392,32 @@ def save_parts(
         t |= {'memory.codes': b.memory.codes, 'memory.books': b.memory.books}
     if memory_bytes and 'memory' in t:
         t |= {f'memory.{k}': v for k,v in pack_vectors(t.pop('memory'), memory_bytes).items()}
-    # of a captioner that was here before
-    for name in ('bridge.safetensors','memory.txt','concepts.safetensors',INDEX_FILE):
-        (folder/name).unlink(missing_ok=True)
-    if t:
-        with atomic_path(folder/'bridge.safetensors') as p:
-            save_file(t, p)
-    if b.sentences is not None:
-        with atomic_path(folder/'memory.txt') as p:
-            p.write_text('\n'.join(map(one_line, b.sentences)) + '\n', encoding='utf-8')
+    return t
+
+def save_parts(
+    parts:Parts, # A captioner, or the parts of one
+    folder:str|Path, # Folder to save in; made when missing
+    dtype:str|None=None, # Type of the weights on disk; 'float16' halves them
+    memory_bytes:int=0, # Bytes for each vector of the memory, see `pack_vectors`; 0: all numbers, in half precision
+)->Path: # The folder
+    "Save model, bridge and the encoder's name; `load_parts` opens it"
+    from safetensors.torch import save_file
+    pool,b = replace(parts.pool, judge=full_name(parts.pool.judge)), parts.bridge
+    if pool.judge not in ('','own'):
+        recorded_encoder(pool.judge, folder, 'judge', 'judge')
     notes = dict(encoder=parts.encoder.name, bridge=b.kind, temperature=b.temperature, k=b.k)
-    if isinstance(b.concepts, ConceptHead):
-        b.concepts.save(folder/'concepts.safetensors')
-    elif b.concepts:
-        notes['words'] = list(b.concepts)
-    write_json(folder/'captioner.json', notes | asdict(pool))
-    return folder
+    def beside(tmp):
+        if t := _bridge_tensors(b, memory_bytes):
+            save_file(t, tmp/'bridge.safetensors')
+        if b.sentences is not None:
+            text = '\n'.join(map(one_line, b.sentences)) + '\n'
+            (tmp/'memory.txt').write_text(text, encoding='utf-8')
+        if isinstance(b.concepts, ConceptHead):
+            b.concepts.save(tmp/'concepts.safetensors')
+        elif b.concepts:
+            notes['words'] = list(b.concepts)
+        write_json(tmp/'captioner.json', notes | asdict(pool))
+    return parts.model.save(folder, dtype, beside)
 
 # %% ../nbs/08c_captioner_folder.ipynb #2cd09980
 def _stored(path, encoder):
@@ -416,7 +430,9 @@ def _stored(path, encoder):
             f'vectors of {encoder.name}')
     if not s.finished:
         raise ValueError(f'{path}: is unfinished; run `capdec embed` again to complete it')
-    return s.captions(), in_memory(s) if s.dim and len(s) > IN_MEMORY else s.vectors()
+    if not s.dim:
+        raise ValueError(f'{path}: holds captions without vectors; run `capdec embed` with it')
+    return s.captions(),in_memory(s)
 
 # %% ../nbs/08c_captioner_folder.ipynb #6438147d
 def load_memory(
@@ -428,8 +444,9 @@ def load_memory(
     "Sentences and vectors of a memory"
     if isinstance(sentences, (str,Path)):
         sentences = Path(sentences).expanduser()
-    if isinstance(sentences, Path) and (both := _stored(sentences, encoder)):
-        sentences,vectors = both
+    stored = _stored(sentences, encoder) if isinstance(sentences, Path) else None
+    if stored:
+        sentences,vectors = stored
     sentences = [one_line(o) for o in sentences] if vectors is not None else read_sentences(sentences)
     if vectors is None:
         with torch.inference_mode():
@@ -439,7 +456,7 @@ def load_memory(
     if vectors.shape[1] != encoder.dim:
         raise ValueError(f'the memory has vectors of {vectors.shape[1]} numbers, the captioner takes '
             f'{encoder.dim}; compute it with {encoder.name}')
-    return sentences, vectors if isinstance(vectors, Mapped) else normalize(vectors.float()).cpu()
+    return sentences, vectors if stored or isinstance(vectors, Mapped) else normalize(vectors.float()).cpu()
 
 # %% ../nbs/08c_captioner_folder.ipynb #ddd0fc1c
 CARD = """---
@@ -616,7 +633,7 @@ def _still_fits(old, model):
         return False
     return True
 
-def _handed_on(old, model, store):
+def _handed_on(old, model, store, fits=True):
     "Bridge and candidates for a model whose training started from `old`, or from none"
     c,same = model.config,old is not None and old.encoder.name == model.config.encoder
     if c.retrieved:
@@ -624,28 +641,26 @@ def _handed_on(old, model, store):
             sentences=list(store.captions()), k=c.retrieved_k, concepts=old.bridge.concepts if same else None),None
     if not same:
         return Bridge(),None
-    return (old.bridge,old.pool) if _still_fits(old, model) else (old.bridge.using('none'),None)
-
-def _is_outdated(folder):
-    "Are the notes in a folder those of a captioner that was there before these weights?"
-    notes = folder/'captioner.json'
-    return notes.exists() and notes.stat().st_mtime_ns < (folder/WEIGHTS).stat().st_mtime_ns
+    return (old.bridge,old.pool) if fits and _still_fits(old, model) else (old.bridge.using('none'),None)
 
 # %% ../nbs/08c_captioner_folder.ipynb #133a3587
 def keep_bridge(
-    name:str|Path, # Captioner that the training started from; empty: none whose bridge fits
+    name:str|Path, # Captioner that the training started from; empty: from none
     out_dir:Path, # Folder of the training
     prefix:str, # Name of the saved models
     store=None, # Store of the captions that it retrieved among in training, where it did
+    fits:bool=True, # Whether it learned where the old way leads; False: it learned from photos, or behind an offset
 ):
     "Give a captioner the captions that it retrieved among, or the bridge of the one that its training started from"
     folders = [f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()]
+    # a training saves models alone: what has its notes was given them, here or by you
+    folders = [f for f in folders if not (f/'captioner.json').exists()]
     if not folders:
         return
     old = load_parts(name, 'cpu', encoder=False) if name and not is_official(find_weights(name)) else None
     for folder in folders:
         model = CaptionModel.from_pretrained(folder)
-        bridge,pool = _handed_on(old, model, store)
-        if old or model.config.retrieved or _is_outdated(folder):
+        bridge,pool = _handed_on(old, model, store, fits)
+        if old or model.config.retrieved:
             encoder = NoEncoder(model.config.encoder, model.config.prefix_size)
             save_parts(Parts(model, encoder, bridge, pool or Candidates()), folder)

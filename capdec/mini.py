@@ -38,7 +38,7 @@ def pad_ids(
 @dataclass(frozen=True)
 class MiniConfig:
     "Sizes of the two towers; saved as `config.json` beside the weights"
-    name:str = 'mini@2'
+    name:str = 'mine'           # What stores and captioners record
     dim:int = 512              # Width of the common space, that of CLIP ViT-B/32
     backbone:str = 'tf_efficientnet_lite2' # A timm model; its pooled features feed the image head
     image_size:int = 224       # Side of the square that photos are squashed to

@@ -91,7 +91,7 @@ def _words_of(captioner, captions):
     if not captioner.model.config.hint_tokens:
         return None
     names = getattr(captioner.bridge.concepts, 'names', None)
-    return Hints(captions, Vocabulary(names or ['thing']), none=.3 if names else 1.)
+    return Hints(captions, Vocabulary(names) if names else None)
 
 def _train(model, data, config, work, show, hints=None):
     "Train in place, and say when the captioner has lost its speech"

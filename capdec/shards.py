@@ -180,6 +180,11 @@ class ShardCounts:
         said += f', {self.failed:,} photos failed'*bool(self.failed)
         return said + f', {self.broken:,} shards could not be read'*bool(self.broken)
 
+    @property
+    def code(self)->int: # Exit code
+        "1 where a photo has no caption, or a shard could not be opened"
+        return int(bool(self.failed or self.broken))
+
 def own_part()->tuple[int,int]: # Number of this process, and of all; a launcher says them in RANK and WORLD_SIZE
     "Which process of how many this is"
     return int(os.environ.get('RANK', '0')),int(os.environ.get('WORLD_SIZE', '1'))

@@ -17,7 +17,7 @@ from itertools import chain,islice
 from pathlib import Path
 
 from .config import Selection,Swap
-from .core import file_sha256,find_images,is_main,is_pickle,optional,pick_device,write_json
+from .core import file_sha256,find_images,is_main,is_pickle,of_this_edition,optional,pick_device,write_json
 from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
 from .fairness import GENDER,SwapReport,debias,load_terms
@@ -427,6 +427,9 @@ def training_stores(
     image_dir:str='', # Folder of the photos
 )->tuple: # `(store to train on, store to validate on or None)`
     "The stores of a training run; several processes embed together, and the first one writes"
+    # what cannot be used is told before hours of embedding
+    for o in filter(is_store, (data, val_pt)):
+        of_this_edition(EmbeddingStore(o).meta.get('encoder'), o)
     def load(encoder=None):
         where = dict(image=image, image_dir=image_dir, encoder=encoder)
         store = training_data(data, out_dir, clip_model_type, device, 'train', swap, **where)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from .concepts import ConceptHead
 from .config import CapDecConfig,MapperConfig,OfficialHints,TrainConfig
-from .core import bundled,is_main,of_this_edition
+from .core import is_main,of_this_edition
 from .folder import captioner_folder,check_shape
 from .model import CaptionModel
-from .official import load_checkpoint
+from .official import find_weights,is_official,load_checkpoint
 from .store import EmbeddingStore
 
 # %% ../nbs/08f_start.ipynb #42f6cb3a
@@ -23,25 +23,23 @@ def starting_model(
     name:str, # Captioner to go on from: 'mini', a folder, a hub id, an official checkpoint; empty for none
     mapper:MapperConfig=MapperConfig(), # What was typed; what is not the default must not contradict the checkpoint
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
-)->CaptionModel|None: # Its model, or None
+)->tuple: # Its model and the names of what it may be told, see `training.hints_of`; two None for no captioner
     "The model that is trained on, if any"
     told = {k: v for k,v in asdict(hints).items() if v}
     for k,v in told.items():
         if not name:
             raise ValueError(f'{k} {v}: belongs to official `pretrain_weights`; `lm` brings its own')
     if not name:
-        return None
-    folder = bundled(name) or name
-    model = load_checkpoint(folder, **told)
-    # the words that it may be told
-    head = Path(folder)/'concepts.safetensors'
-    model.names = ConceptHead.load(head).names if head.is_file() else []
+        return None,None
+    model,head = load_checkpoint(path := find_weights(name), **told), None
+    if not is_official(path):
+        head = captioner_folder(path)/'concepts.safetensors'
     typed = {o.name: getattr(mapper, o.name) for o in fields(mapper) if getattr(mapper, o.name) != o.default}
     check_shape(model.config, **typed)
     if is_main():
         c = model.config
         print(f'going on from {name}: mapper {c.mapping_type}, {c.prefix_length} prefix vectors', file=sys.stderr)
-    return model
+    return model, ConceptHead.load(head).names if head and head.is_file() else []
 
 # %% ../nbs/08f_start.ipynb #1a8595ab
 def model_for_training(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .candidates import captions_of,judge_of,judged_by,materials_of,pool_notes
+from .candidates import asked,captions_of,judge_of,judged_by,materials_of,pool_notes
 from .core import demo_photos,derived
 from .folder import Parts,photo_vectors
 from .noise import normalize
@@ -38,9 +38,10 @@ def doubts(
 def _way_of(parts):
     "What the captions depend on beside the weights: the way across the gap, with what it uses, and what chooses"
     # some numbers of each; a memory may hold millions
-    some = lambda v: v.flatten()[::max(1, v.numel()//64)].double().sum().item()
+    # an odd distance: an even one would meet the same columns only
+    some = lambda v: v.flatten()[::v.numel()//64 | 1].double().sum().item()
     used = sorted((k, tuple(v.shape), some(v)) for k,v in materials_of(parts).items())
-    return repr((getattr(parts.bridge, 'kind', parts.bridge), pool_notes(parts), used))
+    return repr((parts.encoder.name, getattr(parts.bridge, 'kind', parts.bridge), pool_notes(parts), used))
 
 def _measured(model):
     "What is usual for these weights, by the way across the gap"
@@ -53,7 +54,7 @@ def usual(
     # kept until the weights change; a copy that is trained on has its own
     known,key = derived(parts.model, _measured), _way_of(parts)
     if key not in known:
-        x = photo_vectors(parts, demo_photos())
+        x = photo_vectors(parts, demo_photos(), views=asked(parts.pool).views)
         judged = judged_by(judge_of(parts), demo_photos())
         both = doubts(parts, x, [o[0] for o in captions_of(parts, x, judged=judged)])
         mean,sd = both.mean(0).tolist(),both.std(0).clamp(min=1e-3).tolist()

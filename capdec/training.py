@@ -288,6 +288,7 @@ def hints_of(
     data:TrainData, # What is trained on
     model, # `CaptionModel`; without `hint_tokens` it is told nothing
     config:TrainConfig, # Where the names come from, and how often none or a false one is told
+    names:list|None=None, # Names that a captioner knows that trains on; `None`: a new one
 )->Hints|None: # The words of each row; `None`: none
     "What a captioner is told beside the vectors of these captions"
     if not model.config.hint_tokens:
@@ -297,18 +298,15 @@ def hints_of(
     least = max(3, min(60, len(captions)//1000))
     if c.vocabulary == 'nouns':
         # a captioner that trains on goes on with the things that it knows
-        own = getattr(model, 'names', None)
-        names = own or count_nouns(captions, least)
-        if own is not None and not names:
-            warnings.warn(f'vocabulary nouns: no noun comes {least} times in {len(captions):,} captions; no words are '
-                'told (name a file with a name a line)')
-            return Hints(captions, Vocabulary(['thing']), none=1.)
+        found = names or count_nouns(captions, least)
     else:
-        names = read_names(regular_file(c.vocabulary, 'a list of names'))
-    if not names:
-        raise ValueError(f'vocabulary nouns: no noun comes {least} times in {len(captions):,} captions; name a file '
-            f'with a name a line')
-    return Hints(captions, Vocabulary(names), c.hint_none, c.hint_false, seed=c.seed)
+        found = read_names(regular_file(c.vocabulary, 'a list of names'))
+    if not found:
+        said = f'vocabulary nouns: no noun comes {least} times in {len(captions):,} captions; '
+        if names is None:
+            raise ValueError(said + 'name a file with a name a line')
+        warnings.warn(said + 'no words are told (name a file with a name a line)')
+    return Hints(captions, Vocabulary(found) if found else None, c.hint_none, c.hint_false, seed=c.seed)
 
 # %% ../nbs/05_training.ipynb #70c5915f
 @torch.no_grad()
@@ -444,7 +442,7 @@ def _fingerprint(model, data, config, side, hints=None):
 # %% ../nbs/05_training.ipynb #f2f9bbe1
 class _Run:
     "State of one training run: what `train` keeps between steps"
-    def __init__(self, model, data, val, config, offset, accelerator, hints=None):
+    def __init__(self, model, data, val, config, offset, accelerator, hints=None, names=None):
         c,dev = config,accelerator.device
         self.model,self.config,self.acc,self.out = model,config,accelerator,None
         self.data = TrainData(data, model, c.max_tokens, dev, c.official)
@@ -456,7 +454,7 @@ class _Run:
                 f'both must come from the same encoder')
         self.side = text_side(self.data, c, None if offset is None else offset.to(dev).float().flatten())
         self.others = OtherCaptions(self.data.images(), c.seed) if c.target == 'another' else None
-        self.hints = hints_of(self.data, model, c) if hints is None else hints
+        self.hints = hints_of(self.data, model, c, names) if hints is None else hints
         self.params = {k:p for k,p in model.named_parameters() if p.requires_grad}
         self.opt = torch.optim.AdamW(self.params.values(), lr=c.lr, eps=c.eps, weight_decay=c.weight_decay,
             fused=dev.type in ('cpu','cuda'))
@@ -492,7 +490,8 @@ def _header(run, left_out=''):
         f'{whole}, on {dev.type} in {kind}{team}',
         f'batches of {c.bs}, learning rate {c.lr:g}, noise variance {c.noise_variance:g}']
     if run.hints is not None:
-        lines.append(f'told beside the vector: things of {len(run.hints.names):,} names')
+        n = len(run.hints.names)
+        lines.append(f'told beside the vector: {f"things of {n:,} names" if n else "no words"}')
     if run.val is not None:
         lines[0] += f'; {len(run.val):,} captions to validate on'
     return lines + [f'going on at step {run.step:,}']*bool(run.step)
@@ -685,7 +684,7 @@ def _begin(run, out_dir, resume, told=None):
             run.load()
         if main:
             write_json(run.out/'train_config.json', asdict(run.config))
-        if main and run.hints:
+        if main and run.hints and run.hints.names:
             # for `concepts` at inference: the same names
             with atomic_path(run.out/'vocabulary.txt') as p:
                 Path(p).write_text(''.join(f'{o}\n' for o in run.hints.names), encoding='utf-8')
@@ -749,13 +748,14 @@ def train(
     log_to='', # Program that gets the losses, through Accelerate: 'tensorboard', 'wandb', or a tracker of Accelerate
     # Words that are told with each row, where the captioner has `hint_tokens` (default: `hints_of` these captions)
     hints:Hints|None=None,
+    names:list|None=None, # Names that a captioner knows that trains on, for `hints_of`
 )->dict: # History: `steps` (step, loss), `epochs` (epoch, mean loss), `val` (step, loss)
     "Train a captioner from caption vectors (paper, section 3); a run that was interrupted continues bit for bit on CPU"
     if save_every < 1:
         raise ValueError(f'save_every must be >= 1, got {save_every}')
     acc = _accelerator(device, log_to, out_dir)
     with _claimed(acc, out_dir):
-        run = _Run(model.to(acc.device).train(), data, val, config, offset, acc, hints)
+        run = _Run(model.to(acc.device).train(), data, val, config, offset, acc, hints, names)
         _begin(run, out_dir, resume, told)
         bar = progress(desc='train', total=run.total, unit='step', initial=run.step, show=show and acc.is_main_process)
         with bar:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .candidates import captions_of
+from .candidates import captions_of,photos_needed
 from .captioner import Captioner,Result
 from .config import Beside,Output,Video
 from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
@@ -124,6 +124,7 @@ def caption_clip(
     **decode, # For `decoding.generate`
 )->list: # Captions
     "One caption for a whole clip: that of the mean of its pictures' vectors"
+    photos_needed(captioner, given='videos')
     _,x = frame_vectors(captioner, path, interval, batch_size)
     return caption_vectors(captioner, x.mean(0, keepdim=True), num_captions, **decode)[0]
 
@@ -156,6 +157,7 @@ def caption_scenes(
     **decode, # For `decoding.generate`
 )->list[Scene]: # In order
     "A caption for each scene of a video"
+    photos_needed(captioner, given='videos')
     times,x = frame_vectors(captioner, path, interval, batch_size)
     begins = [0, *cuts(x), len(x)]
     means = torch.stack([x[a:b].mean(0) for a,b in zip(begins, begins[1:])])
@@ -188,6 +190,8 @@ class WithVideos:
         captioner:Captioner, # Captions with it
         video:Video=Video(), # How videos are looked at
     ):
+        # what no video of an album can have is told once
+        photos_needed(captioner, given='videos')
         self.captioner,self.video = captioner,video
 
     def __getattr__(self, name):
@@ -265,6 +269,7 @@ def write_scenes(
     **how, # For `caption_scenes`
 )->tuple[int,int,int]: # Number of videos that were captioned, that failed, and whose files were there
     "Caption the scenes of videos"
+    photos_needed(captioner, given='videos')
     done = failed = there = 0
     for p in paths:
         file = files.get(p)

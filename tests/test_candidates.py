@@ -1,5 +1,9 @@
 "Several ways across the gap, several captions, and what chooses among them"
+import copy
 import json
+import shutil
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,14 +11,16 @@ import torch
 from PIL import ImageOps
 
 from capdec.bridges import Bridge
-from capdec.candidates import candidates, captions_of, judge_of, other_judge, pool_notes, rarity_of
+from capdec.candidates import (candidates, captions_of, evidence, judge_of, judged_by, other_judge, pool_notes,
+    rarity_of)
 from capdec.captioner import Captioner, load_captioner
-from capdec.choosing import agreement, choose
+from capdec.choosing import agreement, choose, parse_choice
 from capdec.config import Candidates, Crossing, Limits
-from capdec.core import demo_photos, open_image
+from capdec.core import demo_photos, open_image, package_file
 from capdec.decoding import generate
 from capdec.embedding import load_encoder
-from capdec.folder import NoEncoder, load_parts, photo_vectors
+from capdec.folder import NoEncoder, Parts, load_parts, photo_vectors
+from capdec.mini import MiniEncoder
 from capdec.noise import normalize
 from shell import capdec, one_line
 
@@ -306,6 +312,29 @@ def test_a_photo_that_cannot_be_read_shifts_no_judgement(shaken, tmp_path):
     assert got == [shaken(a, **how), None, shaken(b, **how)]
     assert shaken([a, b], sureness=True, **how)[1].caption == shaken(b, **how)
 
+def test_a_batch_without_a_readable_photo_needs_no_judgement(shaken, other_encoder, tmp_path):
+    "The others have their captions, and no photos have none"
+    how = dict(choose='cosine', ways=WAYS, judge='mini')
+    assert shaken([], **how) == shaken([], choose='cosine', ways=WAYS) == []
+    assert shaken([], sureness=True, **how) == []
+    for o in demo_photos()[:2]:
+        shutil.copy(o, tmp_path)
+    good = sorted(tmp_path.iterdir())
+    bad = tmp_path/'a.jpg'
+    bad.write_bytes(b'no photo')
+    files = [bad, *good]
+    found = list(shaken.caption_files(files, batch_size=1, **how))
+    assert found[0].error and [o.captions for o in found[1:]] == [[shaken(o, **how)] for o in good]
+    with pytest.warns(UserWarning, match='cannot be read: 1'):
+        assert shaken(files, batch_size=1, **how) == [None, *(o.captions[0] for o in found[1:])]
+    with pytest.raises(ValueError, match='a.jpg'):
+        shaken([bad], **how)
+    args = ('--choose', 'cosine', '--ways', *WAYS, '--judge', 'mini', '--clip_model_type', other_encoder)
+    r = capdec('caption', *files, *args, '--batch_size', 1, '--out', tmp_path/'t.jsonl', '--device', 'cpu', ok=False)
+    assert one_line(r) == [f'capdec: skipped: {found[0].error}']
+    rows = [json.loads(l) for l in (tmp_path/'t.jsonl').read_text().splitlines()]
+    assert [r['caption'] for r in rows if 'caption' in r] == [o.captions[0] for o in found[1:]]
+
 def test_a_captioner_keeps_its_judge(shaken, other_encoder, tmp_path):
     "Saved, loaded, asked for otherwise; a file on this machine is no name for others"
     pool, photo = Candidates('cosine', WAYS, judge='mini@2'), demo_photos()[1]
@@ -340,9 +369,84 @@ def test_a_folder_may_judge(mini, shaken, other_encoder):
         want.append(pool[int((normalize(judge.encode_text(pool, show=False))@seen[i]).argmax())])
     assert mini(photos, choose='cosine', ways=WAYS, judge=str(other_encoder)) == want
 
+def test_the_own_encoder_by_its_path_looks_once(mini, shaken, other_encoder, tmp_path, monkeypatch):
+    "It is neither loaded nor run again; another one that goes by the same name is another"
+    loaded, load = [], load_encoder
+    monkeypatch.setattr('capdec.candidates.load_encoder', lambda *a, **k: loaded.append(a[0]) or load(*a, **k))
+    photos = demo_photos()[:2]
+    how, path = dict(choose='cosine', ways=WAYS), shutil.copytree(other_encoder, tmp_path/'elsewhere')
+    ships = package_file('models', 'mini', 'encoder')
+    for c, name in ((shaken, path), (mini, ships)):
+        own = Candidates('cosine', WAYS, judge=str(name))
+        assert other_judge(c, own) == '' and judge_of(c, own) is None
+        looked = []
+        with monkeypatch.context() as m:
+            encode = c.encoder.encode_image
+            m.setattr(c.encoder, 'encode_image', lambda o, *a, **k: looked.append(len(o)) or encode(o, *a, **k),
+                raising=False)
+            assert c(photos, judge=str(name), **how) == c(photos, **how) and looked == [2, 2]
+        mine = lambda judge='': Captioner(c.model, c.encoder, c.bridge, Candidates('cosine', WAYS, judge=judge))
+        assert pool_notes(mine(str(name))) == pool_notes(mine())
+    # equal names, other weights
+    namesake = MiniEncoder.load('mini', 'cpu')
+    namesake.config = replace(namesake.config, name='other')
+    namesake.save(tmp_path/'namesake')
+    other = Candidates('cosine', WAYS, judge=str(tmp_path/'namesake'))
+    assert other_judge(shaken, other) == other.judge and judge_of(shaken, other).name == 'other'
+    assert shaken(photos, judge=other.judge, **how) == judged_by_hand(shaken, photos, WAYS)
+    # another name is another encoder, and nothing is loaded to know it
+    loaded.clear()
+    assert other_judge(shaken, Candidates('cosine', judge=str(ships))) == str(ships) and not loaded
+
+def test_who_only_asks_for_the_own_encoder_notes_nothing(mini, shaken, tmp_path):
+    "By any name, a run is the same and goes on"
+    notes = [pool_notes(Captioner(mini.model, mini.encoder, mini.bridge, Candidates('cosine', WAYS, judge=o)))
+        for o in ('', 'mini', 'mini@2', 'own')]
+    assert notes == [notes[0]]*4 and 'judge' not in notes[0]
+    assert pool_notes(Captioner(shaken.model, shaken.encoder, shaken.bridge, Candidates('cosine', judge='mini')))[
+        'judge'] == 'mini@2'
+    args = ('caption', demo_photos()[0], '--choose', 'cosine', '--out', tmp_path/'t.csv', '--device', 'cpu')
+    capdec(*args, ok=True)
+    assert 'there already' in capdec(*args, '--judge', 'mini', ok=True).stdout
+
+def test_nobody_falls_back_to_the_own_encoder(shaken, monkeypatch):
+    "Where another one should judge and nothing was judged, the search does not begin, and evidence is refused"
+    pool, x = Candidates('cosine', WAYS, judge='mini'), photo_vectors(shaken, demo_photos()[:1])
+    texts = candidates(shaken, x, WAYS)
+    own = Captioner(shaken.model, shaken.encoder, shaken.bridge, pool)
+    cosine, vote = parse_choice('cosine'), parse_choice('vote')
+    with pytest.raises(ValueError, match='only their vectors'):
+        evidence(own, x, texts, cosine)
+    with pytest.raises(ValueError, match='only their vectors'):
+        evidence(shaken, x, texts, cosine, how=pool)
+    assert evidence(own, x, texts, vote)[2] == [None]
+    saw = judged_by(judge_of(own), demo_photos()[:1])
+    assert evidence(own, x, texts, cosine, saw)[2] != evidence(shaken, x, texts, cosine)[2]
+    assert evidence(own, x, texts, cosine, how=Candidates('cosine'))[2] == evidence(shaken, x, texts, cosine)[2]
+    monkeypatch.setattr('capdec.candidates.candidates', None)
+    with pytest.raises(ValueError, match='only their vectors'):
+        captions_of(own, x)
+
+def test_the_judge_computes_as_the_own_tower_does(shaken, monkeypatch):
+    "Half precision where the captioner has it; an unknown name is told in the judge's own words"
+    asked = []
+    room = sys.modules['capdec.candidates']
+    monkeypatch.setattr(room, 'load_encoder', lambda *a, **k: asked.append((a, k)) or object())
+    monkeypatch.setattr('capdec.precision.native_bfloat16', lambda *a: True)
+    room._judge.cache_clear()
+    model, how = copy.copy(shaken.model), Candidates('cosine', judge='mini')
+    try:
+        for kind, dtype in (('float32', 'float32'), ('bfloat16', 'bfloat16'), ('int8', 'bfloat16')):
+            model.compute = kind
+            judge_of(Parts(model, shaken.encoder, shaken.bridge), how)
+            assert asked[-1] == (('mini@2', 'cpu', dtype), dict(option='judge'))
+    finally:
+        room._judge.cache_clear()
+    with pytest.raises(ValueError, match=r"'nobody' \(`judge`\): use mini"):
+        load_encoder('nobody', 'cpu', option='judge')
+
 def test_the_command_line_names_a_judge(shaken, other_encoder, tmp_path):
     "The same captions; a run, a text file and predictions know who judged"
-    import shutil
     photos = demo_photos()[:3]
     for o in photos:
         shutil.copy(o, tmp_path)
@@ -364,7 +468,10 @@ def test_the_command_line_names_a_judge(shaken, other_encoder, tmp_path):
     (['caption', 'PHOTO', '--choose', 'cosine', '--judge', 'nobody'], "encoder 'nobody' (--judge): use mini"),
     (['caption', 'PHOTO', '--choose', 'cosine', '--judge', 'mini@1'], 'mini@1: edition 1'),
     (['predict', '--images', 'PHOTO', '--choose', 'cosine', '--judge', 'mini', '--clip_model_type', 'OTHER', '--out',
-        'p.json'], '--judge mini@2: looks at the photos themselves')])
+        'p.json'], '--judge mini@2: looks at the photos themselves'),
+    # it is refused before it is loaded, and before it is downloaded
+    (['predict', '--images', 'PHOTO', '--choose', 'cosine', '--judge', 'nobody/nowhere', '--out', 'p.json'],
+        '--judge nobody/nowhere: looks at the photos themselves')])
 def test_a_judge_that_cannot_judge_is_one_line(args, said, other_encoder, tmp_path):
     meant = dict(PHOTO=demo_photos()[0], OTHER=other_encoder) | {'p.json': tmp_path/'p.json'}
     args = [meant.get(o, o) for o in args]

@@ -179,12 +179,14 @@ def test_image_start_then_text(tmp_path):
     assert '3 vectors' in r.stdout
     fit = lambda out, start, *a: capdec('train', *a, '--pretrain_weights', start, '--clip_model_type', 'mini',
         '--epochs', 1, '--warmup_steps', 1, '--device', 'cpu', '--out_dir', out, cwd=tmp_path, ok=True)
-    fit('clipcap', 'mini', '--data', 'i.store', '--use_image_embedding_as_clipcap')
+    # a captioner with a way of its own
+    Captioner.from_pretrained('mini', 'cpu', bridge='offset').save(tmp_path/'start')
+    fit('clipcap', 'start', '--data', 'i.store', '--use_image_embedding_as_clipcap')
     fit('voice', 'clipcap/coco_prefix_latest', '--data', 'm.json', '--noise_variance', '.004')
-    fit('text', 'mini', '--data', 'm.json', '--noise_variance', '.004')
-    kind = lambda f: Captioner.from_pretrained(tmp_path/f/'coco_prefix_latest', 'cpu', encoder=False).bridge
-    assert kind('clipcap').offset is kind('voice').offset is None and kind('text').offset is not None
-    assert kind('text').memory is not None
+    fit('text', 'start', '--data', 'm.json', '--noise_variance', '.004')
+    bridge = lambda f: Captioner.from_pretrained(tmp_path/f/'coco_prefix_latest', 'cpu', encoder=False).bridge
+    assert [bridge(o).kind for o in ('clipcap', 'voice', 'text')] == ['none', 'none', 'offset']
+    assert all(bridge(o).memory is not None and bridge(o).concepts.names for o in ('clipcap', 'voice', 'text'))
     assert '--image_dir' in one_line(capdec('embed', '--images', '.', '--image_dir', '.', '--clip_model_type', 'mini',
         cwd=tmp_path, ok=False))[0]
     r = capdec('embed', '--data', 'book.txt', '--image_dir', '.', '--clip_model_type', 'mini', cwd=tmp_path, ok=False)

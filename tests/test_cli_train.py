@@ -73,7 +73,8 @@ def trained(tmp_path):
         model.config = replace(model.config, **notes)
         model.save(tmp_path/'run'/'own_latest')
         keep_bridge(start, tmp_path/'run', 'own', store)
-        return json.loads((tmp_path/'run'/'own_latest'/'captioner.json').read_text())
+        notes = tmp_path/'run'/'own_latest'/'captioner.json'
+        return json.loads(notes.read_text())['bridge'] if notes.exists() else 'none'
     return make
 
 @pytest.fixture
@@ -85,10 +86,10 @@ def shifted(tmp_path):
 def test_a_bridge_is_handed_on_where_it_fits(trained, shifted, tmp_path):
     from capdec.folder import load_parts
     run = tmp_path/'run'/'own_latest'
-    assert trained(shifted)['bridge'] == load_parts(shifted, 'cpu', encoder=False).bridge.kind == 'offset'
+    assert trained(shifted) == load_parts(shifted, 'cpu', encoder=False).bridge.kind == 'offset'
     # of another encoder, or learned without the mean: the way of the old one leads elsewhere
-    assert trained(shifted, encoder='another')['bridge'] == 'none'
-    assert trained(shifted, centred=True)['bridge'] == 'none'
+    assert trained(shifted, encoder='another') == 'none'
+    assert trained(shifted, centred=True) == 'none'
     with pytest.raises(ValueError, match='use the bridge mean'):
         load_parts(run, 'cpu', encoder=False)
 
@@ -113,12 +114,61 @@ def test_a_bridge_that_lay_there_is_not_that_of_a_new_training(trained, shifted,
     "`--restart` in the same folder, from nothing; what you changed in the folder since its training stays"
     from capdec.folder import keep_bridge, load_parts, save_parts
     run = tmp_path/'run'/'own_latest'
-    assert trained(shifted)['bridge'] == 'offset' and (run/'bridge.safetensors').exists()
-    assert trained()['bridge'] == 'none' and not (run/'bridge.safetensors').exists()
+    assert trained(shifted) == 'offset' and (run/'bridge.safetensors').exists()
+    assert trained() == 'none' and not (run/'bridge.safetensors').exists()
     parts = load_parts(run, 'cpu', encoder=False)
     save_parts(parts._replace(bridge=load_parts(shifted, 'cpu', encoder=False).bridge), run)
     keep_bridge('', tmp_path/'run', 'own')
     assert load_parts(run, 'cpu', encoder=False).bridge.kind == 'offset'
+    # ... whatever the training started from
+    keep_bridge('mini', tmp_path/'run', 'own')
+    assert load_parts(run, 'cpu', encoder=False).bridge.kind == 'offset'
+
+@pytest.mark.parametrize('later', [-1, 0, 1])
+def test_a_copied_folder_keeps_its_bridge(trained, shifted, tmp_path, later):
+    "Files that are copied get times in any order, and a training that has ended is run again"
+    import os
+    from capdec.folder import keep_bridge, load_parts
+    run = tmp_path/'run'/'own_latest'
+    trained(shifted)
+    for f in run.iterdir():
+        os.utime(f, (1e9, 1e9))
+    os.utime(run/'captioner.json', (1e9 + later, 1e9 + later))
+    before = {o.name: o.read_bytes() for o in run.iterdir()}
+    for start in ('', 'mini'):
+        keep_bridge(start, tmp_path/'run', 'own')
+        assert {o.name: o.read_bytes() for o in run.iterdir()} == before
+    b = load_parts(run, 'cpu', encoder=False).bridge
+    assert b.kind == 'offset' and b.memory is not None and b.concepts.names
+
+def test_words_are_kept_where_the_way_does_not_fit(trained, shifted, tmp_path):
+    "After image vectors, or an offset in training: its words and its materials, and no way; of another encoder nothing"
+    from capdec.folder import keep_bridge, load_parts
+    run, names = tmp_path/'run', load_parts('mini', 'cpu', encoder=False).bridge.concepts.names
+    for encoder, kept in (('mini@2', names), ('another', None)):
+        trained(encoder=encoder)
+        keep_bridge(shifted, run, 'own', fits=False)
+        b = load_parts(run/'own_latest', 'cpu', encoder=False).bridge
+        assert b.kind == 'none' and getattr(b.concepts, 'names', None) == kept and (b.memory is None) == (kept is None)
+
+@pytest.mark.parametrize('how', ['offset', 'images'])
+def test_a_captioner_that_trains_on_keeps_its_words(tmp_path, how):
+    import torch
+    from safetensors.torch import save_file
+    from capdec.folder import load_parts
+    from capdec.store import EmbeddingStore
+    data = tmp_path/'v.store'
+    with EmbeddingStore.create(data, 512, dict(kind='image' if how == 'images' else 'text', encoder='mini@2')) as s:
+        s.append([dict(image_id=i, caption=f'A dog runs on a {o}.', id=i) for i, o in enumerate(('bed', 'hill'))],
+            torch.eye(2, 512))
+    save_file(dict(offset=torch.ones(512)*.01), tmp_path/'o.safetensors')
+    more = ['--use_image_embedding_as_clipcap'] if how == 'images' else ['--add_modality_offset', tmp_path/'o.safetensors']
+    r = capdec('train', data, '--pretrain_weights', 'mini', *more, '--epochs', 1, '--bs', 2, '--warmup_steps', 0,
+        '--device', 'cpu', '--out_dir', tmp_path/'run', ok=True)
+    assert 'told beside the vector: things of ' in r.stderr
+    parts = load_parts(tmp_path/'run', 'cpu', encoder=False)
+    assert parts.model.config.hint_tokens and parts.bridge.kind == 'none'
+    assert parts.bridge.concepts.names == load_parts('mini', 'cpu', encoder=False).bridge.concepts.names
 
 def test_training_without_the_mean_goes_on_from_a_captioner_with_an_offset(tmp_path):
     texts = tmp_path/'c.txt'

@@ -1,5 +1,6 @@
 "Words beside the vector: drawn in training by seed, epoch and row, kept with a run, and copied by the decoder"
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -132,6 +133,26 @@ def test_train_by_the_command(tmp_path, names):
     assert 'none.txt: no such file' in capdec(*args, '--vocabulary', tmp_path/'none.txt', '--restart', ok=False).stderr
     assert '--hint_none 3' in one_line(capdec(*args, '--hint_none', 3, ok=False))[0]
 
+def test_names_that_a_captioner_knows(tmp_path):
+    "Told in training; it knows none and the captions have no nouns: no words, and no list of names that are told"
+    bare = (vectors()[:3], ['runs.']*3)
+    how = dataclasses.replace(HOW, epochs=1, warmup_steps=0)
+    fit = lambda out, **more: train(told_model(), bare, how, tmp_path/out, device='cpu', show=False, **more)
+    fit('known', names=['dog', 'zebra'])
+    assert (tmp_path/'known'/'vocabulary.txt').read_text() == 'dog\nzebra\n'
+    with pytest.warns(UserWarning, match='no words are told'):
+        fit('none', names=[])
+    said = (tmp_path/'none'/'train.log').read_text()
+    assert 'told beside the vector: no words' in said and ' names' not in said
+    assert not (tmp_path/'none'/'vocabulary.txt').exists()
+    # from nothing that is asked for in vain
+    with pytest.raises(ValueError, match='no noun comes 3 times in 3 captions; name a file with a name a line'):
+        fit('new')
+    # captions with nouns, of a captioner that knows none
+    model = told_model()
+    hints = hints_of(TrainData((vectors(), ['A dog on the grass.']*len(CAPTIONS)), model), model, HOW, [])
+    assert set(hints.names) == {'dog', 'grass'}
+
 # ---- at the door: what a captioner is told of a photo
 
 @pytest.fixture(scope='module')
@@ -244,6 +265,50 @@ def test_a_restyled_captioner_still_takes_words(teller, tmp_path):
     assert new.bridge.concepts.names == c.bridge.concepts.names and new(photo(), concepts=['boat'])
     from capdec import Captioner
     assert Captioner.from_pretrained(tmp_path/'new', 'cpu').bridge.concepts.names == c.bridge.concepts.names
+
+def mute(teller):
+    "The captioner, knowing no names"
+    from capdec import Captioner
+    c = teller[0]
+    return Captioner(c.model, c.encoder, c.bridge.telling(None))
+
+def test_a_captioner_without_names_is_restyled_without_words(teller, monkeypatch):
+    from capdec import restyle as room
+    told = []
+    monkeypatch.setattr(room, 'train', lambda *a, hints=None, **k: told.append(hints) or dict(steps=[]))
+    for c in (mute(teller), teller[0]):
+        room.restyle(c, [f'The dog {i} sleeps in a boat.' for i in range(12)], steps=1, mix=0, show=False)
+    none, some = told
+    assert none.names == [] and none(torch.arange(3)) == [[], [], []]
+    assert some.names == tellers.NAMES and some.none == .3
+
+def test_names_are_found_wherever_the_captioner_lies(teller, tmp_path, monkeypatch):
+    "In a folder of training, at home, on the hub"
+    from capdec.start import starting_model
+    shutil.copytree(teller[1], tmp_path/'run'/'coco_prefix_latest')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setattr('capdec.official._hub_checkpoint', lambda *a: None)
+    for room in ('folder', 'model'):
+        monkeypatch.setattr(f'capdec.{room}._hub_folder', lambda *a: teller[1])
+    assert starting_model('') == (None, None)
+    for name in (str(teller[1]), '~/run/coco_prefix_latest', '~/run', str(tmp_path/'run'), 'me/teller'):
+        model, names = starting_model(name)
+        assert model.config.hint_tokens and names == tellers.NAMES, name
+    mute(teller).save(tmp_path/'mute')
+    assert starting_model(str(tmp_path/'mute'))[1] == []
+
+def test_training_that_goes_on_tells_the_names_it_knows(teller, tmp_path):
+    texts = tmp_path/'t.txt'
+    texts.write_text('Runs.\nSleeps.\nHow lovely!\n')
+    mute(teller).save(tmp_path/'mute')
+    shutil.copytree(teller[1], tmp_path/'old'/'coco_prefix_latest')
+    fit = lambda start, out: capdec('train', '--data', texts, '--clip_model_type', 'mini', '--pretrain_weights', start,
+        '--epochs', 1, '--bs', 3, '--warmup_steps', 0, '--device', 'cpu', '--out_dir', tmp_path/out, ok=True).stderr
+    assert 'told beside the vector: things of 6 names' in fit(tmp_path/'old', 'a')
+    assert (tmp_path/'a'/'vocabulary.txt').read_text().splitlines() == tellers.NAMES
+    said = fit(tmp_path/'mute', 'b')
+    assert 'no words are told' in said and 'told beside the vector: no words' in said
+    assert not (tmp_path/'b'/'vocabulary.txt').exists()
 
 def test_a_damaged_classifier_is_told(teller, tmp_path):
     import shutil

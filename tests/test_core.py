@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from capdec.core import (Journal, atomic_path, find_images, is_main, is_pickle, load_pickle, one_line, open_image,
-    read_json, write_json)
+from capdec.core import (Journal, atomic_path, demo_photos, find_images, is_main, is_pickle, load_pickle, one_line,
+    open_image, read_json, write_json)
+from shell import capdec
 
 def jpeg(im, **kw):
     buf = io.BytesIO()
@@ -329,3 +330,14 @@ def test_small_names(monkeypatch):
     assert is_main()
     monkeypatch.setenv('RANK', '1')
     assert not is_main()
+
+def test_no_file_takes_the_place_of_a_device(tmp_path):
+    "Of /dev/null, say, which every program would miss; it is told before anything is read or computed"
+    pipe, texts = tmp_path/'pipe.csv', tmp_path/'t.txt'
+    os.mkfifo(pipe)
+    texts.write_text('A dog.\n')
+    with pytest.raises(ValueError, match='pipe.csv: is a device or a pipe'), atomic_path(pipe):
+        pass
+    for args in (('caption', demo_photos()[0], '--out'), ('parse', texts, '--out'), ('noise', texts, '--out')):
+        assert 'is a device or a pipe' in capdec(*args, pipe, ok=False).stderr
+    assert pipe.is_fifo() and sorted(tmp_path.iterdir()) == [pipe, texts]

@@ -68,7 +68,7 @@ def test_corpus_is_varied():
     from capdec.demo import corpus
     s = corpus()
     assert len(set(s)) >= 5000
-    # people begin with "a man in", too, and then go on differently
+    # people's commonest opening of three words is in 3.3 % of their captions, the captioner's in twice as many
     for n, most in ((3, .08), (5, .02)):
         assert Counter(tuple(o.lower().split()[:n]) for o in s).most_common(1)[0][1] <= most*len(s)
     masked = Counter(' '.join('x' if len(w) > 3 else w for w in o.lower().strip('.').split()) for o in s)

@@ -56,14 +56,34 @@ def test_a_store_of_edition_1_is_refused(tmp_path):
     assert 't.store: was made with the encoder mini of edition 1' in said and 'edition-1' in said
     assert not (tmp_path/'run').exists()
 
+@pytest.mark.parametrize('data', ['t.txt', 'good.store'])
+def test_a_store_of_edition_1_is_refused_to_validate_on(tmp_path, data):
+    "Before anything is made"
+    shutil.copytree(a_store(tmp_path), tmp_path/'good.store')
+    store = of_edition_1(tmp_path/'t.store')
+    r = capdec('train', '--data', tmp_path/data, '--val_pt', store, '--lm', 'mini', '--clip_model_type', 'mini',
+        '--out_dir', tmp_path/'run', ok=False)
+    said = one_line(r)[-1]
+    assert 't.store: was made with the encoder mini of edition 1' in said and 'edition-1' in said
+    assert not (tmp_path/'run').exists()
+
 def test_a_captioner_of_edition_1_is_refused(tmp_path):
     shutil.copytree(bundled('mini'), tmp_path/'old')
     notes = read_json(tmp_path/'old'/'captioner.json')
     write_json(tmp_path/'old'/'captioner.json', notes | dict(encoder='mini'))
     said, = one_line(capdec('caption', demo_photos()[0], '--model', tmp_path/'old', ok=False))
     assert 'old: was made with the encoder mini of edition 1' in said and 'edition-1' in said
+    # the encoder of that name is another one now, with its vectors or without
+    for name in BUNDLED:
+        for encoder in (True, False):
+            with pytest.raises(ValueError, match='old: was made with the encoder mini of edition 1'):
+                load_parts(tmp_path/'old', 'cpu', name, encoder=encoder)
+    said, = one_line(capdec('caption', demo_photos()[0], '--model', tmp_path/'old', '--clip_model_type', 'mini',
+        ok=False))
+    assert 'old: was made with the encoder mini of edition 1' in said
     # you may know better, as where you kept its encoder
-    load_parts(tmp_path/'old', 'cpu', 'mini')
+    kept = shutil.copytree(bundled('mini', 'encoder'), tmp_path/'kept')
+    load_parts(tmp_path/'old', 'cpu', str(kept))
 
 def test_a_captioner_that_is_trained_on_it_knows_its_encoder(tmp_path):
     store = a_store(tmp_path)

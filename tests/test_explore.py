@@ -1,6 +1,7 @@
 "The explorer without a browser: what its controls do, and what it says of bad input."
 import io
 import re
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -193,6 +194,52 @@ def test_the_choice_of_the_captioner_itself_comes_first(mini):
     voting = Captioner(mini.model, mini.encoder, mini.bridge, Candidates('vote:1,cosine:2'))
     app = ExplorerApp(Explorer({'voting': voting}, demo_photos()[:1]))
     assert app.choose.value == 'vote:1,cosine:2' and plain(app.caption).startswith(voting(demo_photos()[0]))
+
+def test_the_judge_of_the_captioner_is_asked(mini, other_encoder):
+    "The captioner's saved judge looks at each photo once, and at none where nothing asks for the cosine"
+    from capdec.candidates import judge_of
+    from capdec.config import Candidates
+    c = Captioner.from_pretrained('mini', 'cpu', clip_model_type=str(other_encoder))
+    judged = Captioner(c.model, c.encoder, c.bridge, Candidates('cosine', judge='mini@2'))
+    e, judge, looked = Explorer({'judged': judged, 'own': c}), judge_of(judged), []
+    encode = judge.encode_image
+    judge.encode_image = lambda *a, **k: looked.append(1) or encode(*a, **k)
+    try:
+        views = [View(o, 'judged') for o in list(e.photos)[:4]]
+        assert [e.captions(replace(o, choose='vote'))[0] for o in views[:1]] and not looked
+        found = [e.captions(o)[0] for o in views]
+        moving = [e.captions(replace(o, variance=.001)) for o in views]
+        assert len(looked) == 4 and all(len(o) == 5 for o in moving)
+    finally:
+        del judge.encode_image
+    assert found == [judged(e.photos[o.photo]) for o in views]
+    assert found != [e.captions(View(o.photo, 'own', choose='cosine'))[0] for o in views]
+
+def test_the_nearest_of_a_large_memory(mini):
+    "All are searched, however many are drawn; what is kept for a captioner is not kept for an encoder"
+    from capdec.bridges import Bridge
+    from capdec.index import Mapped
+    n, photo = 150_000, demo_photos()[1]
+    x = mini.encoder.encode_image([photo], show=False)
+    far = torch.nn.functional.normalize(torch.randn(512, generator=torch.Generator().manual_seed(0)), dim=0)
+    def read(rows):
+        rows = torch.arange(n)[rows]
+        # the odd ones come near the photo, one nearer than the other; at an even distance they are left out
+        near = torch.where((rows % 2 == 1) & (rows < 20), 1 - rows/40, 0.)[:, None]
+        return near*x/x.norm() + (1-near)*far
+    memory, sentences = Mapped(read, n, 512), [str(i) for i in range(n)]
+    name = mini.encoder.name
+    large = Captioner(mini.model, mini.encoder, Bridge('none', memory=memory, sentences=sentences))
+    e = Explorer({name: large, 'bare': Captioner(mini.model, mini.encoder)}, [photo])
+    view = View(photo.name, name)
+    found = e.nearest(view)
+    assert [s for s, _ in found] == [s for s, _ in large.nearest(photo)] == ['1', '3', '5', '7', '9']
+    assert len(e.corpus(view)[0]) == len(e.corpus(view)[1]) <= 100_000
+    assert torch.allclose(e.places(view)['nearest'], memory[torch.arange(1, 11, 2)]@e.clouds(view)['axes'], atol=1e-5)
+    # `name` is that of a captioner and of an encoder
+    bare = replace(view, captioner='bare')
+    assert e.corpus(bare)[0] == mini.bridge.sentences[:2000] and len(e.nearest(bare, 3)) == 3
+    assert {s for s, _ in e.nearest(bare, 3)} <= set(e.corpus(bare)[0])
 
 def test_words_that_it_was_not_sure_of_are_underlined(mini):
     from capdec.explain import word_probabilities

@@ -39,7 +39,6 @@ def store_of(path, vectors, captions=None, encoder='mini@2'):
 def small(monkeypatch):
     "A few hundred vectors are many, and pieces hold a hundred"
     monkeypatch.setattr(room, 'IN_MEMORY', 200)
-    monkeypatch.setattr('capdec.folder.IN_MEMORY', 200)
     monkeypatch.setattr(room, '_PIECE', 100)
 
 @pytest.fixture
@@ -84,6 +83,19 @@ def test_a_bridge_is_the_same_from_a_file(clouds, small, tmp_path):
         assert torch.allclose(one.using(way)(x), two.using(way)(x), atol=1e-5), way
     assert [[s for s, _ in o] for o in one.nearest(x, 3)] == [[s for s, _ in o] for o in two.nearest(x, 3)]
     assert two.materials()['memory'].shape == (1024, D)
+
+def test_a_memory_from_a_store(clouds, small, tmp_path):
+    "In the machine's memory up to the border that `in_memory` has, with unit length, and not normalised twice"
+    from types import SimpleNamespace
+    memory, tower = clouds[0], SimpleNamespace(dim=D, name='mini@2')
+    for n, kind in ((200, torch.Tensor), (201, Mapped)):
+        store = store_of(tmp_path/f'{n}.store', memory[:n]*3)
+        vectors = load_memory(tmp_path/f'{n}.store', tower)[1]
+        assert isinstance(vectors, kind) and torch.equal(vectors[:], in_memory(store)[:])
+    with EmbeddingStore.create(tmp_path/'c.store', 0, dict(kind='text')) as s:
+        s.append([dict(image_id=i, caption='A dog.', id=i) for i in range(300)])
+    with pytest.raises(ValueError, match='c.store: holds captions without vectors'):
+        load_memory(tmp_path/'c.store', tower)
 
 def test_a_captioner_remembers_a_large_store(small, tmp_path):
     "Vectors stay in the store, and in the captioner's folder; captions are the same"
@@ -201,8 +213,11 @@ def test_captions_by_faiss(small, tmp_path, monkeypatch):
     mini.save(tmp_path/'c')
     back = Captioner.from_pretrained(tmp_path/'c', device='cpu')
     assert back(demo_photos()[0]) == mini(demo_photos()[0]) and (tmp_path/'c'/INDEX_FILE).exists()
+    # saved again, with other captions: the lists that lie there are not taken for theirs
+    mini.remember(mini.bridge.sentences[::-1], mini.bridge.memory[:].flip(0), use='offset+nearest')
     mini.save(tmp_path/'c')
-    assert not (tmp_path/'c'/INDEX_FILE).exists()
+    back = Captioner.from_pretrained(tmp_path/'c', device='cpu')
+    assert back(demo_photos()[0]) == mini(demo_photos()[0])
 
 def test_a_folder_that_cannot_be_written_to(clouds, by_faiss, tmp_path):
     (tmp_path/'file').write_text('')

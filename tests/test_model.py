@@ -1,5 +1,6 @@
 "capdec.model: parity with the official implementation, properties of the loss, saving, bad input"
-import dataclasses,json,subprocess,sys,types
+import dataclasses,json,os,shutil,subprocess,sys,types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,6 +260,61 @@ def test_save_over(tok, tmp_path):
             third.save(tmp_path/target)
     assert torch.equal(CaptionModel.from_pretrained(tmp_path/'m').mapper.model[0].weight, new.mapper.model[0].weight)
     assert [o.name for o in tmp_path.iterdir()] == ['m']
+
+def test_a_save_takes_the_parts_of_the_former_captioner(tok, tmp_path):
+    "All that was made for other weights; what is your own stays"
+    from capdec.model import BESIDE
+    tiny(tok, seed=1).save(tmp_path/'m')
+    for o in (*BESIDE, 'README.md'):
+        (tmp_path/'m'/o).write_text('old')
+    tiny(tok, seed=2).save(tmp_path/'m')
+    assert {o.name for o in (tmp_path/'m').iterdir()} == {o.name for o in tiny(tok).save(tmp_path/'n').iterdir()
+        } | {'README.md'}
+
+def test_a_save_that_is_killed_mixes_nothing(tok, tmp_path, monkeypatch):
+    "Whatever step it is ended before, a folder that loads is the old captioner or the new one, with what is its own"
+    from capdec.model import BESIDE
+    class Killed(BaseException):
+        pass
+    steps, at, seen = [0], [0], set()
+    def counted(real):
+        def step(*args, **kwargs):
+            if str(tmp_path/'m') in str(args[0] if real is unlink else args[1]):
+                steps[0] += 1
+                if steps[0] == at[0]:
+                    raise Killed
+            return real(*args, **kwargs)
+        return step
+    replace, unlink = os.replace, Path.unlink
+    old, new = tiny(tok, seed=1, encoder='old'), tiny(tok, seed=2, encoder='new')
+    while True:
+        shutil.rmtree(tmp_path/'m', ignore_errors=True)
+        old.save(tmp_path/'m')
+        for o in BESIDE:
+            (tmp_path/'m'/o).write_text('old')
+        steps[0], at[0] = 0, at[0] + 1
+        with monkeypatch.context() as m:
+            m.setattr(os, 'replace', counted(replace))
+            m.setattr(Path, 'unlink', counted(unlink))
+            try:
+                new.save(tmp_path/'m')
+            except Killed:
+                pass
+        parts = [o for o in BESIDE if (tmp_path/'m'/o).exists()]
+        try:
+            got = CaptionModel.from_pretrained(tmp_path/'m')
+        except FileNotFoundError as e:
+            assert 'model.safetensors: missing' in str(e)
+            seen.add('none')
+            continue
+        weights = got.mapper.model[0].weight
+        which = got.config.encoder
+        assert torch.equal(weights, dict(old=old, new=new)[which].mapper.model[0].weight)
+        assert parts == (list(BESIDE) if which == 'old' else [])
+        seen.add(which)
+        if steps[0] < at[0]:
+            break
+    assert which == 'new' and seen == {'old', 'none', 'new'}
 
 @pytest.mark.parametrize('dtype', ['float16', torch.bfloat16, 'float32'])
 def test_dtype_on_disk(tok, tmp_path, dtype):

@@ -117,3 +117,32 @@ def test_without_pyav(trip, monkeypatch):
     import sys
     monkeypatch.setitem(sys.modules, 'av', None)
     assert "capdec's extra [video]" in one_line(run('cat.mp4', ok=False))[0]
+
+@pytest.mark.parametrize('where', [(), ('--scenes',), ('--out', 't.csv')])
+def test_another_encoder_does_not_judge_videos(trip, monkeypatch, other_encoder, where):
+    "It is told once, before a frame is decoded and before the judge is loaded"
+    monkeypatch.setattr('capdec.video.frames', None)
+    monkeypatch.setattr('capdec.candidates.load_encoder', None)
+    r = run('cat.mp4', 'two.mov', *where, '--choose', 'cosine', '--judge', 'mini', '--clip_model_type', other_encoder,
+        ok=False)
+    line, = one_line(r)
+    assert line.startswith('capdec: error: --judge mini@2: looks at photos, and a video is captioned by the mean of')
+    assert not (trip/'t.csv').exists()
+
+def test_the_own_encoder_judges_videos(trip, other_encoder):
+    "By its name it is no other; photos alone have any judge"
+    assert run('cat.mp4', '--choose', 'cosine', '--judge', 'mini').stdout == run('cat.mp4', '--choose', 'cosine').stdout
+    Image.fromarray(photos.coffee()).save('cup.jpg')
+    run('cup.jpg', '--choose', 'cosine', '--judge', 'mini', '--clip_model_type', other_encoder)
+
+def test_python_refuses_before_it_decodes(trip, monkeypatch, other_encoder):
+    from capdec.captioner import Captioner
+    from capdec.config import Candidates
+    from capdec.video import WithVideos, caption_clip, caption_scenes, write_scenes
+    monkeypatch.setattr('capdec.video.frames', None)
+    c = Captioner.from_pretrained('mini', 'cpu', clip_model_type=str(other_encoder))
+    c.pool = Candidates('cosine', judge='mini')
+    for f in (lambda: caption_clip(c, 'cat.mp4'), lambda: caption_scenes(c, 'cat.mp4'), lambda: WithVideos(c),
+            lambda: write_scenes(c, ['cat.mp4'], {})):
+        with pytest.raises(ValueError, match='`judge` mini@2: looks at photos, and a video'):
+            f()

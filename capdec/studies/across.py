@@ -26,7 +26,7 @@ from ..folder import Parts,captioner_folder
 from ..folder import photo_vectors as folder_vectors
 from ..flags import MANY
 from ..gap import alignment,modality_moments,pair_covariance
-from ..model import CaptionModel
+from ..model import WEIGHTS,CaptionModel
 from ..noise import modality_offset,normalize
 from .common import Rows,kept,machine_name,text_vectors
 from .recipe import _karpathy,_may_learn,held_out,same_words,scored_photos,tidy_caption,training_photos
@@ -143,7 +143,8 @@ def fit_lever(
     if lever.words and names is None:
         raise ValueError(f'{lever.name}: {world.encoder.name} brings no classifier that could tell words of a photo')
     folder = Path(out)/_digits(lever.training, lever.words, asdict(run))
-    if (folder/'decoder').exists():
+    # the weights come last
+    if (folder/'decoder'/WEIGHTS).exists():
         return CaptionModel.from_pretrained(folder/'decoder').eval()
     how = dict(lever.training)
     if how.get('noise_shape') == 'pairs':

@@ -15,6 +15,7 @@ from fastcore.script import call_parse
 from torch import Tensor
 
 from ..bridges import Bridge
+from ..candidates import told_words
 from ..captioner import Captioner
 from ..core import write_json
 from ..decoding import generate
@@ -98,8 +99,10 @@ class Systems:
         model:CaptionModel|None=None, # Another captioner that reads the same vectors
         **kwargs, # Parameters of `generate`
     )->list[str]: # A caption for each photo
-        "Caption the photos of a part"
-        return generate(model or self.base.model, bridge(self.data.images(part)), normalize=False, texts=True, **kwargs)
+        "Caption the photos of a part; the bundled captioner is told what it is sure of, whatever way is gone"
+        x = self.data.images(part)
+        told = {} if model else told_words(self.base, x)
+        return generate(model or self.base.model, bridge(x), normalize=False, texts=True, **told, **kwargs)
 
 # %% ../../nbs/16_results.ipynb #r16syst3
 def nearest_captions(

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from fastcore.script import call_parse
 from torch import nn,Tensor
 
-from ..core import atomic_path,bundled,open_image,package_file,progress,read_json,write_json
+from ..core import BUNDLED,atomic_path,bundled,open_image,package_file,progress,read_json,write_json
 from ..weights import load_tensors
 from ..mini import MiniConfig,MiniEncoder,Head,TextTower,_merged,pad_ids,to_pixels
 from ..concepts import ConceptHead,Hints,Vocabulary,_AFTER,_singulars,count_nouns
@@ -99,7 +99,7 @@ def geometry(
 
 # %% ../../nbs/12_mini_pair.ipynb #1b5289d5
 DATA_SETS = ('flickr8k','flickr30k','coco') # Karpathy's files, from which sentences come
-EDITION = 'mini@2' # What the encoder is called; vectors of two editions must not be mixed up
+EDITION = BUNDLED[-1] # What the encoder is called; vectors of two editions must not be mixed up
 
 @cache
 def _read_once(path):

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from fastcore.script import Param,call_parse
 
+from ..candidates import captions_of
 from ..captioner import Captioner
 from ..data import read_karpathy
-from ..decoding import generate
 from ..evaluation import StyleClassifier,evaluate
+from ..folder import photo_vectors
 from .common import Rows
 from .recipe import read_flickr8k
 
@@ -49,14 +50,14 @@ class RestyleSweep:
         self.plain = [r['caption'] for r in read_karpathy(karpathy, 'train')][::5]
         self.references = [dict(image_id=i, caption=c) for i,(_,captions) in enumerate(pairs) for c in captions]
         self.base = Captioner.from_pretrained('mini', 'cpu', dtype='float32')
-        self.x = self.base.embed([o for o,_ in pairs])
+        self.seen = photo_vectors(self.base, [o for o,_ in pairs])
 
     def score(self,
         captioner:Captioner, # Captioner to score
         judge:StyleClassifier, # Judge of the style
     )->dict: # `cider` in percent, `style` (a share), `words`, `distinct`, `samples`
         "Caption the photos and judge the captions"
-        texts = generate(captioner.model, self.x, beam_size=3, normalize=False, texts=True)
+        texts = [o[0].text for o in captions_of(captioner, self.seen, beam_size=3)]
         said = [dict(image_id=i, caption=t) for i,t in enumerate(texts)]
         return dict(cider=round(100*evaluate(said, self.references, ['cider']).corpus['CIDEr'], 1),
             style=round(judge.share(texts), 3), words=round(sum(len(t.split()) for t in texts)/len(texts), 2),

@@ -16,12 +16,14 @@ from fastcore.script import call_parse
 from torch import Tensor
 
 from ..bridges import Bridge
+from ..candidates import told_words
 from ..captioner import Captioner
 from ..core import atomic_path,demo_photos,open_image,optional,read_json,write_json
 from ..data import read_flickrstyle,read_karpathy
 from ..decoding import generate
 from ..embedding import embed_captions,load_encoder
 from ..evaluation import evaluate,style_measures,text_stats
+from ..folder import Parts
 from ..model import CaptionModel
 from ..noise import modality_offset,normalize
 from ..open_text import mix,read_open_text
@@ -56,8 +58,9 @@ def describe(
     **kwargs, # Parameters of `generate`
 )->list[str]: # A caption for each
     "Caption image vectors, by default with beam 5"
+    told = told_words(Parts(model, None, bridge), vectors)
     with torch.inference_mode():
-        said = generate(model, bridge(vectors), normalize=False, texts=True, show=False, **kwargs)
+        said = generate(model, bridge(vectors), normalize=False, texts=True, show=False, **told, **kwargs)
     return [' '.join(o.split()) for o in said]
 
 # %% ../../nbs/12a_styles.ipynb #c9bcdd34

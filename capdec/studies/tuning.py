@@ -167,7 +167,7 @@ def main(
         raise ValueError(f'`judges` {bad[0]}: use {", ".join(JUDGES)}')
     # it need not be said what chooses: that is the question
     pool = replace(pool, choose=pool.choose if pool.choose not in ('', 'beam') else 'logprob')
-    c = load_captioner(model, '', device, crossing, dtype=dtype, pool=pool)
+    c = load_captioner(model, '', device, crossing, dtype=dtype, pool=pool, given='vectors')
     able = [o for o in JUDGES if c.bridge.sentences or o in ('logprob','cosine')]
     if lack := [o for o in names if o not in able]:
         raise ValueError(f'`judges` {lack[0]}: asks a memory of captions, and this captioner has none; give `memory`')
