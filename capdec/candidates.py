@@ -153,8 +153,9 @@ def other_judge(
     return '' if not name or _is_own(parts, name) else name
 
 # %% ../nbs/08i_candidates.ipynb #candjude
-_GIVEN = dict(vectors='looks at the photos themselves, and here are only their vectors; use `judge` own, or caption the '
-        'photos with `capdec caption`',
+_GIVEN = dict(
+    vectors='looks at the photos themselves, and here are only their vectors; use `judge` own, or caption the photos '
+        'with `capdec caption`',
     videos="looks at photos, and a video is captioned by the mean of its pictures' vectors, which it has not seen; use "
         '`judge` own, or caption the photos without the videos')
 

@@ -84,7 +84,7 @@ class Head(nn.Module):
         super().__init__()
         self.drop = nn.Dropout(dropout)
         self.proj,self.fc = nn.Linear(n_in, dim, bias=False),nn.Linear(dim, dim, bias=False)
-        # where this tower's cone points
+        # one step for all vectors: it parts the cones of the two towers
         self.offset = nn.Parameter(torch.zeros(dim))
 
     def forward(self,

@@ -162,7 +162,8 @@ def test_a_captioner_that_trains_on_keeps_its_words(tmp_path, how):
         s.append([dict(image_id=i, caption=f'A dog runs on a {o}.', id=i) for i, o in enumerate(('bed', 'hill'))],
             torch.eye(2, 512))
     save_file(dict(offset=torch.ones(512)*.01), tmp_path/'o.safetensors')
-    more = ['--use_image_embedding_as_clipcap'] if how == 'images' else ['--add_modality_offset', tmp_path/'o.safetensors']
+    more = dict(images=['--use_image_embedding_as_clipcap'],
+        offset=['--add_modality_offset', tmp_path/'o.safetensors'])[how]
     r = capdec('train', data, '--pretrain_weights', 'mini', *more, '--epochs', 1, '--bs', 2, '--warmup_steps', 0,
         '--device', 'cpu', '--out_dir', tmp_path/'run', ok=True)
     assert 'told beside the vector: things of ' in r.stderr
