@@ -111,8 +111,8 @@ docs: readme ## Make the site with Quarto: _docs/index.html (Quarto comes from P
 pages: $(READY) ## Make the pages without Quarto, to look at: _out/site/index.html
 	PYTHONPATH=. $(BIN)/python tools/render_site.py
 
-card: $(READY) ## Draw the picture that social networks show beside a link
-	$(BIN)/python tools/social_card.py
+card: $(READY) ## Draw the pictures of the README and of social networks; tools/fresh_photos.py fetches the photos
+	$(BIN)/python tools/pictures.py
 
 # On a GPU when there is one, and on the research data where it is at hand. Threads that wait asleep keep a busy machine
 # fair to both sides, and cost milliseconds where single photos make small products: that row is measured again without.

@@ -196,7 +196,7 @@ def compared(
 # %% ../nbs/10a_demo.ipynb #13e65c0e
 # Versions of the experiment: optimiser steps, parts of the corpus of which each seed reads one, and noise variance
 SIZES = dict(
-    short=dict(steps=640, parts=3, variance=.003),
+    short=dict(steps=1280, parts=3, variance=.003),
     full=dict(steps=1920, parts=1, variance=.003))
 
 def experiment(
@@ -242,19 +242,21 @@ def recorded()->dict: # 'full' and 'short': machine, command, runs, gain and its
     return read_json(package_file('data','demo_experiments.json'))
 
 # %% ../nbs/10a_demo.ipynb #14d9b001
-def recorded_study()->dict: # CIDEr `clean` and `noisy`, the `variance`, number of `captions` and of `epochs`
+def recorded_study()->dict: # CIDEr `clean` and `noisy`, `variance`, number of `captions` and of `epochs`, `encoder`
     "What the best noise is worth once the training is long: from the sweep of lesson 22, means over seeds"
-    rows = read_json(package_file('data','noise_study.json'))['runs']
-    runs = [r for r in rows if r['variance'] != 'clipcap' and r['epochs'] == 3]
+    study = read_json(package_file('data','noise_study.json'))
+    runs = [r for r in study['runs'] if r['variance'] != 'clipcap' and r['epochs'] == 3]
     cider = lambda v, half: float(np.mean([r[f'{half}, none']['CIDEr'] for r in runs if r['variance'] == v]))
     best = max({r['variance'] for r in runs}, key=lambda v: cider(v, 'choose'))
     return dict(clean=cider(0., 'report'), noisy=cider(best, 'report'), variance=best, captions=runs[0]['captions'],
-        epochs=runs[0]['epochs'])
+        epochs=runs[0]['epochs'], encoder=study['encoder'])
 
 def _study_line():
     s = recorded_study()
-    return (f"Longer training, recorded: after {s['epochs']} passes over {s['captions']:,} captions that people wrote, "
-        f"scored against people's captions of 500 unseen photos, "
+    # what is called `mini` and no more is the pair's first edition
+    pair = ' with edition 1 of the pair' if s['encoder'] == 'mini' else ''
+    return (f"Longer training, recorded{pair}: after {s['epochs']} passes over {s['captions']:,} captions that people "
+        f"wrote, scored against people's captions of 500 unseen photos, "
         f"CIDEr is {s['clean']:.1f} without noise and {s['noisy']:.1f} with variance {s['variance']:g}.")
 
 # %% ../nbs/10a_demo.ipynb #0480570f

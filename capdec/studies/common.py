@@ -23,9 +23,15 @@ class Rows:
     "Results of a study, row after row, in a JSON file that survives a stop"
     def __init__(self,
         path:str|Path, # JSON file to keep the rows in
-        **about, # What to note beside the rows, such as the command
+        **about, # What to note beside the rows, such as the command; `encoder`: its name, and no other one's rows
     ):
-        self.path,self.about = Path(path),about
+        self.path,self.about = Path(path),{}
+        mine,theirs = about.get('encoder'),self.data.get('encoder')
+        # a table of two encoders compares nothing
+        if mine and theirs and mine != theirs:
+            raise ValueError(f'{path}: its rows were measured with the encoder {theirs}, and this is {mine}; name '
+                'another file')
+        self.about = about
 
     @property
     def data(self):

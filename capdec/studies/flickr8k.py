@@ -189,7 +189,8 @@ def main(
     "Score the bundled captioner, with each bridge, on photos of Flickr8k that nothing was chosen on"
     torch.set_num_threads(threads or torch.get_num_threads())
     s = Systems(shared, out, model)
-    done = Rows(results, images=len(s.data.pairs['report']), command='python -m capdec.studies.flickr8k', note=NOTE)
+    done = Rows(results, images=len(s.data.pairs['report']), command='python -m capdec.studies.flickr8k', note=NOTE,
+        encoder=s.base.encoder.name)
     for part,rows in (('systems', reported(s)), ('choose', chosen(s))):
         for name,captions in rows.items():
             if done.find(name, part) is None:

@@ -88,7 +88,8 @@ def main(
     "How far and how fast to restyle: learning rate, steps and the share of rehearsed sentences, measured"
     torch.set_num_threads(1)
     sweep = RestyleSweep(shared, photos)
-    rows = Rows(results, command='python -m capdec.studies.restyle_sweep', photos=photos)
+    rows = Rows(results, command='python -m capdec.studies.restyle_sweep', photos=photos,
+        encoder=sweep.base.encoder.name)
     for style in styles:
         train,rest = styled_captions(shared, style)
         judge = StyleClassifier(train, sweep.plain[:5000])

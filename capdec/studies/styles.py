@@ -133,7 +133,7 @@ class StyleStudy:
         self.encoder,self.bridge,self.mini = load_encoder('mini', 'cpu'),c.bridge,c.model
         self.plain = [r['caption'] for r in self.d['plain']]
         self.rows = Rows(self.out/'styles.json', command='python -m capdec.studies.styles --shared ../shared',
-            settings=SETTINGS)
+            settings=SETTINGS, encoder=self.encoder.name)
         self.images = self.shared/'data'/'flickr8k'/'images'
         self.demo = {p.stem: p for p in demo_photos()}
         self.demo_vectors = normalize(self.encoder.encode_image(list(self.demo.values()), show=False))
