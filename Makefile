@@ -45,12 +45,14 @@ else
 endif
 
 TESTS ?=
+# folders of tests that passed go at once: a run would leave twelve gigabytes
+KEEP := -o tmp_path_retention_policy=failed
 test-py: $(READY) ## Run tests/, or one file, or one test: make test-py TESTS="tests/test_noise.py -k offset"
-	$(BIN)/python -m pytest -q $(or $(TESTS),-n 2 --dist loadfile --durations 25 tests)
+	$(BIN)/python -m pytest -q $(KEEP) $(or $(TESTS),-n 2 --dist loadfile --durations 25 tests)
 
 # Checkpoints of full shape through a hub on this machine, several processes, shards by the thousand photos.
 slow-test: $(READY) ## Run the tests that take minutes and gigabytes, which `make test` leaves out
-	$(BIN)/python -m pytest -q -m slow --durations 25 $(or $(TESTS),tests)
+	$(BIN)/python -m pytest -q $(KEEP) -m slow --durations 25 $(or $(TESTS),tests)
 
 # Each Python gets an environment of its own, in a temporary folder: seven gigabytes, or two with TORCH=cpu.
 PYTHONS ?= $(PYTHON)

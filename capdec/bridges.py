@@ -140,6 +140,15 @@ def using(self:Bridge,
         self.index)
 
 @patch
+def shifted(self:Bridge,
+    offset:Tensor, # Step that is added `(d,)`
+)->Bridge: # Another bridge, which goes this step
+    "The other materials, and this offset as the way"
+    other = self.using('none')
+    return Bridge('offset', offset, other.memory, other.sentences, other.temperature, other.onto, other.k,
+        other.concepts, other.index)
+
+@patch
 def materials(self:Bridge)->dict[str,Tensor]: # Tensors by name
     "What the ways of this bridge use: equal materials and an equal name make equal vectors"
     needs = {_NEEDS.get(o) for _,names in self.parts for o in names}
@@ -165,6 +174,11 @@ def telling(self:Bridge,
     other = self.using(self.kind)
     other.concepts = concepts
     return other
+
+@patch(as_prop=True)
+def names(self:Bridge)->list[str]: # Empty where nothing is told, or words of yours
+    "What its classifier may find in a photo"
+    return list(getattr(self.concepts, 'names', ()))
 
 @patch
 def told(self:Bridge,

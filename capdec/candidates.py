@@ -10,6 +10,7 @@ __all__ = ['told_and_not', 'candidates', 'rarity_of', 'asked', 'asks_memory', 'o
 # %% ../nbs/08i_candidates.ipynb #cand002
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -20,11 +21,10 @@ from .choosing import Choice,Rarity,choose,parse_choice
 from .config import NO_COSINE,Candidates,Limits
 from .core import full_name,whole_number
 from .decoding import _draws,generate
-from .embedding import encoder_name,load_encoder
-from .folder import NoEncoder,Parts
+from .embedding import encoder_place,load_encoder
+from .folder import Parts
 from .index import stand_in
 from .noise import normalize
-from .precision import tower_dtype
 
 # %% ../nbs/08i_candidates.ipynb #cand007
 def _lots(ways, samples, seed, limits=Limits(), max_length=None, **_):
@@ -127,22 +127,15 @@ def _judge(name, device, dtype):
 
 def _judge_for(parts, name):
     "The encoder of that name, in the type that the captioner's own tower computes in"
-    kind,device = parts.model.compute,parts.model.device
-    # half precision is what the machine does best, and what that is the tower knows itself
-    return _judge(name, str(device), tower_dtype('auto' if kind == 'bfloat16' else kind, device))
+    kind = getattr(parts.encoder, 'dtype', None)
+    return _judge(name, str(parts.model.device), kind and str(kind).removeprefix('torch.'))
 
 # %% ../nbs/08i_candidates.ipynb #candjud1
 def _is_own(parts, name):
     "Is this the captioner's own encoder, by any of its names?"
-    own = parts.encoder
-    if name == own.name or encoder_name(name) != own.name:
-        return name == own.name
-    # where there are only vectors, the name must do
-    if isinstance(own, NoEncoder):
-        return True
-    with torch.inference_mode():
-        a,b = (normalize(o.encode_text(['A dog.'], show=False).float().cpu()) for o in (own, _judge_for(parts, name)))
-    return a.shape == b.shape and (a*b).sum().item() > .9999
+    place,named = getattr(parts.encoder, 'place', ''),name == parts.encoder.name
+    # where there are only vectors, the name must do; a file or folder of that name may be another
+    return named and not (place and Path(name).exists()) or encoder_place(name) == place
 
 def other_judge(
     parts:Parts, # A captioner, or the parts of one

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
 from .candidates import JudgedPhotos,asked,asks_memory,captions_of,judge_of,judged_by,photos_needed
+from .choosing import parse_choice
 from .concepts import as_concepts
 from .config import Candidates,Crossing,OfficialHints,Restyling
 from .core import find_images,is_url,one_line,progress,whole_number
@@ -361,6 +362,10 @@ def load_captioner(
         c.remember(memory, use=bridge or True)
         fit_parts(c.model, c.encoder, c.bridge)
     c.pool = asked(c.pool, pool)
+    # vectors are there, and captions have none
+    if not encoder and given and c.pool.choose != 'beam' and parse_choice(c.pool.choose).cosine:
+        return load_captioner(name, clip_model_type, device, crossing, hints, dont_normalize_prefix, True, dtype, pool,
+            given)
     # what cannot judge is told before it is loaded, and what cannot be loaded before a photo is looked at
     if given == 'photos':
         judge_of(c)

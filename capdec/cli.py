@@ -12,11 +12,12 @@ import os,sys
 from dataclasses import asdict,replace
 from pathlib import Path
 
-from .config import Beside,Candidates,Crossing,Decoding,ExpectedMapper,Inputs,Limits,MapperConfig
-from .config import OfficialCrossing,OfficialHints,Output,Restyling,Selection,Swap,TrainConfig,Video
-from .core import find_images,find_shards,is_main,is_pickle,not_the_input,package_file,printable
+from .config import Beside,Candidates,Crossing,Decoding,ExpectedMapper,Inputs,Keeping,Limits,Machine,MapperConfig
+from .config import Material,OfficialCrossing,OfficialHints,OfficialRun,Output,Restyling,Selection,Swap
+from .config import TrainConfig,Video
+from .core import find_images,find_shards,is_main,is_pickle,no_device,not_the_input,package_file,printable
 from .core import whole_number
-from .flags import MANY,OR_ALONE,SWITCH,as_flags,call,error_line,parser_of,without_verb
+from .flags import MANY,OR_ALONE,as_flags,call,error_line,parser_of,without_verb
 from .terminal import exit_code,note,note_skipped,say,say_made
 
 # %% ../nbs/11_cli.ipynb #32190447
@@ -109,25 +110,16 @@ def embed(
 
 # %% ../nbs/11_cli.ipynb #41810979
 def train(
-    # Store made by `embed`, official embeddings pickle, or file of captions to embed first; COCO and FLICKR are presets
-    data:str='clip_embedding.pkl',
-    val_pt:str='', # Validation data, like `data`
+    material:Material=Material(), # What to train on
+    keeping:Keeping=Keeping(), # Where models go
     pretrain_weights:str='', # Captioner to go on from: folder, hub id, official .pt, published name, or mini
-    out_dir:str='./checkpoints', # Folder for models, checkpoints and the loss curve
     add_modality_offset:OR_ALONE='', # Modality offset to add after the noise: a file; alone, the one beside the data
-    prefix:str='coco_prefix', # Name of saved models
     training:TrainConfig=TrainConfig(), # How to train
     mapper:MapperConfig=MapperConfig(), # What the captioner is made of
     only_prefix:bool=False, # Train the mapper alone
-    save_every:int=1, # Epochs between kept models; the first and the last are always kept
-    is_not_rn:bool=False, # The vectors have 512 numbers (checked; the width is read off the data)
-    use_image_embedding_as_clipcap:bool=False, # Train on image vectors, as ClipCap does
-    image_dir:str='', # Folder of the photos, for --use_image_embedding_as_clipcap with a file of captions
     lm:str='gpt2', # Language model to start from: hub id, folder, or mini
-    clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
     swap:Swap=Swap(), # Gender terms to exchange, when `data` is a file of captions
     hints:OfficialHints=OfficialHints(), # What official --pretrain_weights do not say
-    restart:bool=False, # Start again instead of continuing the run in `out_dir`
     device:str='', # Device to compute on: cpu leaves a GPU alone (default: the best there is)
     log_to:str='', # Send the losses to tensorboard, wandb or another program that Accelerate knows
 ):
@@ -138,34 +130,36 @@ def train(
     from capdec.sources import left_out,preset,processes,training_stores,warn_of_few
     from capdec.start import model_for_training,next_command,starting_model
     from capdec.training import train as fit
-    told = asdict(mapper) | asdict(swap) | asdict(training) | asdict(hints) | dict(data=data, val_pt=val_pt, lm=lm,
-        pretrain_weights=pretrain_weights, add_modality_offset=add_modality_offset, prefix=prefix, out_dir=out_dir,
-        only_prefix=only_prefix, save_every=save_every, is_not_rn=is_not_rn, image_dir=image_dir, restart=restart,
-        use_image_embedding_as_clipcap=use_image_embedding_as_clipcap, clip_model_type=clip_model_type, device=device)
-    data,bs = preset(data, training.bs, TrainConfig.bs)
-    training,out = replace(training, bs=bs), Path(out_dir)
+    told = dict(lm=lm, pretrain_weights=pretrain_weights, add_modality_offset=add_modality_offset,
+        only_prefix=only_prefix, device=device)
+    for o in (material, keeping, mapper, swap, training, hints):
+        told |= asdict(o)
+    data,bs = preset(material.data, training.bs, TrainConfig.bs)
+    material,training,out = replace(material, data=data), replace(training, bs=bs), Path(keeping.out_dir)
     # what cannot be loaded is told before hours of embedding
-    start,names = starting_model(pretrain_weights, mapper, hints)
+    start,was = starting_model(pretrain_weights, mapper, hints)
     run = processes(device)
-    store,val = training_stores(run, data, val_pt, out, clip_model_type, device, swap, use_image_embedding_as_clipcap,
-        image_dir)
-    if is_not_rn and store.dim != 512:
+    store,val = training_stores(run, material, out, device, swap)
+    if material.is_not_rn and store.dim != 512:
         raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
     if run.is_main_process:
         warn_of_few(data, len(store))
     shift = find_offset(add_modality_offset, Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(training.seed)
     model = model_for_training(start, lm, store, mapper, training, only_prefix)
-    history = fit(model, store, training, out, val, shift, prefix, save_every, not restart, device or None, told=told,
-        report=note, left_out=left_out(data, len(store)), log_to=log_to, names=names)
+    history = fit(model, store, training, out, val, shift, keeping.prefix, keeping.save_every, not keeping.restart,
+        device or None, told=told, report=note, left_out=left_out(data, len(store)), log_to=log_to,
+        names=was and was.bridge.names)
     if not run.is_main_process:
         return 0
     # behind an offset, or from photos, it learned to go another way
-    keep_bridge(pretrain_weights, out, prefix, store, not (use_image_embedding_as_clipcap or add_modality_offset))
+    elsewhere = material.use_image_embedding_as_clipcap or add_modality_offset
+    keep_bridge(was, out, keeping.prefix, store, not elsewhere)
     if n := len(history['epochs']):
         print(f'loss {history["epochs"][-1][1]:.3f} nats per token after {n} epoch{"s"*(n > 1)}')
-    say_made(out/f'{prefix}_latest', 'captioner')
-    say(f"caption photos with it: {next_command(out/f'{prefix}_latest', model.config.encoder)}")
+    latest = out/f'{keeping.prefix}_latest'
+    say_made(latest, 'captioner')
+    say(f'caption photos with it: {next_command(latest, model.config.encoder)}')
 
 # %% ../nbs/11_cli.ipynb #d9a9688a
 def predict(
@@ -173,30 +167,19 @@ def predict(
     out:str='', # File to write (default: <checkpoint folder>/<name>.json)
     inputs:Inputs=Inputs(), # What to caption
     which:Selection=Selection(split='val'), # Which images of `data`; `dataset_mode` 5 captions the captions
-    beam:SWITCH=True, # Use beam search; --beam false for greedy
-    beam_size:int=5, # Number of beams
-    is_rn:SWITCH=None, # The vectors have 640 numbers, false: 512 (checked when given; the checkpoint tells)
-    dont_normalize_prefix:bool=False, # Do not normalise the vectors
-    text_autoencoder:bool=False, # Caption the captions: their text vectors go in
+    asked:OfficialRun=OfficialRun(), # What the official runner asks
     ways:OfficialCrossing=OfficialCrossing(), # Ways across the gap, as the official runner has them
-    ablation_dist:bool=False, # Only print the distances between the captions of an image of `data` (or of a pickle)
-    ablation_image_dist:bool=False, # Only print the distance of images of `data` and their captions (or of a pickle)
     mapper:ExpectedMapper=ExpectedMapper(), # What you expect of the checkpoint's mapper
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
-    official:bool=False, # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
     crossing:Crossing=Crossing(), # Way across the gap
     pool:Candidates=Candidates(), # Which captions are candidates, and what chooses
-    clip_model_type:str='', # Encoder, if the checkpoint does not say
-    batch_size:int=32, # Photos per batch
-    device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
+    machine:Machine=Machine(), # What it is computed with
 ):
     "Caption a data set; run it again to continue an interrupted run"
-    whole_number('--batch_size', batch_size)
-    decoding,beams = Decoding(method='beam' if beam else 'greedy', beam_size=beam_size), beam_size if beam else 0
+    decoding,official,beams = asked.decoding(), asked.official, asked.beam_size if asked.beam else 0
     crossed,offset = ways.is_named(crossing), bool(ways.add_modality_offset)
-    text = text_autoencoder or which.dataset_mode in ('5','5.0')
-    distances = ablation_dist or ablation_image_dist
+    text = asked.text_autoencoder or which.dataset_mode in ('5','5.0')
+    distances = asked.ablation_dist or asked.ablation_image_dist
     inputs.check(which, text, distances)
     from capdec import predict as room
     from capdec.album import album_settings
@@ -206,35 +189,36 @@ def predict(
     if not (out or distances):
         out = room.predictions_file(checkpoint, offset)
     not_the_input(out, inputs.data, inputs.embeddings)
-    encoder = room.needs_encoder(inputs, crossing, clip_model_type)
+    encoder = room.needs_encoder(inputs, crossing, machine.clip_model_type)
     def load(device):
         own = replace(crossing, bridge='') if offset else crossing
         given = 'photos' if shards else '' if distances else 'vectors'
-        c = load_captioner(checkpoint, clip_model_type, device, own, hints, dont_normalize_prefix, encoder, dtype, pool,
-            given)
-        room.check_expected(c.model.config, is_rn, mapper)
+        c = load_captioner(checkpoint, machine.clip_model_type, device, own, hints, asked.dont_normalize_prefix,
+            encoder, machine.dtype, pool, given)
+        room.check_expected(c.model.config, asked.is_rn, mapper)
         return room.with_bridge(c, ways, checkpoint)
     if shards := find_shards(inputs.images) if inputs.images else []:
-        c = own_captioner(load, device, shards, out)
+        c = own_captioner(load, machine.device, shards, out)
         settings = album_settings(c, checkpoint, crossing.memory, decoding) | asdict(ways) | dict(official=official)
-        limits = Limits(stop_ids=room.official_stops(c.model, beam)) if official else Limits()
-        done = caption_shards(c, shards, out, settings, which.image_column, predictions=True, batch_size=batch_size,
-            limits=limits, **decoding.kwargs())
+        limits = Limits(stop_ids=room.official_stops(c.model, asked.beam)) if official else Limits()
+        done = caption_shards(c, shards, out, settings, which.image_column, predictions=True,
+            batch_size=machine.batch_size, limits=limits, **decoding.kwargs())
         say_made(out, done.text())
         return done.code
     records = captions_from(inputs.data, which, 'predict') if inputs.data else None
-    with spread(load, device) as c:
+    with spread(load, machine.device) as c:
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
         if distances:
-            return print(room.distances_text(c, records, inputs, c.bridge if crossed else None, not ablation_dist))
-        store = room.vectors_to_caption(c, out, inputs, records, text, batch_size)
+            bridge = c.bridge if crossed else None
+            return print(room.distances_text(c, records, inputs, bridge, not asked.ablation_dist))
+        store = room.vectors_to_caption(c, out, inputs, records, text, machine.batch_size)
         # text vectors lie where the captioner was trained
         if not crossed and (text or store.meta.get('kind') == 'text'):
             c.bridge = type(c.bridge)('none')
         settings = room.run_settings(c, checkpoint, store, beams, official, crossing.memory, offset)
-        n = room.caption_store(c, store, out, settings, beams, official, batch_size)
+        n = room.caption_store(c, store, out, settings, beams, official, machine.batch_size)
     failed = store.meta.get('failed', [])
     note_skipped(failed)
     say_made(out, f'{n:,} captions' + room.list_failed(out, failed))
@@ -288,6 +272,7 @@ def offset(
     moments:bool=False, # Also write the covariances of both, for the ways mean, standard and whiten (--moments FILE)
 ):
     "The modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
+    no_device(out)
     from capdec.gap import modality_moments
     from capdec.noise import modality_centres,save_offset
     from capdec.sources import image_and_text,rows_of
@@ -310,6 +295,7 @@ def bridger(
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
     "Train a supervised bridge from image to text vectors on pairs (an ablation: no longer text-only)"
+    no_device(out)
     from capdec.core import pick_device
     from capdec.noise import ImageToTextBridge,save_bridge
     from capdec.sources import paired_vectors
@@ -382,14 +368,10 @@ def caption(
     video:Video=Video(), # How videos are looked at
     crossing:Crossing=Crossing(), # Way across the gap
     pool:Candidates=Candidates(), # Which captions are candidates, and what chooses
-    clip_model_type:str='', # Encoder, if the captioner does not say
-    batch_size:int=32, # Photos per batch
-    device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    dtype:str='auto', # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
+    machine:Machine=Machine(), # What it is computed with
     image_column:str='', # Column of the images in Parquet shards (default: image, jpg, bytes or another usual name)
 ):
     "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
-    whole_number('--batch_size', batch_size)
     whole_number('--limit', limit, 0)
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     shards = find_shards(sources)
@@ -409,26 +391,29 @@ def caption(
     album = room.album_of(sources, paths, output, beside)
     if dry_run:
         return room.show_plan(shards or paths, album, decoding.num_captions, limit)
-    model = kept_style(restyling, model, lambda name=model: load_captioner(name, clip_model_type, device))
+    model = kept_style(restyling, model, lambda name=model: load_captioner(name, machine.clip_model_type,
+        machine.device))
     given = 'videos' if any(map(is_video, paths)) else 'photos'
-    load = lambda device: load_captioner(model, clip_model_type, device, crossing, dtype=dtype, pool=pool, given=given)
+    load = lambda device: load_captioner(model, machine.clip_model_type, device, crossing, dtype=machine.dtype,
+        pool=pool, given=given)
     settings = lambda c: room.album_settings(c, model, crossing.memory, decoding, limits)
-    how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
+    how = dict(batch_size=machine.batch_size, limits=limits, **decoding.kwargs())
     if shards:
-        c = own_captioner(load, device, shards, output.out)
+        c = own_captioner(load, machine.device, shards, output.out)
         done = caption_shards(c, shards, output.out, settings(c), image_column, overwrite=output.overwrite, **how)
         say_made(output.out, done.text())
         return done.code
     if scenes:
-        _,failed,there = write_scenes(load(device), paths, scenes, video, output.json, output.overwrite, note, **how)
+        c = load(machine.device)
+        _,failed,there = write_scenes(c, paths, scenes, video, output.json, output.overwrite, note, **how)
         if output.json or any(scenes.values()):
             say(as_flags(room.Counts(failed, 0, there).text(len(paths), 'video'), ['overwrite']), output.json)
         return int(bool(failed))
-    with spread(load, device) as c:
+    with spread(load, machine.device) as c:
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
-        done = room.caption_album(c, paths, album, settings(c), decoding, limits, batch_size, limit, video,
+        done = room.caption_album(c, paths, album, settings(c), decoding, limits, machine.batch_size, limit, video,
             output.sureness)
     if album.quiet:
         text = as_flags(done.text(len(paths)), ['overwrite','limit'])

@@ -5,10 +5,15 @@
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'NO_COSINE', 'ALONE', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Decoding',
            'Candidates', 'Selection', 'Swap', 'OfficialHints', 'ExpectedMapper', 'Restyling', 'Beside', 'Output',
-           'Video', 'Inputs', 'Crossing', 'OfficialCrossing', 'field_comments', 'from_json']
+           'Video', 'Inputs', 'OfficialRun', 'Material', 'Keeping', 'Machine', 'Crossing', 'OfficialCrossing',
+           'field_comments', 'from_json']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
-from dataclasses import KW_ONLY,asdict,dataclass,field,replace
+import ast,inspect,sys
+from dataclasses import KW_ONLY,asdict,dataclass,field,fields,replace
+from functools import cache
+from io import StringIO
+from tokenize import COMMENT,generate_tokens
 
 from fastcore.basics import patch
 
@@ -442,6 +447,56 @@ class Inputs:
         mode = '' if text or which.dataset_mode == '0' else which.dataset_mode
         replace(which, dataset_mode=mode).belongs_to(self.data, self.image_dir)
 
+# %% ../nbs/00a_config.ipynb #cfg-offrun-code
+@dataclass(frozen=True)
+class OfficialRun:
+    "What the official runner asks beside"
+    beam:bool=True # Use beam search; --beam false for greedy
+    beam_size:int=5 # Number of beams
+    official:bool=False # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
+    is_rn:bool|None=None # The vectors have 640 numbers, false: 512 (checked when given; the checkpoint tells)
+    dont_normalize_prefix:bool=False # Do not normalise the vectors
+    text_autoencoder:bool=False # Caption the captions: their text vectors go in
+    ablation_dist:bool=False # Only print the distances between the captions of an image of `data` (or of a pickle)
+    ablation_image_dist:bool=False # Only print the distance of images of `data` and their captions (or of a pickle)
+
+    def decoding(self)->Decoding:
+        "How captions are decoded"
+        return Decoding(method='beam' if self.beam else 'greedy', beam_size=self.beam_size)
+
+# %% ../nbs/00a_config.ipynb #cfg-material-code
+@dataclass(frozen=True)
+class Material:
+    "What `capdec train` learns from"
+    # Store made by `embed`, official embeddings pickle, or file of captions to embed first; COCO and FLICKR are presets
+    data:str='clip_embedding.pkl'
+    val_pt:str='' # Validation data, like `data`
+    clip_model_type:str='RN50x4' # Encoder, when `data` is a file of captions
+    is_not_rn:bool=False # The vectors have 512 numbers (checked; the width is read off the data)
+    use_image_embedding_as_clipcap:bool=False # Train on image vectors, as ClipCap does
+    image_dir:str='' # Folder of the photos, for --use_image_embedding_as_clipcap with a file of captions
+
+@dataclass(frozen=True)
+class Keeping:
+    "Where a training is kept"
+    out_dir:str='./checkpoints' # Folder for models, checkpoints and the loss curve
+    prefix:str='coco_prefix' # Name of saved models
+    save_every:int=1 # Epochs between kept models; the first and the last are always kept
+    restart:bool=False # Start again instead of continuing the run in `out_dir`
+
+# %% ../nbs/00a_config.ipynb #cfg-machine-code
+@dataclass(frozen=True)
+class Machine:
+    "What captions are computed with"
+    clip_model_type:str='' # Encoder, if the captioner does not say
+    batch_size:int=32 # Photos per batch
+    device:str='' # Device to compute on: cpu, cuda, mps (default: the best there is)
+    dtype:str='auto' # Type to compute in: auto, float32, bfloat16, float16 (GPUs) or int8 (CPUs)
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f'`batch_size` {self.batch_size}: at least 1 was expected')
+
 # %% ../nbs/00a_config.ipynb #cfg-crossing-code
 # The field's flag may stand without a value: then the file is looked for
 ALONE = dict(alone=True)
@@ -482,16 +537,33 @@ class OfficialCrossing:
         return bool(given) or bool(crossing.bridge)
 
 # %% ../nbs/00a_config.ipynb #cfg-comments
+@cache
+def _comments_in(module):
+    "`{class: {field: comment}}` of a module; a comment stands behind its field, or on lines of its own above it"
+    text = inspect.getsource(sys.modules[module])
+    found,lines = {},text.splitlines()
+    tokens = generate_tokens(StringIO(text).readline)
+    comments = {o.start[0]: o.string.lstrip('# ') for o in tokens if o.type == COMMENT}
+    for c in ast.parse(text).body:
+        found[getattr(c, 'name', '')] = told = {}
+        for o in getattr(c, 'body', ()):
+            if not isinstance(o, ast.AnnAssign):
+                continue
+            above = o.lineno
+            while lines[above-2].lstrip().startswith('#'):
+                above -= 1
+            own = [comments[o.lineno]] if o.lineno in comments else [comments[i] for i in range(above, o.lineno)]
+            told[o.target.id] = ' '.join(' '.join(own).split())
+    return found
+
 def field_comments(
     cls, # One of the dataclasses of this module
 )->dict[str,str]: # Name of each field -> its comment
     "What the comments of the fields say, those of the base classes included"
-    from dataclasses import fields
-    from fastcore.docments import docments
     found = {}
     for c in cls.__mro__[-2::-1]:
-        found |= {k:v for k,v in docments(c, returns=False).items() if v}
-    return {f.name: ' '.join(found.get(f.name, '').split()) for f in fields(cls)}
+        found |= {k:v for k,v in _comments_in(c.__module__).get(c.__name__, {}).items() if v}
+    return {f.name: found.get(f.name, '') for f in fields(cls)}
 
 # %% ../nbs/00a_config.ipynb #cfg-json-code
 def _is_a(value, kind):
@@ -507,7 +579,6 @@ def from_json(
     source, # File that it comes from, for errors
 ): # A record of the class
     "A record from JSON; what does not fit is one line that names the file"
-    from dataclasses import fields
     if not isinstance(data, dict):
         raise ValueError(f'{source}: an object with settings was expected, found {type(data).__name__}')
     given = {f.name: (data[f.name], f.type) for f in fields(cls) if f.name in data}

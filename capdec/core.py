@@ -218,7 +218,7 @@ def not_the_input(
     *inputs, # Files that are read
     name:str='out', # Name of the parameter
 ):
-    "Raise when the file to be written is one that is read"
+    "Raise when the file to be written is one that is read, or would take the place of something else"
     # a circle of links is no error of `realpath`
     if out and any(o and os.path.realpath(out) == os.path.realpath(o) for o in inputs):
         raise ValueError(f'`{name}` {out}: is the file that is read; name another one')

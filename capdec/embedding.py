@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST', 'WINDOW', 'CLIP_MODELS', 'LONGEST_INPUT', 'LARGEST_INPUT', 'MOST_PARTS', 'import_clip', 'Encoder',
            'read_ahead', 'chunks', 'open_small', 'opened', 'text_batch', 'TwoTowers', 'ClipTokenizer', 'prefix_tree',
-           'OpenAIClip', 'HFEncoder', 'load_encoder', 'encoder_name', 'embed_captions', 'embed_images', 'Team']
+           'OpenAIClip', 'HFEncoder', 'encoder_place', 'load_encoder', 'embed_captions', 'embed_images', 'Team']
 
 # %% ../nbs/02_embedding.ipynb #e8e56fa0
 import contextlib,importlib.util,itertools,os,sys,types,warnings
@@ -624,6 +624,14 @@ def _trial(self:HFEncoder, name):
         raise ValueError(f'{name}: cannot encode a sentence and a photo with these files ({why})') from None
     return text.shape[1]
 
+# %% ../nbs/02_embedding.ipynb #encname1
+def encoder_place(
+    name:str|Path, # Name of an encoder, as `load_encoder` takes it
+)->str: # Its folder or file, or its name where it has none here; encoders have it as `place`
+    "Where an encoder comes from"
+    here = bundled(name, 'encoder') or Path(name)
+    return str(here.resolve()) if here.exists() else str(name)
+
 # %% ../nbs/02_embedding.ipynb #ea91debf
 def _is_mini(name):
     "Is this the bundled encoder, or a folder of one like it?"
@@ -639,17 +647,8 @@ def _mini_dtype(dtype, device):
     "The bundled encoder was trained in float32, which is also what it takes on a GPU"
     return _compute_dtype(dtype, pick_device(device)) if dtype else torch.float32
 
-def load_encoder(
-    # 'mini' (bundled), one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
-    name:str='RN50x4',
-    device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
-    # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto', what the device does best; `None`: float32, on CUDA float16 for
-    # all but mini
-    dtype:str|None=None,
-    download_root:str|None=None, # Folder where downloaded weights are kept
-    option:str='clip_model_type', # Option by which you named it, for the error
-)->Encoder: # Ready to encode
-    "The encoder called `name`"
+def _made(name, device, dtype, download_root, option):
+    "The encoder of that name"
     path = Path(name)
     if _is_mini(name):
         from capdec.mini import MiniEncoder
@@ -663,15 +662,20 @@ def load_encoder(
     raise ValueError(f'encoder {str(name)!r} (`{option}`): use mini, {", ".join(CLIP_MODELS)}, a Hugging Face '
         f'id such as google/siglip2-base-patch16-224, or the path of a file or folder')
 
-# %% ../nbs/02_embedding.ipynb #encname1
-def encoder_name(
-    name:str|Path, # Name of an encoder, as `load_encoder` takes it
-)->str: # The `name` that it has when it is loaded, which stores and captioners record
-    "What an encoder is called, told without loading it"
-    path = Path(name)
-    if _is_mini(name):
-        return str(read_json((bundled(name, 'encoder') or path)/'config.json').get('name'))
-    return path.name if path.exists() else str(name)
+def load_encoder(
+    # 'mini' (bundled), one of `CLIP_MODELS`, an OpenAI `.pt`, a Hugging Face id or folder, a mini folder
+    name:str='RN50x4',
+    device:str|None=None, # Device: 'cpu', 'cuda', 'cuda:1', 'mps'; `None` for the best there is
+    # 'float32', 'bfloat16', 'float16' (CUDA) or 'auto', what the device does best; `None`: float32, on CUDA float16 for
+    # all but mini
+    dtype:str|None=None,
+    download_root:str|None=None, # Folder where downloaded weights are kept
+    option:str='clip_model_type', # Option by which you named it, for the error
+)->Encoder: # Ready to encode
+    "The encoder called `name`"
+    encoder = _made(name, device, dtype, download_root, option)
+    encoder.place = encoder_place(name)
+    return encoder
 
 # %% ../nbs/02_embedding.ipynb #37261eb8
 def _meta(encoder, kind, shard_rows, batch_size, meta):

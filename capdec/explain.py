@@ -155,8 +155,11 @@ def explain(
     if seed is not None:
         kwargs['uniform'] = drawn(seed, 1, **kwargs)(im)[None]
     told = bridge.told(seen)[0] if model.config.hint_tokens else []
+    # words of yours
+    if kwargs.get('hints') is not None:
+        told = [(o, 1.) for o in kwargs['hints'][0]]
     words = dict(hints=[[name for name,_ in told]]) if told else {}
-    kwargs = words | kwargs
+    kwargs |= words
     best = generate(model, x, normalize=False, **kwargs)[0][0]
     corpus = bridge if sentences is None else _searchable(sentences, captioner.encoder)
     near = corpus.nearest(seen, n)[0] if corpus.sentences else []

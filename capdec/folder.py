@@ -6,7 +6,7 @@
 __all__ = ['CARD', 'Parts', 'fit_parts', 'photo_vectors', 'image_vectors', 'captioner_folder', 'Notes', 'recorded_encoder',
            'pack_vectors', 'unpack_vectors', 'Packed', 'read_bridge', 'NoEncoder', 'set_dtype', 'load_parts',
            'save_parts', 'load_memory', 'card_head', 'card_text', 'push_parts', 'weights_file', 'weights_id',
-           'memory_id', 'check_shape', 'keep_bridge']
+           'memory_id', 'check_shape', 'Origin', 'keep_bridge']
 
 # %% ../nbs/08c_captioner_folder.ipynb #fd763b40
 import hashlib,re,shutil,tempfile,warnings
@@ -622,10 +622,17 @@ def check_shape(
             raise ValueError(f'{k} {v}: the checkpoint has {k} {getattr(config, k)}; leave the flag out')
 
 # %% ../nbs/08c_captioner_folder.ipynb #keepbr01
+class Origin(NamedTuple):
+    "A captioner as it was before it is trained on: its model changes, and its folder may be the training's own"
+    config:CapDecConfig  # Of its model
+    encoder:object  # Its encoder, or what holds its place
+    bridge:Bridge  # Its way across the gap, and what it remembers and tells
+    pool:Candidates  # Which captions are candidates, and what chooses
+
 def _still_fits(old, model):
     "Does the bridge of `old` lead to where a model learned that was trained further?"
     # photos would come with captions of a memory, which the new model was not taught
-    if old.model.config.retrieved and not model.config.retrieved:
+    if old.config.retrieved and not model.config.retrieved:
         return False
     try:
         fit_parts(model, old.encoder, old.bridge)
@@ -645,7 +652,7 @@ def _handed_on(old, model, store, fits=True):
 
 # %% ../nbs/08c_captioner_folder.ipynb #133a3587
 def keep_bridge(
-    name:str|Path, # Captioner that the training started from; empty: from none
+    old:Origin|None, # Captioner that the training started from; `None`: from none
     out_dir:Path, # Folder of the training
     prefix:str, # Name of the saved models
     store=None, # Store of the captions that it retrieved among in training, where it did
@@ -655,9 +662,6 @@ def keep_bridge(
     folders = [f for k in ('latest','best') if (f := out_dir/f'{prefix}_{k}').exists()]
     # a training saves models alone: what has its notes was given them, here or by you
     folders = [f for f in folders if not (f/'captioner.json').exists()]
-    if not folders:
-        return
-    old = load_parts(name, 'cpu', encoder=False) if name and not is_official(find_weights(name)) else None
     for folder in folders:
         model = CaptionModel.from_pretrained(folder)
         bridge,pool = _handed_on(old, model, store, fits)

@@ -257,7 +257,8 @@ def _keep(self:CaptionIndex, digits, centres, at, look):
 def lists(self:CaptionIndex): # An index of faiss
     "The lists, filled once: as they were kept, or found out now"
     if self._lists is None:
-        digits = _digits(self.memory, self.seed)
+        # only what is kept must be known again
+        digits = _digits(self.memory, self.seed) if self.folder else None
         centres,at,look = self._kept(digits) or (self._centres(), None, 0)
         index = _empty_lists(centres)
         at = _fill_lists(index, self.memory, at)

@@ -6,7 +6,7 @@
 __all__ = ['pad_ids', 'MiniConfig', 'Block', 'Head', 'TextTower', 'ImageTower', 'to_pixels', 'MiniEncoder']
 
 # %% ../nbs/01b_mini_encoder.ipynb #6414873d
-import copy,math
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass,asdict,fields
 from pathlib import Path
@@ -215,19 +215,20 @@ class ImageTower(nn.Module):
         return self.head(self.body(pixels))
 
 # %% ../nbs/01b_mini_encoder.ipynb #41e4bed6
-def _merged(tower):
-    "A copy of the image tower whose batch normalisations are part of the convolutions"
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-    tower = copy.deepcopy(tower).eval().requires_grad_(False)
+def _merge(tower):
+    "Make the batch normalisations of an image tower part of its convolutions, in place"
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+    tower.eval().requires_grad_(False)
     # only here each normalisation stands behind its convolution
     if type(tower.body).__name__ not in ('EfficientNet','_EfficientNetLite'):
         return tower
     for module in list(tower.body.modules()):
         layers = list(module.named_children())
-        for (conv_name,conv),(name,norm) in zip(layers, layers[1:]):
+        for (_,conv),(name,norm) in zip(layers, layers[1:]):
             if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
                 continue
-            setattr(module, conv_name, fuse_conv_bn_eval(conv, norm).requires_grad_(False))
+            conv.weight,conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var,
+                norm.eps, norm.weight, norm.bias)
             # timm's normalisation also holds the activation that follows it
             setattr(module, name, getattr(norm, 'act', nn.Identity()))
     return tower
@@ -517,5 +518,5 @@ def load(cls:MiniEncoder,
     self.float().eval()
     self.dtype = dtype
     if merge:
-        self.image,self.merged = _merged(self.image),True
+        self.image,self.merged = _merge(self.image),True
     return self.to(pick_device(device), memory_format=torch.channels_last)

@@ -644,6 +644,9 @@ def logits(self:CaptionModel,
 WEIGHTS = 'model.safetensors' # The file with a captioner's weights
 # Files of a captioner beside its model, see `folder.save_parts`: they mean nothing to other weights
 BESIDE = ('captioner.json','bridge.safetensors','memory.txt','concepts.safetensors')
+# Files that one tokenizer or another is made of
+_TOKENIZER = ('tokenizer.json','tokenizer_config.json','special_tokens_map.json','added_tokens.json','vocab.json',
+    'merges.txt','vocab.txt','tokenizer.model','spiece.model','chat_template.jinja')
 
 def _float_dtype(dtype):
     out = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
@@ -685,7 +688,7 @@ def _move_folder(tmp, folder):
     if not folder.exists():
         os.rename(tmp, folder)
         return
-    for name in (WEIGHTS, *BESIDE):
+    for name in (WEIGHTS, *BESIDE, *_TOKENIZER):
         (folder/name).unlink(missing_ok=True)
     for f in sorted(tmp.iterdir(), key=lambda o: o.name == WEIGHTS):
         os.replace(f, folder/f.name)
@@ -697,7 +700,7 @@ def save(self:CaptionModel,
     dtype:str|torch.dtype|None=None, # Type of the weights on disk: 'float16' halves the file
     beside=None, # Function of a folder that writes what belongs to the captioner beside its model, see `BESIDE`
 )->Path: # The folder
-    "Save as a folder that `from_pretrained` opens; of an existing captioner there nothing is left"
+    "Save as a folder that `from_pretrained` opens; what a captioner there was made of goes, files of yours stay"
     from safetensors.torch import save_file
     from capdec import __version__
     if folder == '':

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from .bridges import Bridge
-from .candidates import captions_of,photos_needed,pool_notes
+from .candidates import asked,captions_of,photos_needed,pool_notes
 from .captioner import Captioner
 from .config import CapDecConfig,Crossing,ExpectedMapper,Inputs,OfficialCrossing
 from .core import Journal,file_sha256,find_images,is_pickle,one_line,progress,write_json
@@ -190,9 +190,11 @@ def with_bridge(
     own = captioner.bridge
     if ways.add_modality_offset:
         offset = -find_offset(ways.add_modality_offset, Path(checkpoint).parent)
-        bridge = Bridge('offset', offset, own.memory, own.sentences, concepts=own.concepts, index=own.index)
-        captioner.bridge = fit_parts(captioner.model, captioner.encoder, bridge).bridge
+        captioner.bridge = fit_parts(captioner.model, captioner.encoder, own.shifted(offset)).bridge
     if ways.modality_bridger:
+        if (how := asked(captioner.pool).choose) != 'beam':
+            raise ValueError(f'`choose` {how}: asks for other ways across the gap, and `modality_bridger` is the only '
+                'one; leave one of them out (`choose` beam)')
         net = find_bridge(ways.modality_bridger, checkpoint, captioner.model.config.prefix_size).to(captioner.device)
         # what a photo shows is told whatever way is gone
         net.concepts,net.told = own.concepts, own.told

@@ -90,7 +90,7 @@ def _words_of(captioner, captions):
     "What a captioner that takes words is told in restyling: the things it knows, or none where it knows no names"
     if not captioner.model.config.hint_tokens:
         return None
-    names = getattr(captioner.bridge.concepts, 'names', None)
+    names = captioner.bridge.names
     return Hints(captions, Vocabulary(names) if names else None)
 
 def _train(model, data, config, work, show, hints=None):

@@ -13,10 +13,11 @@ __all__ = ['PRESETS', 'is_running_text', 'captions_from', 'begun', 'source_note'
 import contextlib,os,sys,warnings
 from collections.abc import Iterable,Iterator
 from datetime import timedelta
+from functools import partial
 from itertools import chain,islice
 from pathlib import Path
 
-from .config import Selection,Swap
+from .config import Material,Selection,Swap
 from .core import file_sha256,find_images,is_main,is_pickle,of_this_edition,optional,pick_device,write_json
 from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
@@ -417,26 +418,23 @@ def _embedded_here(data, out_dir, clip_model_type, device, split, swap, image, i
 # %% ../nbs/08b_sources.ipynb #6eda9fe2
 def training_stores(
     run, # The processes, see `processes`
-    data:str, # Store, official embeddings pickle, or file of captions to train on
-    val_pt:str, # The same to validate on; empty for none
+    material:Material, # What to train and to validate on
     out_dir:str|Path, # Where stores are made
-    clip_model_type:str='RN50x4', # Encoder, for files of captions
     device:str='', # 'cpu', 'cuda' or 'mps'; empty for the best there is
     swap:Swap=Swap(), # Gender terms to exchange in the training captions
-    image:bool=False, # Vectors of the photos instead of the captions, as ClipCap
-    image_dir:str='', # Folder of the photos
 )->tuple: # `(store to train on, store to validate on or None)`
     "The stores of a training run; several processes embed together, and the first one writes"
     # what cannot be used is told before hours of embedding
-    for o in filter(is_store, (data, val_pt)):
+    m = material
+    for o in filter(is_store, (m.data, m.val_pt)):
         of_this_edition(EmbeddingStore(o).meta.get('encoder'), o)
     def load(encoder=None):
-        where = dict(image=image, image_dir=image_dir, encoder=encoder)
-        store = training_data(data, out_dir, clip_model_type, device, 'train', swap, **where)
-        return store, training_data(val_pt, out_dir, clip_model_type, device, 'val', **where) if val_pt else None
+        part = partial(training_data, out_dir=out_dir, clip_model_type=m.clip_model_type, device=device,
+            image=m.use_image_embedding_as_clipcap, image_dir=m.image_dir, encoder=encoder)
+        return part(m.data, split='train', swap=swap), part(m.val_pt, split='val') if m.val_pt else None
     stores = None
-    if run.num_processes > 1 and any(map(needs_embedding, (data, val_pt))):
-        with team(clip_model_type, device) as encoder:
+    if run.num_processes > 1 and any(map(needs_embedding, (m.data, m.val_pt))):
+        with team(m.clip_model_type, device) as encoder:
             stores = encoder and load(encoder)
     # the others find finished stores
     with run.main_process_first():

@@ -10,12 +10,10 @@ import shlex,sys
 from dataclasses import asdict,fields,replace
 from pathlib import Path
 
-from .concepts import ConceptHead
 from .config import CapDecConfig,MapperConfig,OfficialHints,TrainConfig
 from .core import is_main,of_this_edition
-from .folder import captioner_folder,check_shape
+from .folder import Origin,captioner_folder,check_shape,load_parts
 from .model import CaptionModel
-from .official import find_weights,is_official,load_checkpoint
 from .store import EmbeddingStore
 
 # %% ../nbs/08f_start.ipynb #42f6cb3a
@@ -23,23 +21,21 @@ def starting_model(
     name:str, # Captioner to go on from: 'mini', a folder, a hub id, an official checkpoint; empty for none
     mapper:MapperConfig=MapperConfig(), # What was typed; what is not the default must not contradict the checkpoint
     hints:OfficialHints=OfficialHints(), # What an official checkpoint does not say
-)->tuple: # Its model and the names of what it may be told, see `training.hints_of`; two None for no captioner
-    "The model that is trained on, if any"
+)->tuple: # Its model, and what it was as an `Origin`; two None for no captioner
+    "The captioner that is trained on, if any"
     told = {k: v for k,v in asdict(hints).items() if v}
     for k,v in told.items():
         if not name:
             raise ValueError(f'{k} {v}: belongs to official `pretrain_weights`; `lm` brings its own')
     if not name:
         return None,None
-    model,head = load_checkpoint(path := find_weights(name), **told), None
-    if not is_official(path):
-        head = captioner_folder(path)/'concepts.safetensors'
+    parts = load_parts(name, 'cpu', encoder=False, dtype='float32', **told)
     typed = {o.name: getattr(mapper, o.name) for o in fields(mapper) if getattr(mapper, o.name) != o.default}
-    check_shape(model.config, **typed)
+    c = parts.model.config
+    check_shape(c, **typed)
     if is_main():
-        c = model.config
         print(f'going on from {name}: mapper {c.mapping_type}, {c.prefix_length} prefix vectors', file=sys.stderr)
-    return model, ConceptHead.load(head).names if head and head.is_file() else []
+    return parts.model, Origin(c, parts.encoder, parts.bridge, parts.pool)
 
 # %% ../nbs/08f_start.ipynb #1a8595ab
 def model_for_training(

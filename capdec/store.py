@@ -72,7 +72,8 @@ def is_store(
     path:str|Path, # Path of anything, which need not exist
 )->bool: # True for a folder with an index.json
     "Is there an embedding store, or one of captions alone, finished or not?"
-    return (Path(path)/'index.json').exists()
+    # no name is not the folder that you are in
+    return str(path) != '' and (Path(path)/'index.json').exists()
 
 # %% ../nbs/01a_store.ipynb #f2a1e749
 def _is_whole(v, least):

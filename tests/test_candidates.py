@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -374,9 +375,9 @@ def test_the_own_encoder_by_its_path_looks_once(mini, shaken, other_encoder, tmp
     loaded, load = [], load_encoder
     monkeypatch.setattr('capdec.candidates.load_encoder', lambda *a, **k: loaded.append(a[0]) or load(*a, **k))
     photos = demo_photos()[:2]
-    how, path = dict(choose='cosine', ways=WAYS), shutil.copytree(other_encoder, tmp_path/'elsewhere')
-    ships = package_file('models', 'mini', 'encoder')
-    for c, name in ((shaken, path), (mini, ships)):
+    how, ships = dict(choose='cosine', ways=WAYS), package_file('models', 'mini', 'encoder')
+    monkeypatch.chdir(other_encoder.parent)
+    for c, name in ((shaken, other_encoder), (shaken, other_encoder.name), (mini, ships)):
         own = Candidates('cosine', WAYS, judge=str(name))
         assert other_judge(c, own) == '' and judge_of(c, own) is None
         looked = []
@@ -387,16 +388,20 @@ def test_the_own_encoder_by_its_path_looks_once(mini, shaken, other_encoder, tmp
             assert c(photos, judge=str(name), **how) == c(photos, **how) and looked == [2, 2]
         mine = lambda judge='': Captioner(c.model, c.encoder, c.bridge, Candidates('cosine', WAYS, judge=judge))
         assert pool_notes(mine(str(name))) == pool_notes(mine())
-    # equal names, other weights
-    namesake = MiniEncoder.load('mini', 'cpu')
-    namesake.config = replace(namesake.config, name='other')
-    namesake.save(tmp_path/'namesake')
-    other = Candidates('cosine', WAYS, judge=str(tmp_path/'namesake'))
-    assert other_judge(shaken, other) == other.judge and judge_of(shaken, other).name == 'other'
-    assert shaken(photos, judge=other.judge, **how) == judged_by_hand(shaken, photos, WAYS)
-    # another name is another encoder, and nothing is loaded to know it
-    loaded.clear()
-    assert other_judge(shaken, Candidates('cosine', judge=str(ships))) == str(ships) and not loaded
+    assert not loaded
+
+def test_another_encoder_of_the_same_name_judges(shaken, other_encoder, tmp_path, monkeypatch):
+    "What it sees differs, be its sentences' vectors the same"
+    namesake = MiniEncoder.load(other_encoder, 'cpu')
+    with torch.no_grad():
+        namesake.image.head.proj.weight.mul_(-1)
+    namesake.save(tmp_path/'other')
+    photos, how = demo_photos()[:2], dict(choose='cosine', ways=WAYS)
+    monkeypatch.chdir(tmp_path)
+    for name in ('other', str(tmp_path/'other')):
+        judge = judge_of(shaken, Candidates('cosine', WAYS, judge=name))
+        assert judge is not None and judge.place == str(tmp_path/'other')
+    assert shaken(photos, judge='other', **how) != shaken(photos, **how)
 
 def test_who_only_asks_for_the_own_encoder_notes_nothing(mini, shaken, tmp_path):
     "By any name, a run is the same and goes on"
@@ -428,18 +433,17 @@ def test_nobody_falls_back_to_the_own_encoder(shaken, monkeypatch):
         captions_of(own, x)
 
 def test_the_judge_computes_as_the_own_tower_does(shaken, monkeypatch):
-    "Half precision where the captioner has it; an unknown name is told in the judge's own words"
+    "An unknown name is told in the judge's own words"
     asked = []
     room = sys.modules['capdec.candidates']
     monkeypatch.setattr(room, 'load_encoder', lambda *a, **k: asked.append((a, k)) or object())
-    monkeypatch.setattr('capdec.precision.native_bfloat16', lambda *a: True)
     room._judge.cache_clear()
-    model, how = copy.copy(shaken.model), Candidates('cosine', judge='mini')
+    how = Candidates('cosine', judge='mini')
     try:
-        for kind, dtype in (('float32', 'float32'), ('bfloat16', 'bfloat16'), ('int8', 'bfloat16')):
-            model.compute = kind
-            judge_of(Parts(model, shaken.encoder, shaken.bridge), how)
-            assert asked[-1] == (('mini@2', 'cpu', dtype), dict(option='judge'))
+        for kind in (torch.float32, torch.bfloat16, torch.float16):
+            own = SimpleNamespace(name='other', place='elsewhere', dtype=kind)
+            judge_of(Parts(shaken.model, own, shaken.bridge), how)
+            assert asked[-1] == (('mini@2', 'cpu', str(kind).split('.')[1]), dict(option='judge'))
     finally:
         room._judge.cache_clear()
     with pytest.raises(ValueError, match=r"'nobody' \(`judge`\): use mini"):

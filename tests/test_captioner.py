@@ -382,6 +382,22 @@ def test_the_bundled_card_has_the_hubs_form():
     assert told == {k: round(100*measured[k], 1) for k in ('BLEU_1', 'BLEU_4', 'METEOR', 'ROUGE_L', 'CIDEr')}
     assert (head.library_name, head.pipeline_tag, head.license) == ('capdec', 'image-to-text', 'other')
 
+def test_the_bundled_card_tells_the_measured_scores():
+    "CIDEr of the ways on the choose halves, of the captioner and its vote on the report halves"
+    from capdec.core import package_file, read_json
+    card = package_file('models', 'mini', 'README.md').read_text(encoding='utf-8')
+    results = read_json(Path(__file__).resolve().parents[1]/'nbs'/'data'/'flickr8k_results.json')
+    cider = lambda part, row: f"{100*results[part][row]['CIDEr']:.1f}"
+    vote, own = 'vote over no bridge and half its memory', 'memory of its own corpus'
+    for row, told in (('no bridge', 'none'), ('modality offset', 'offset'), (own, own), (vote, '`none+memory:0.5`')):
+        assert f"{told} {cider('choose', row)} / {cider('coco_choose', row)}" in card
+    columns = {o.split(',')[0].strip('| '): o.strip('| ').split(' | ')[2:] for o in card.splitlines()
+        if o.startswith(('| Flickr8k, 500', '| COCO, 196'))}
+    bundled = 'bundled captioner, '
+    assert columns == {
+        'Flickr8k': [cider('systems', bundled+'no bridge (strict text-only)'), cider('systems', bundled+vote)],
+        'COCO': [cider('coco', 'no bridge'), cider('coco', vote)]}
+
 def test_push_without_a_network(mini): # HF_HUB_OFFLINE is set for all tests
     with pytest.raises(ValueError, match='me/poet: could not be uploaded'):
         Captioner(mini.model, mini.encoder).push_to_hub('me/poet', token='hf_none')

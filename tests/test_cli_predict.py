@@ -239,3 +239,30 @@ def test_predictions_of_names_that_are_not_utf8(tmp_path, album):
     capdec('predict', '--images', tmp_path/'in', '--out', tmp_path/'p.json', '--device', 'cpu', ok=True)
     row, = json.loads((tmp_path/'p.json').read_text(encoding='utf-8'))
     assert os.fsencode(row['image_id']) == b'caf\xe9.png' and row['caption']
+
+def test_an_offset_that_is_named_leaves_the_rest_of_the_bridge():
+    import torch
+    from capdec.folder import load_parts
+    own = load_parts('mini', 'cpu', encoder=False).bridge
+    own.temperature, own.k = .05, 7
+    new = own.shifted(torch.ones(512))
+    assert (new.kind, new.temperature, new.k) == ('offset', .05, 7) and new.offset.sum() == 512
+    assert new.names == own.names and new.index is own.index and new.sentences is own.sentences
+
+def test_a_bridger_and_a_choice_are_refused(coco, tmp_path):
+    "A choice asks for several ways, and the bridger is one; said before a photo is opened"
+    import torch
+    from capdec.noise import ImageToTextBridge, save_bridge
+    save_bridge(tmp_path/'b.safetensors', ImageToTextBridge(512, 1))
+    args = ('predict', '--images', coco/'val2014', '--out', tmp_path/'p.json', '--device', 'cpu', '--modality_bridger',
+        tmp_path/'b.safetensors')
+    for more in (('--choose', 'vote'), ('--choose', 'logprob', '--ways', 'none', 'memory')):
+        said, = one_line(capdec(*args, *more, ok=False))
+        assert f'--choose {more[1]}: asks for other ways' in said and not (tmp_path/'p.json').exists()
+
+def test_vectors_that_are_chosen_by_the_cosine(coco, tmp_path):
+    "The captions need the encoder, though the photos do not"
+    args = ('--device', 'cpu', '--choose', 'cosine')
+    capdec('predict', '--images', coco/'val2014', '--out', tmp_path/'a.json', *args, ok=True)
+    capdec('predict', '--embeddings', tmp_path/'a.json.vectors', '--out', tmp_path/'b.json', *args, ok=True)
+    assert json.loads((tmp_path/'a.json').read_text()) == json.loads((tmp_path/'b.json').read_text())

@@ -63,6 +63,14 @@ def test_pretrained_captioner_notes_the_new_training():
         .25, False, True)
     assert not any(p.requires_grad for p in m.lm.parameters())
 
+def origin(start):
+    "What a captioner was, before a training goes on from it"
+    from capdec.folder import Origin, load_parts
+    if not start:
+        return None
+    parts = load_parts(start, 'cpu', encoder=False)
+    return Origin(parts.model.config, parts.encoder, parts.bridge, parts.pool)
+
 @pytest.fixture
 def trained(tmp_path):
     "Save a captioner into the folder of a training, hand the bridge of another one on, and load it"
@@ -72,7 +80,7 @@ def trained(tmp_path):
         model = load_parts('mini', 'cpu', encoder=False).model
         model.config = replace(model.config, **notes)
         model.save(tmp_path/'run'/'own_latest')
-        keep_bridge(start, tmp_path/'run', 'own', store)
+        keep_bridge(origin(start), tmp_path/'run', 'own', store)
         notes = tmp_path/'run'/'own_latest'/'captioner.json'
         return json.loads(notes.read_text())['bridge'] if notes.exists() else 'none'
     return make
@@ -118,10 +126,10 @@ def test_a_bridge_that_lay_there_is_not_that_of_a_new_training(trained, shifted,
     assert trained() == 'none' and not (run/'bridge.safetensors').exists()
     parts = load_parts(run, 'cpu', encoder=False)
     save_parts(parts._replace(bridge=load_parts(shifted, 'cpu', encoder=False).bridge), run)
-    keep_bridge('', tmp_path/'run', 'own')
+    keep_bridge(None, tmp_path/'run', 'own')
     assert load_parts(run, 'cpu', encoder=False).bridge.kind == 'offset'
     # ... whatever the training started from
-    keep_bridge('mini', tmp_path/'run', 'own')
+    keep_bridge(origin('mini'), tmp_path/'run', 'own')
     assert load_parts(run, 'cpu', encoder=False).bridge.kind == 'offset'
 
 @pytest.mark.parametrize('later', [-1, 0, 1])
@@ -136,7 +144,7 @@ def test_a_copied_folder_keeps_its_bridge(trained, shifted, tmp_path, later):
     os.utime(run/'captioner.json', (1e9 + later, 1e9 + later))
     before = {o.name: o.read_bytes() for o in run.iterdir()}
     for start in ('', 'mini'):
-        keep_bridge(start, tmp_path/'run', 'own')
+        keep_bridge(origin(start), tmp_path/'run', 'own')
         assert {o.name: o.read_bytes() for o in run.iterdir()} == before
     b = load_parts(run, 'cpu', encoder=False).bridge
     assert b.kind == 'offset' and b.memory is not None and b.concepts.names
@@ -147,9 +155,34 @@ def test_words_are_kept_where_the_way_does_not_fit(trained, shifted, tmp_path):
     run, names = tmp_path/'run', load_parts('mini', 'cpu', encoder=False).bridge.concepts.names
     for encoder, kept in (('mini@2', names), ('another', None)):
         trained(encoder=encoder)
-        keep_bridge(shifted, run, 'own', fits=False)
+        keep_bridge(origin(shifted), run, 'own', fits=False)
         b = load_parts(run/'own_latest', 'cpu', encoder=False).bridge
         assert b.kind == 'none' and getattr(b.concepts, 'names', None) == kept and (b.memory is None) == (kept is None)
+
+def test_a_captioner_is_trained_on_in_its_own_folder(tmp_path):
+    "Its folder is written over by the training that goes on from it; words, memory and offset stay"
+    from capdec.folder import load_parts, save_parts
+    from capdec.store import EmbeddingStore
+    import torch
+    with EmbeddingStore.create(tmp_path/'v.store', 512, dict(kind='text', encoder='mini@2')) as s:
+        s.append([dict(image_id=i, caption=f'A dog runs on a {o}.', id=i) for i, o in enumerate(('bed', 'hill'))],
+            torch.eye(2, 512))
+    latest = save_parts(load_parts('mini', 'cpu', bridge='offset', encoder=False), tmp_path/'run'/'coco_prefix_latest')
+    old = load_parts(latest, 'cpu', encoder=False)
+    for start in (latest, tmp_path/'run'):
+        capdec('train', tmp_path/'v.store', '--pretrain_weights', start, '--out_dir', tmp_path/'run', '--epochs', 1,
+            '--bs', 2, '--warmup_steps', 0, '--device', 'cpu', '--restart', ok=True)
+        new = load_parts(latest, 'cpu', encoder=False)
+        assert new.bridge.kind == 'offset' and torch.equal(new.bridge.offset, old.bridge.offset)
+        assert new.bridge.names == old.bridge.names and new.bridge.sentences == old.bridge.sentences
+        assert not torch.equal(new.model.mapper.model[0].weight, old.model.mapper.model[0].weight)
+
+def test_a_folder_with_an_index_of_its_own(tmp_path):
+    "No validation data is named, and that is not the folder where the command runs"
+    (tmp_path/'index.json').write_text('[]')
+    (tmp_path/'t.txt').write_text('A dog.\nA cat.\n')
+    capdec('train', 't.txt', '--clip_model_type', 'mini', '--lm', 'mini', '--mapping_type', 'mlp', '--prefix_length', 2,
+        '--epochs', 1, '--bs', 2, '--device', 'cpu', '--out_dir', 'run', cwd=tmp_path, ok=True)
 
 @pytest.mark.parametrize('how', ['offset', 'images'])
 def test_a_captioner_that_trains_on_keeps_its_words(tmp_path, how):

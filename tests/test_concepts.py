@@ -292,10 +292,10 @@ def test_names_are_found_wherever_the_captioner_lies(teller, tmp_path, monkeypat
         monkeypatch.setattr(f'capdec.{room}._hub_folder', lambda *a: teller[1])
     assert starting_model('') == (None, None)
     for name in (str(teller[1]), '~/run/coco_prefix_latest', '~/run', str(tmp_path/'run'), 'me/teller'):
-        model, names = starting_model(name)
-        assert model.config.hint_tokens and names == tellers.NAMES, name
+        model, was = starting_model(name)
+        assert model.config.hint_tokens and was.bridge.names == tellers.NAMES, name
     mute(teller).save(tmp_path/'mute')
-    assert starting_model(str(tmp_path/'mute'))[1] == []
+    assert starting_model(str(tmp_path/'mute'))[1].bridge.names == []
 
 def test_training_that_goes_on_tells_the_names_it_knows(teller, tmp_path):
     texts = tmp_path/'t.txt'
@@ -318,3 +318,12 @@ def test_a_damaged_classifier_is_told(teller, tmp_path):
     from capdec import Captioner
     with pytest.raises(ValueError, match='concepts.safetensors'):
         Captioner.from_pretrained(tmp_path/'c', 'cpu')
+
+def test_words_of_yours_are_explained(monkeypatch, teller):
+    "What the decoder is told is what the explanation says, and what its likely words are drawn with"
+    from skimage import data as photos
+    seen = []
+    monkeypatch.setattr('capdec.explain.likely_words', lambda c, x, **told: seen.append(told) or [[]])
+    assert teller[0].explain(photos.coffee(), hints=[['rocket']]).told == [('rocket', 1.)]
+    assert teller[0].explain(photos.coffee(), hints=[[]]).told == []
+    assert seen == [dict(hints=[['rocket']]), {}]

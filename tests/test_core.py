@@ -338,6 +338,7 @@ def test_no_file_takes_the_place_of_a_device(tmp_path):
     texts.write_text('A dog.\n')
     with pytest.raises(ValueError, match='pipe.csv: is a device or a pipe'), atomic_path(pipe):
         pass
-    for args in (('caption', demo_photos()[0], '--out'), ('parse', texts, '--out'), ('noise', texts, '--out')):
+    verbs = [('caption', demo_photos()[0]), ('parse', texts), ('noise', texts), ('offset', texts), ('bridger', texts)]
+    for args in [(*o, '--out') for o in verbs]:
         assert 'is a device or a pipe' in capdec(*args, pipe, ok=False).stderr
     assert pipe.is_fifo() and sorted(tmp_path.iterdir()) == [pipe, texts]

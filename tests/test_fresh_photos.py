@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -244,3 +245,22 @@ def test_a_list_that_cannot_be_fetched_is_told(tmp_path, change, why):
     with pytest.raises(ValueError, match='photo 1: ') as e:
         fresh_photos.read_list(tmp_path/'list.json')
     assert why in str(e.value) and '\n' not in str(e.value)
+
+def graded(captioner, theme=''):
+    "Shares of right, detail and wrong, rounded, as the card has them"
+    grades = [g for o in json.loads((ROOT/'nbs'/'data'/'fresh_grades.json').read_text())
+        if o['captioner'] == captioner and o['photo'].startswith(theme) for g in o['grades']]
+    return ' / '.join(f"{100*grades.count(o)/len(grades):.0f}" for o in ('right', 'detail', 'wrong'))
+
+def test_the_card_and_the_readme_tell_the_grades():
+    "Every theme, every captioner"
+    rows = {}
+    for line in (ROOT/'capdec'/'models'/'mini'/'README.md').read_text(encoding='utf-8').splitlines():
+        if found := re.fullmatch(r'\| \**(all|[a-z]+),? \d+\** \| (.*) \|', line):
+            rows[found[1]] = found[2].replace('*', '').split(' | ')
+    makers = ('edition 1', 'edition 2', 'edition 2, vote')
+    themes = {o['photo'].rsplit('-', 1)[0] for o in json.loads((ROOT/'nbs'/'data'/'fresh_grades.json').read_text())}
+    assert rows == {o: [graded(m, '' if o == 'all' else o) for m in makers] for o in (*themes, 'all')}
+    right, detail, wrong = graded('edition 2').split(' / ')
+    told = f'{right} % are right, {detail} % wrong in a detail, {wrong} % wrong'
+    assert told in (ROOT/'README.md').read_text(encoding='utf-8')

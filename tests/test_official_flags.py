@@ -486,7 +486,7 @@ def test_golden_decoder_checkpoint_there_and_back(golden, shared, tmp_path, monk
         # before anything is embedded
         assert says in one_line(capdec(*args[:4], 'early', *args[5:], tmp_path/'d.pt', '--tokenizer',
             shared/'data'/'gpt2_bpe', *given, cwd=tmp_path, ok=False))[0] and not (tmp_path/'early').exists()
-    for start, says in ((['mini'], 'says lm_heads itself'), ([''], 'belongs to official --pretrain_weights')):
+    for start, says in ((['mini'], 'records its lm_heads itself'), ([''], 'belongs to official --pretrain_weights')):
         assert says in one_line(capdec(*args, *start, '--lm_heads', 4, '--restart', ok=False))[0]
 
 def test_official_loss_of_training_is_the_golden_one(golden, shared):

@@ -212,7 +212,7 @@ def ran(monkeypatch):
     return verbs
 
 def test_a_tiny_experiment_from_files_to_table(tiny, ran):
-    levers = ['concepts', 'shape', 'standard']
+    levers = ['concepts', 'shape']
     args = ('reproduce', 'flickr30k', '--scale', 'mini', '--data', tiny, '--out', tiny/'out', '--device', 'cpu',
         '--levers', *levers)
     r = capdec(*args, ok=True)

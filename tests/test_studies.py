@@ -78,3 +78,14 @@ def test_saved_commands_exist():
             assert m[1] in STUDIES, (p.name, command)
         elif m := re.match(r'python (tools/\S+)', command):
             assert (ROOT/m[1]).exists(), (p.name, command)
+
+def test_rows_of_two_encoders_do_not_meet(tmp_path):
+    "Also where the file does not name one; what has no rows of an encoder is nobody's"
+    from capdec.studies.common import Rows
+    path = tmp_path/'r.json'
+    Rows(path, encoder='mini@2').note(rows=[1])
+    assert Rows(path, encoder='mini@2').data['rows'] == [1] and Rows(path).data['encoder'] == 'mini@2'
+    Rows(tmp_path/'old.json').note(rows=[1])
+    for file, theirs in ((path, 'mini@2'), (tmp_path/'old.json', 'an encoder that it does not name')):
+        with pytest.raises(ValueError, match=f'{file.name}: its rows were measured with {theirs}, and this is another'):
+            Rows(file, encoder='another')

@@ -32,6 +32,9 @@ def captioned(
     for name, caption in zip(ids, captions):
         if caption != graded[name]['caption']:
             raise SystemExit(f'{name}: {caption!r} is not what was graded ({graded[name]["caption"]!r})')
+        if graded[name]['grades'] not in (['right']*2, ['wrong']*2):
+            raise SystemExit(f'{name}: graded {" and ".join(graded[name]["grades"])}; a picture shows what both '
+                'readers call right, or wrong')
     return {o: (open_image(files[o]), c, graded[o]['grades'] == ['right']*2) for o, c in zip(ids, captions)}
 
 def show(ax, photo, ratio=1.3):

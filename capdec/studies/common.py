@@ -25,13 +25,12 @@ class Rows:
         path:str|Path, # JSON file to keep the rows in
         **about, # What to note beside the rows, such as the command; `encoder`: its name, and no other one's rows
     ):
-        self.path,self.about = Path(path),{}
-        mine,theirs = about.get('encoder'),self.data.get('encoder')
+        self.path,self.about = Path(path),about
+        known,mine = read_json(self.path) if self.path.exists() else {}, about.get('encoder')
         # a table of two encoders compares nothing
-        if mine and theirs and mine != theirs:
-            raise ValueError(f'{path}: its rows were measured with the encoder {theirs}, and this is {mine}; name '
-                'another file')
-        self.about = about
+        if known and mine and known.get('encoder') != mine:
+            theirs = known.get('encoder', 'an encoder that it does not name')
+            raise ValueError(f'{path}: its rows were measured with {theirs}, and this is {mine}; name another file')
 
     @property
     def data(self):

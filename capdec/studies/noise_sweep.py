@@ -167,8 +167,8 @@ def main(
 ):
     "The noise sweep on real photos: one captioner per noise variance, trained on captions alone, scored on photos"
     torch.set_num_threads(threads)
+    rows = Rows(results, command='python -m capdec.studies.noise_sweep', encoder=full_name('mini'))
     s = NoiseSweep(shared, out, epochs, captions)
-    rows = Rows(results, command='python -m capdec.studies.noise_sweep', encoder=s.data.encoder.name)
     if 'nearest' not in rows.data:
         estimate = estimate_noise_variance(s.texts['train'], s.owner['train'].tolist())
         rows.note(nearest=nearest(s), estimate=estimate)

@@ -19,7 +19,7 @@ __all__ = ['DATA_SETS', 'EDITION', 'DESCRIBED', 'WHEELS', 'half', 'info_nce', 'r
            'kept_misses', 'decoder_texts', 'said_plainly', 'last_texts', 'main']
 
 # %% ../../nbs/12_mini_pair.ipynb #8e53967a
-import gzip,json,math,random,re,subprocess,sys,tempfile,zipfile
+import copy,gzip,json,math,random,re,subprocess,sys,tempfile,zipfile
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -36,7 +36,7 @@ from torch import nn,Tensor
 
 from ..core import BUNDLED,atomic_path,bundled,open_image,package_file,progress,read_json,write_json
 from ..weights import load_tensors
-from ..mini import MiniConfig,MiniEncoder,Head,TextTower,_merged,pad_ids,to_pixels
+from ..mini import MiniConfig,MiniEncoder,Head,TextTower,_merge,pad_ids,to_pixels
 from ..concepts import ConceptHead,Hints,Vocabulary,_AFTER,_singulars,count_nouns
 from ..decoding import generate
 from ..model import CapDecConfig,CaptionModel,train_tokenizer
@@ -572,8 +572,8 @@ def merged_body(
 )->nn.Module: # A copy of it, in `eval` mode
     "A body whose batch normalisations are part of the convolutions before them"
     tower = nn.Module()
-    tower.body = body
-    return _merged(tower).body.to(memory_format=torch.channels_last)
+    tower.body = copy.deepcopy(body)
+    return _merge(tower).body.to(memory_format=torch.channels_last)
 
 def split_body(
     merged:nn.Module, # What `merged_body` returned, trained since then

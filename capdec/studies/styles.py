@@ -44,11 +44,11 @@ def fine_tune(
 )->CaptionModel: # The trained captioner's model
     "Go on training a captioner, text-only"
     out = Path(out)
-    model = Captioner.from_pretrained(start, 'cpu', encoder=False).model
+    c = Captioner.from_pretrained(start, 'cpu', encoder=False)
     store = embed_captions(records, encoder, out/'captions.store', show=False)
-    train(model, store, TrainConfig(**SETTINGS | kwargs), out, offset=offset, prefix='styled', save_every=1000,
-        device='cpu')
-    return model.eval()
+    train(c.model, store, TrainConfig(**SETTINGS | kwargs), out, offset=offset, prefix='styled', save_every=1000,
+        device='cpu', names=c.bridge.names)
+    return c.model.eval()
 
 # %% ../../nbs/12a_styles.ipynb #12a3fdee
 def describe(
@@ -247,9 +247,9 @@ def image_start(
     rows = [r for r in rows if r['filename'] in keep]
     vectors = dict(zip(names, photo_vectors(names, study.images, study.encoder, out/'photos.train.store')))
     x = torch.stack([vectors[r['filename']] for r in rows])
-    model = Captioner.from_pretrained('mini', 'cpu', encoder=False, dtype='float32').model
-    train(model, (x, [r['caption'] for r in rows]), TrainConfig(**SETTINGS | dict(noise_variance=0.)),
-        out/'image_start', prefix='styled', save_every=1000, device='cpu')
+    c = Captioner.from_pretrained('mini', 'cpu', encoder=False, dtype='float32')
+    train(c.model, (x, [r['caption'] for r in rows]), TrainConfig(**SETTINGS | dict(noise_variance=0.)),
+        out/'image_start', prefix='styled', save_every=1000, device='cpu', names=c.bridge.names)
     text = embed_captions(rows, study.encoder, out/'image_start.captions.store', show=False)
     return out/'image_start'/'styled_latest', modality_offset(x, normalize(text.vectors()))
 
