@@ -18,7 +18,7 @@ status = {'2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Pro
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
-    author=cfg['author'], author_email=cfg['author_email'], url=cfg['home'], license='Apache-2.0',
+    author=cfg['author'], author_email=cfg['author_email'] or None, url=cfg['home'], license='Apache-2.0',
     project_urls={'Source': cfg['home'], 'Issues': f"{cfg['home']}/issues",
         'Changelog': f"{cfg['home']}/blob/{cfg['branch']}/CHANGELOG.md"} if cfg['home'] else {},
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else cfg['description'],

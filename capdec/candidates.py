@@ -9,7 +9,7 @@ __all__ = ['told_and_not', 'candidates', 'rarity_of', 'asked', 'asks_memory', 'o
 
 # %% ../nbs/08i_candidates.ipynb #cand002
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache,partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ def _lots(ways, samples, seed, limits=Limits(), max_length=None, **_):
 def told_and_not(
     model, # `CaptionModel`
     x:Tensor, # Vectors `(b, d)`, on the texts' side of the gap
-    num:int, # Captions for each vector; twice as many for one that comes with words
+    num_captions:int, # Captions for each vector; twice as many for one that comes with words
     hints:list|None=None, # Words for each vector
     uniform:Tensor|None=None, # For each vector the random numbers that its captions are drawn by
     **decode, # For `decoding.generate`
@@ -42,12 +42,12 @@ def told_and_not(
     "Captions of vectors; those that come with words are captioned with them, and then without, in one search"
     told = [i for i,o in enumerate(hints or ()) if o]
     if not told:
-        return generate(model, x, num_captions=num, normalize=False, uniform=uniform, **decode)
+        return generate(model, x, num_captions=num_captions, normalize=False, uniform=uniform, **decode)
     both = torch.cat([x, x[told]])
     # both answers of a photo are drawn by the same numbers
     lots = None if uniform is None else torch.cat([uniform, uniform[told]])
-    found = generate(model, both, num_captions=num, normalize=False, hints=[*hints, *[[]]*len(told)], uniform=lots,
-        **decode)
+    found = generate(model, both, num_captions=num_captions, normalize=False, hints=[*hints, *[[]]*len(told)],
+        uniform=lots, **decode)
     for i,plain in zip(told, found[len(x):]):
         found[i] = found[i] + plain
     return found[:len(x)]
@@ -56,21 +56,25 @@ def candidates(
     parts:Parts, # A captioner, or the parts of one
     x:Tensor, # Image vectors `(b, d)`, still on their side of the gap, see `photo_vectors`
     ways:list[str], # Ways across the gap, as `parse_bridge` takes them
-    num:int=5, # Captions from each way; of a photo that comes with words twice as many
+    num:int=5, # Captions from each way; with one way alone, of a photo that comes with words, twice as many
     samples:int=0, # Captions that are drawn from each way, beside these
     seed:int=0, # Seed of the draws
-    **decode, # For `decoding.generate`; `hints` are the words
+    hints:list|None=None, # Words for each vector; the first way alone tells them
+    **decode, # For `decoding.generate`
 )->list[list]: # For each vector `num` captions and `samples` drawn ones of each way, in the order of the ways
     "Captions of the same photos, carried across the gap in several ways"
     whole_number('num', num)
     with torch.inference_mode():
         crossed = [parts.bridge.using(o)(x) for o in ways]
-    found = [told_and_not(parts.model, o, num, **decode) for o in crossed]
+    told = [dict(hints=hints) if hints and not i else {} for i in range(len(ways))]
+    search = told_and_not if len(ways) == 1 else partial(generate, normalize=False)
+    find = lambda i: search(parts.model, crossed[i], num_captions=num, **told[i], **decode)
+    found = [find(i) for i in range(len(ways))]
     if samples:
         lots = _lots(len(ways), samples, seed, **decode)
         own = {k: v for k,v in decode.items() if k not in ('method','beam_size','uniform','generator')}
-        drawn = [generate(parts.model, o, 'sample', samples, normalize=False, uniform=u.expand(len(o), -1, -1), **own)
-            for o,u in zip(crossed, lots)]
+        drawn = [generate(parts.model, o, 'sample', samples, normalize=False, uniform=u.expand(len(o), -1, -1), **t,
+            **own) for o,u,t in zip(crossed, lots, told)]
         found = [[a+b for a,b in zip(*o)] for o in zip(found, drawn)]
     return [[c for way in photo for c in way] for photo in zip(*found)]
 
@@ -187,7 +191,7 @@ def judged_by(
         return JudgedPhotos(judge, normalize(judge.encode_image(images, batch_size=batch_size, show=False).float()))
 
 # %% ../nbs/08i_candidates.ipynb #cand015
-_NEAR = 30 # Remembered captions that vote along
+_NEAR = 100 # Remembered captions that vote along
 
 def _cosines(encoder, x, pool):
     "Cosine of each photo with each of its candidates"

@@ -231,7 +231,7 @@ def convert(
     hints:OfficialHints=OfficialHints(), # What the checkpoint does not say
     clip_model_type:str='', # Encoder that made the vectors (default: by their width)
     dont_norm:bool=False, # The checkpoint was trained on vectors as they come, as most of ClipCap's were
-    noise_variance:float=None, # Variance it was trained with, to be noted
+    noise_variance:float=None, # Noise variance that the captioner was trained with, for its config
     num_heads:int=8, # Attention heads of the mapper
     dtype:str='', # Type of the numbers: float16 halves the folder
 ):
@@ -248,7 +248,7 @@ def noise(
     max_images:int=1000, # Number of images to take, from the first
     clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
     split:str='train', # Part of a file that has parts, such as Karpathy's
-    out:str='', # .safetensors file for the shape of those differences, for `train --noise_shape` (CLOSE)
+    out:str='', # .safetensors file for the shape of the differences between captions, for `train --noise_shape` (CLOSE)
     images:str='', # Store of the photos' vectors: `out` gets the shape of photo less caption, which knows pairs
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
@@ -269,7 +269,7 @@ def offset(
     texts:str='', # Store of caption vectors (not needed with a pickle that holds both)
     out:str='offset.safetensors', # File to write (.safetensors or .npz), for --add_modality_offset
     rows:int=0, # Number of rows to take, from the first (the official tool: 20,000); 0: all
-    moments:bool=False, # Also write the covariances of both, for the ways mean, standard and whiten (--moments FILE)
+    moments:bool=False, # Also write covariances of both kinds, for the ways mean, standard and whiten (--moments FILE)
 ):
     "The modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
     no_device(out)
@@ -285,7 +285,7 @@ def offset(
 # %% ../nbs/11_cli.ipynb #29e5ab6c
 def bridger(
     images:str, # Store of image vectors, or official pickle with both kinds
-    texts:str='', # Store of their captions' vectors (not needed with a pickle that holds both)
+    texts:str='', # Store of the vectors of the photos' captions (not needed with a pickle that holds both)
     out:str='bridger.safetensors', # File to write, for `predict --modality_bridger`
     epochs:int=100, # Passes over the pairs (official)
     lr:float=1e-3, # Learning rate of SGD with momentum 0.9 (official)
@@ -381,7 +381,7 @@ def caption(
         note_skipped([('', o) for o in empty])
     from capdec import album as room
     from capdec.captioner import load_captioner
-    from capdec.restyle import kept_style
+    from capdec.restyle import kept_style,style_ear
     from capdec.shards import caption_shards,own_captioner,own_part,spread
     from capdec.video import is_video,scene_files,write_scenes
     if restyling.style and own_part()[1] > 1:
@@ -413,11 +413,14 @@ def caption(
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
+        album = replace(album, ear=restyling.style and style_ear(model, c))
         done = room.caption_album(c, paths, album, settings(c), decoding, limits, machine.batch_size, limit, video,
             output.sureness)
     if album.quiet:
-        text = as_flags(done.text(len(paths)), ['overwrite','limit'])
+        text = as_flags(done.text(len(paths), room.called(paths)), ['overwrite','limit'])
         say(': '.join(filter(None, (text, output.places(beside)))), output.json)
+    if album.ear and (heard := album.ear.text()):
+        note(heard)
     return 1 if done.failed or done.bare or empty else 0
 
 # %% ../nbs/11_cli.ipynb #climore5
@@ -433,7 +436,7 @@ def made_by(
 # %% ../nbs/11_cli.ipynb #clistyl1
 def styles(
     names:MANY='', # Styles to tell about (default: all that are kept)
-    delete:bool=False, # Delete them
+    delete:bool=False, # Delete the styles that are named
 ):
     "List the styles that `caption --style FILE` has kept, or delete some"
     from capdec.restyle import delete_style,kept_styles

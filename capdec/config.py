@@ -64,7 +64,7 @@ class CapDecConfig(MapperConfig):
     noise_variance:float|None=None # Variance of the noise that the captioner was trained with, when known
     centred:bool=False # The caption vectors lost their mean in training (C3): photos must cross by the bridge `mean`
     retrieved:float=0. # Share of the mean of retrieved captions in what it learned from (IFCap); photos cross alike
-    retrieved_k:int=9 # Number of these captions
+    retrieved_k:int=9 # Number of nearest captions that were taken
     max_tokens:int=67 # Number of tokens at which captions are cut (67 is also as far as CapDec's beam search goes)
     add_stop:bool=True # Training captions without a full stop get one
     stop:str='.' # Characters that end a caption; the first is the one that is added
@@ -132,12 +132,12 @@ class TrainConfig:
     # Share of the mean of the nearest captions of other images in what the decoder learns from (IFCap's image-like
     # retrieval: the noised vector asks); photos then cross by the bridge none+nearest:SHARE. 0: none, as CapDec
     retrieve:float=0.
-    retrieve_k:int=9 # Number of these captions (IFCap: 9)
-    # Things that a captioner with `hint_tokens` is told: nouns (those of the captions; where one trains on that knows
-    # things, those), or a file with a name a line
+    retrieve_k:int=9 # Number of nearest captions that are taken (IFCap: 9)
+    # Names that a captioner with `hint_tokens` is told: nouns (those of the captions, or the names that the captioner
+    # you train on knows already), or a file with a name a line
     vocabulary:str='nouns'
     hint_none:float=.3 # Share of captions with which no word is told
-    hint_false:float=.05 # Share of the others with which a false word is told
+    hint_false:float=.05 # Share of captions told words that are told a false one, too
     dont_norm:bool=False # Leave the vectors' lengths as the encoder made them
     grad_clip:float=0. # Largest gradient norm; 0: no clipping (official)
     accumulate:int=1 # Number of batches whose gradients are summed up before an optimiser step
@@ -231,7 +231,7 @@ class Candidates:
     views:int=0
     # Captions that are drawn from each way, beside its best beams (default: as the captioner was saved, else none)
     samples:int|None=None
-    # Seed of these draws; photos share their random numbers, so that a caption does not depend on its neighbours
+    # Seed of the captions that are drawn; photos share it, so that a caption does not depend on its neighbours
     # (default: as the captioner was saved, else 0)
     samples_seed:int|None=None
     # Encoder that gives the cosine in place of the captioner's own, such as ViT-B/32; it looks at the photos once more.

@@ -9,7 +9,8 @@ __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'SHARDS',
            'is_our_table', 'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip',
            'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image',
            'find_images', 'find_shards', 'pick_device', 'is_main', 'derived', 'package_file', 'bundled', 'full_name',
-           'of_this_edition', 'MissingPackage', 'optional', 'demo_photos', 'whole_number', 'progress']
+           'of_this_edition', 'MissingPackage', 'optional', 'everyday_photos', 'demo_photos', 'whole_number',
+           'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib.util,io,json,math,os,pickle,re,shutil
@@ -1338,6 +1339,15 @@ def optional(
         raise MissingPackage(f"{e.name}: this package is not installed; it belongs to capdec's extra [{extra}]: "
             f"`pip install '.[{extra}]'` in your clone, or the wheel's name with [{extra}] behind it",
             name=e.name) from None
+
+# %% ../nbs/00_core.ipynb #everyday1
+_EVERYDAY = {True: 'goldfish bee balloon car dandelion sign', False: 'pencils gamepad'}
+
+def everyday_photos(
+    right:bool=True, # Those that two readers found the caption of right; `False`: wrong
+)->list: # Paths of photos inside this package
+    "Photos to try things on, that nothing was trained on; what the bundled captioner says of them is known"
+    return [package_file('data', 'photos', f'{o}.jpg') for o in _EVERYDAY[bool(right)].split()]
 
 # %% ../nbs/00_core.ipynb #6a2c11be
 _PHOTOS = {

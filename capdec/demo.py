@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .core import optional
-from .core import atomic_path,demo_photos,find_images,open_image,package_file,progress,read_json,write_json
+from .core import atomic_path,everyday_photos,find_images,open_image,package_file,progress,read_json,write_json
 from .captioner import Captioner
 from .decoding import generate
 from .evaluation import caption_words,evaluate
@@ -288,12 +288,9 @@ def _named(r):
     "How a run is called"
     return f"noise {r['variance']:.3g}" if r['variance'] else 'no noise'
 
-# Photos that packages bring and that are far from everyday captions
-_OUTSIDE = ('astronaut.png','rocket.jpg','grace_hopper.jpg')
-
-def _six(items, ours):
-    "Six of the photos, your own first; the first `ours` are those that packages bring"
-    return (items[ours:] + [o for o in items[:ours] if o[0] not in _OUTSIDE])[:6]
+def _six(items, right, ours):
+    "Six of the photos, your own first; `ours` come along, and the first `right` of them have right captions"
+    return (items[ours:] + items[:right])[:6]
 
 def _side_by_side(e, photos):
     "What the first runs without noise and with noise say of the same photos"
@@ -324,11 +321,12 @@ def write_page(
     folder:str|Path, # Folder to write to
     items:list, # `(name, image, caption)` of each photo
     e:dict|None=None, # What `experiment` returned
+    wrong:tuple=(), # Names of photos whose captions are known to be wrong, and are labelled so
 )->tuple: # Paths of the page and of the contact sheet
     "An HTML page that needs no other file, and a contact sheet"
     check_folder(folder)
     folder = Path(folder)
-    photos = [dict(name=name, url=picture_url(im), caption=text) for name,im,text in items]
+    photos = [dict(name=name, url=picture_url(im), caption=text, wrong=name in wrong) for name,im,text in items]
     page = render('demo/page.html', photos=photos, e=e and _shown(e, photos), recorded=recorded(), study=_study_line())
     with atomic_path(folder/'index.html') as p:
         p.write_text(page, encoding='utf-8')
@@ -337,8 +335,8 @@ def write_page(
     return folder/'index.html', folder/'contact_sheet.png'
 
 # %% ../nbs/10a_demo.ipynb #68a8276b
-def _describe(captioner, paths):
-    "`(name, image, caption)` of each photo, and a line for each that cannot be read"
+def _describe(captioner, paths, wrong=()):
+    "`(name, image, caption)` of each photo, and a line for each that cannot be read; names of `wrong` are labelled"
     items,failed = [],[]
     for r in progress(captioner.caption_files(paths), 'captioning', len(paths), 'photo'):
         if r.error:
@@ -349,7 +347,7 @@ def _describe(captioner, paths):
         im.thumbnail((800,800))
         items.append((r.path.name, im, r.captions[0]))
     for name,_,text in items:
-        print(f'  {name:22} {text}')
+        print(f'  {name:22} {text}' + '  (wrong: outside its world)'*(name in wrong))
     for o in failed:
         print(f'  skipped: {o}')
     return items,failed
@@ -377,8 +375,10 @@ def run_demo(
     captioner = Captioner.from_pretrained('mini', device='cpu')
     own = find_images(list(photos)) if photos else []
     print('Captions by the bundled model, trained on text alone:\n', flush=True)
-    items,failed = _describe(captioner, demo_photos() + own)
-    six = _six(items, len(demo_photos()))
+    right,wrong = everyday_photos(), everyday_photos(right=False)
+    outside = [o.name for o in wrong]
+    items,failed = _describe(captioner, right + wrong + own, outside)
+    six = _six(items, len(right), len(right + wrong))
     e = None
     if not quick:
         size = 'full' if full else 'short'
@@ -388,6 +388,6 @@ def run_demo(
         e['names'] = [name for name,_,_ in six]
         _tell(e)
         write_json(Path(out)/'experiment.json', e)
-    page,sheet = write_page(out, items, e)
+    page,sheet = write_page(out, items, e, outside)
     print(f'\npage:          {page}\ncontact sheet: {sheet}')
     return int(bool(own) and len(failed) >= len(own))

@@ -22,7 +22,7 @@ from .captioner import Captioner
 from .choosing import choose,parse_choice
 from .concepts import read_names
 from .config import Candidates
-from .core import demo_photos,find_images,full_name,open_image,optional,package_file,whole_number
+from .core import demo_photos,everyday_photos,find_images,full_name,open_image,optional,package_file,whole_number
 from .decoding import generate
 from .explain import word_probabilities
 from .noise import add_noise,normalize
@@ -76,14 +76,14 @@ class Explorer:
         # Captioners by name, each a `Captioner` or what `Captioner.from_pretrained` takes; or a list of the latter;
         # loaded when they are chosen (default: the bundled one)
         captioners:dict|list|None=None,
-        photos=None, # Folder, files or patterns (default: photos that installed packages bring)
+        photos=None, # Folder, files or patterns (default: photos that come along, and some of installed packages)
         draws:int=5, # Number of directions in which a vector is moved
         device:str|None=None, # Device for captioners that are not loaded yet (default: the best there is)
     ):
         whole_number('draws', draws)
         self.captioners,self.photos,self._known = _named(captioners or 'mini'),{},{}
         self.draws,self.device = draws,device
-        for p in demo_photos() if photos is None else find_images(photos):
+        for p in [*everyday_photos(),*demo_photos()] if photos is None else find_images(photos):
             self._name(p.name, p)
 
     def _name(self, name, src):
@@ -827,7 +827,7 @@ def explore(
     # Captioners by name, each a `Captioner`, folder or hub id; or a list of folders and hub ids (default: the bundled
     # one)
     captioners:dict|list|None=None,
-    photos=None, # Folder, files or patterns (default: photos that installed packages bring)
+    photos=None, # Folder, files or patterns (default: photos that come along, and some of installed packages)
     device:str|None=None, # Device: 'cpu', 'cuda' or 'mps' (default: the best there is)
 )->ExplorerApp: # To be shown as the last value of a cell
     "The explorer, ready to be shown"
@@ -882,7 +882,7 @@ def serve(
         if importlib.util.find_spec('voila') is None:
             raise ModuleNotFoundError(name='voila')
     if ip not in ('127.0.0.1', 'localhost', '::1'):
-        warnings.warn(f'`ip` {ip}: whoever reaches this machine can use the explorer, and sees the photos in it')
+        warnings.warn(f'`ip` {ip}: everybody who reaches this machine can use the explorer, and sees the photos in it')
     here = str(Path(__file__).resolve().parents[1]) if '__file__' in globals() else os.getcwd()
     path = os.pathsep.join(filter(None, [here, os.environ.get('PYTHONPATH')]))
     with tempfile.TemporaryDirectory(prefix='capdec-explore') as folder:

@@ -1,3 +1,4 @@
+import functools
 import gzip
 import json
 import os
@@ -218,3 +219,24 @@ def small_shared(tmp_path_factory):
     np.savez(data/'clip_vitb32'/'embeddings.npz', flickr_image_names=[f'flickr8k{i}.jpg' for i in range(8)],
         flickr_image_emb=vectors, flickr_text_emb=vectors, flickr_text_image=[f'flickr8k{i}.jpg' for i in range(8)])
     return root
+
+@functools.cache
+def _cached(*args):
+    from capdec.embedding import load_encoder
+    return load_encoder(*args)
+
+@pytest.fixture
+def one_encoder(monkeypatch):
+    "The encoder is built once for all tests of a module"
+    monkeypatch.setattr('capdec.folder.load_encoder', _cached)
+
+@pytest.fixture(scope='session')
+def mine(tmp_path_factory):
+    "A captioner of one's own: mini with other weights"
+    import torch
+    from capdec.captioner import Captioner
+    c = Captioner.from_pretrained('mini', 'cpu')
+    with torch.no_grad():
+        for w in c.model.mapper.parameters():
+            w.mul_(1.01)
+    return c.save(tmp_path_factory.mktemp('own')/'mine')

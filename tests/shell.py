@@ -37,6 +37,10 @@ def capdec_process(*args, cwd=None, ok=None):
         assert (r.returncode == 0) == ok, (r.returncode, r.stdout, r.stderr)
     return r
 
+def said(r):
+    "The last line of what a command printed"
+    return r.stdout.strip().splitlines()[-1]
+
 def one_line(r):
     return [l for l in r.stderr.splitlines() if l.startswith('capdec')]
 

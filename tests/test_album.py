@@ -1,5 +1,4 @@
 "Albums: nothing that is there is destroyed, and what cannot be written costs one photo."
-import functools
 import hashlib
 import os
 import warnings
@@ -12,22 +11,10 @@ from skimage import data as photos
 
 from capdec.album import copies, originals
 from capdec.exif import is_copy, read_caption, write_caption
-from shell import capdec, one_line # the command in this process
+from shell import capdec, one_line, said # the command in this process
 
 FAST = ('--device', 'cpu', '--beam_size', 1)
-
-@functools.cache
-def cached(*args):
-    from capdec.embedding import load_encoder
-    return load_encoder(*args)
-
-@pytest.fixture(autouse=True)
-def one_encoder(monkeypatch):
-    "The encoder is built once for all of these tests"
-    monkeypatch.setattr('capdec.folder.load_encoder', cached)
-
-def said(r):
-    return r.stdout.strip().splitlines()[-1]
+pytestmark = pytest.mark.usefixtures('one_encoder')
 
 def photo(path, turn=0, **kw):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -333,17 +320,6 @@ def test_a_full_disk_ends_a_run_with_one_line(small_disk):
         assert len(one_line(r)) == 1 and 'No space left on device' in r.stderr
 
 # ---- what made a table
-
-@pytest.fixture(scope='module')
-def mine(tmp_path_factory):
-    "A captioner of one's own: mini with other weights"
-    import torch
-    from capdec.captioner import Captioner
-    c = Captioner.from_pretrained('mini', 'cpu')
-    with torch.no_grad():
-        for w in c.model.mapper.parameters():
-            w.mul_(1.01)
-    return c.save(tmp_path_factory.mktemp('own')/'mine')
 
 @pytest.fixture
 def trip(tmp_path, monkeypatch):

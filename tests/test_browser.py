@@ -283,3 +283,35 @@ def test_preview_has_drawers_on_a_telephone(browser, preview):
     page.wait_for_selector('#contents')
     assert [page.is_visible(o) for o in buttons] == [False, False]
     page.close()
+
+# ---- the demo's page
+
+@pytest.fixture(scope='module')
+def demo_page(browser, tmp_path_factory):
+    "The page of the demo with a made-up experiment"
+    from capdec.core import everyday_photos, open_image
+    from capdec.demo import write_page
+    right, wrong = everyday_photos(), everyday_photos(right=False)
+    items = [(p.name, open_image(p), 'A long caption of a photo, as long as captions are.') for p in right + wrong]
+    run = dict(cider=[.1], words=.5, inverted=.1, found=.1, seconds=1, seed=0)
+    say = lambda how: [f'A caption {how} noise, as long as captions of photos are.' for _ in right]
+    e = dict(size='short', steps=1, sentences=2, corpus=2, photos=1, noisy=1., clean=1., gain=0., low=0., high=0.,
+        names=[p.name for p in right], runs=[run | dict(variance=0., shown=say('without')),
+            run | dict(variance=.003, shown=say('with'))])
+    file = write_page(tmp_path_factory.mktemp('demo'), items, e, [p.name for p in wrong])[0]
+    page = window(browser, 1280, 1400)
+    page.goto(file.as_uri())
+    yield page
+    page.close()
+
+@pytest.mark.parametrize('width', [1280, 420, 320])
+def test_the_demos_page_is_readable(demo_page, sync, width):
+    "All photos are there, failures are labelled, both captions side by side, and nothing is beyond the edge"
+    demo_page.set_viewport_size(dict(width=width, height=1400))
+    demo_page.wait_for_function('[...document.images].every(o => o.complete && o.naturalWidth > 0)')
+    try:
+        demo_page.wait_for_function('width => document.documentElement.scrollWidth <= width', arg=width)
+    finally:
+        shot(demo_page, f'demo {width} wide')
+    assert demo_page.locator('.wrong').count() == 2 and demo_page.locator('.grid figure').count() >= 8
+    assert demo_page.get_by_text('without noise', exact=False).count() >= 6

@@ -8,6 +8,8 @@ from skimage import data as photos
 
 from shell import capdec, capdec_process, one_line, COCO_NAMES
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 def test_missing_photo_beside_a_good_one(album, tmp_path):
     r = capdec_process('caption', 'nowhere.jpg', album/'plain.jpg', '--device', 'cpu')
     assert r.returncode == 1 and one_line(r) == ['capdec: skipped: nowhere.jpg: no such '

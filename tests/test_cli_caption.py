@@ -1,5 +1,4 @@
 "`capdec caption`: sidecars, copies with EXIF, styles, addresses, and files that are not what they seem."
-import functools
 import json
 import re
 
@@ -7,7 +6,7 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from shell import capdec, one_line # the command in this process
+from shell import capdec, one_line, said # the command in this process
 
 @pytest.fixture
 def trip(tmp_path):
@@ -20,20 +19,8 @@ def trip(tmp_path):
     im.rotate(90).save(d/'day 2'/'b.jpg')
     return d
 
-@pytest.fixture(autouse=True)
-def one_encoder(monkeypatch):
-    "The encoder is built once for all of these tests"
-    monkeypatch.setattr('capdec.folder.load_encoder', cached)
-
-@functools.cache
-def cached(*args):
-    from capdec.embedding import load_encoder
-    return load_encoder(*args)
-
 FAST = ('--device', 'cpu', '--beam_size', 1)
-
-def said(r):
-    return r.stdout.strip().splitlines()[-1]
+pytestmark = pytest.mark.usefixtures('one_encoder')
 
 # ---- beside the photos
 
@@ -276,6 +263,7 @@ def test_style(trip, tmp_path, monkeypatch):
     poems.write_text('Lo, the hound doth run.\n')
     r = capdec('caption', trip, '--style', poems, '--out', tmp_path/'a.csv', *FAST, ok=True)
     assert 'restyling mini on' in r.stderr and made == [('my poems.txt', 300, .5)] and 'kept in' in r.stderr
+    assert re.search(r'capdec: 0 of \d captions sound like my poems, to a classifier of its sentences\n', r.stderr)
     # kept
     capdec('caption', trip, '--style', poems, '--out', tmp_path/'b.csv', *FAST, ok=True)
     # by its name

@@ -14,6 +14,8 @@ from skimage import data as photos
 
 from shell import capdec, capdec_process, forked, one_line, GOOD
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 @pytest.mark.parametrize('kind', ['csv', 'json', 'jsonl'])
 def test_bad_photos_do_not_stop_the_others(album, tmp_path, kind):
     out = tmp_path/f'c.{kind}'

@@ -8,6 +8,8 @@ import pytest
 
 from shell import capdec, one_line, COCO_NAMES, official
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 @pytest.mark.parametrize('how', ['--data', '--images'])
 def test_predict_then_evaluate(coco, tmp_path, how):
     "The examples of the two verbs, one after the other"

@@ -5,6 +5,8 @@ import pytest
 
 from shell import capdec, one_line, COCO_NAMES, official
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 def test_official_flags_of_train_are_understood():
     from capdec.cli import verb_parser
     a = verb_parser('train').parse_args('--data x.pkl --val_pt y.pkl --pretrain_weights w.pt --out_dir o '

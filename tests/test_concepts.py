@@ -192,14 +192,14 @@ def test_the_caption_equals_the_steps_by_hand(teller):
 def test_candidates_are_told_and_not_told(teller):
     c, x = load_parts(teller[1], 'cpu'), torch.randn(3, 512, generator=torch.Generator().manual_seed(5))
     words = [['sunflower'], [], ['tractor', 'dog']]
-    found = candidates(c, x, ['offset', 'none'], 2, hints=words)
     crossed = [c.bridge.using(o)(x) for o in ('offset', 'none')]
-    told = [generate(c.model, o, num_captions=2, normalize=False, hints=words) for o in crossed]
+    told = generate(c.model, crossed[0], num_captions=2, normalize=False, hints=words)
     bare = [generate(c.model, o, num_captions=2, normalize=False) for o in crossed]
-    for i, photo_found in enumerate(found):
-        by_hand = [o for way in (0, 1) for o in told[way][i] + (bare[way][i] if words[i] else [])]
-        assert [o.text for o in photo_found] == [o.text for o in by_hand]
-    assert [len(o) for o in found] == [8, 4, 8]
+    # the first way alone tells them; where there is no other, its captions without words come too
+    for ways, by_hand in ((['offset', 'none'], [a + b for a, b in zip(told, bare[1])]),
+            (['offset'], [a + b*bool(w) for a, b, w in zip(told, bare[0], words)])):
+        found = candidates(c, x, ways, 2, hints=words)
+        assert [[o.text for o in photo_found] for photo_found in found] == [[o.text for o in p] for p in by_hand]
 
 def test_words_for_every_photo_are_saved(teller, tmp_path):
     from capdec import Captioner

@@ -32,19 +32,21 @@ def test_experiment_in_small():
         experiment('big')
 
 def test_six_photos_side_by_side(tmp_path):
-    "Your own first, then everyday ones of those that packages bring"
-    from capdec.core import demo_photos
+    "Your own first, then those that come along and have right captions; the others are labelled"
+    from capdec.core import everyday_photos
     from capdec.demo import _six, write_page
-    items = [(p.name, open_image(p), 'A caption.') for p in demo_photos()]
-    names = [o[0] for o in _six(items, len(items))]
-    assert len(names) == 6 and not {'rocket.jpg', 'astronaut.png'} & set(names)
+    right, wrong = ([p.name for p in everyday_photos(o)] for o in (True, False))
+    items = [(p.name, open_image(p), 'A caption.') for o in (True, False) for p in everyday_photos(o)]
+    names = [o[0] for o in _six(items, 6, 8)]
+    assert names == right
     own = [('mine.jpg', items[0][1], 'Me.')]
-    assert [o[0] for o in _six(items + own, len(items))] == ['mine.jpg', *names[:5]]
+    assert [o[0] for o in _six(items + own, 6, 8)] == ['mine.jpg', *names[:5]]
     run = dict(cider=[.1], words=.5, inverted=.1, found=.1, seconds=1, seed=0)
     e = dict(size='short', steps=1, sentences=2, corpus=2, photos=1, noisy=1., clean=1., gain=0., low=0., high=0.,
         names=names, runs=[run | dict(variance=0., shown=[f'clean {o}' for o in names]),
             run | dict(variance=.003, shown=[f'noisy {o}' for o in names])])
-    page = write_page(tmp_path, items, e)[0].read_text()
+    page = write_page(tmp_path, items, e, wrong)[0].read_text()
+    assert page.count('wrong, outside its world') == len(wrong) == 2
     for o in names:
         assert page.index('without noise') < page.index(f'clean {o}') < page.index(f'noisy {o}')
 

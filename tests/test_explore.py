@@ -215,6 +215,12 @@ def test_the_judge_of_the_captioner_is_asked(mini, other_encoder):
     assert found == [judged(e.photos[o.photo]) for o in views]
     assert found != [e.captions(View(o.photo, 'own', choose='cosine'))[0] for o in views]
 
+def test_the_legend_names_what_is_drawn(mini):
+    "Without noise nothing is moved"
+    explorer = Explorer({'mini': mini}, demo_photos()[:1])
+    still, far = (explorer.draw_map(replace(explorer.first(), variance=v)) for v in (0., .01))
+    assert 'moved by noise' in far and 'moved by noise' not in still and 'the caption' in still
+
 def test_the_nearest_of_a_large_memory(mini):
     "All are searched, however many are drawn; what is kept for a captioner is not kept for an encoder"
     from capdec.bridges import Bridge

@@ -30,7 +30,7 @@ def test_it_listens_on_this_machine_alone(started):
     assert cell.splitlines()[1] == "explore(['mini'], None, None)"
     r = capdec('explore', '--ip', '0.0.0.0', '--port', 0, ok=True)
     assert '--Voila.ip=0.0.0.0' in started[1][0] and '--no-browser' not in started[1][0]
-    assert 'whoever reaches this machine' in one_line(r)[0]
+    assert 'everybody who reaches this machine' in one_line(r)[0]
     # Voila would say that it listens at port 0
     port, = (int(o.removeprefix('--port=')) for o in started[1][0] if o.startswith('--port='))
     assert port > 1000 and '--port=8866' in started[0][0]

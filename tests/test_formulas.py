@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from capdec.album import read_table, write_table
+from capdec.album import earlier_captions, write_table
 from capdec.captioner import Captioner, Result
 from capdec.core import as_cell, of_cell
 from capdec.data import read_captions
@@ -35,7 +35,7 @@ def test_tables(tmp_path, n):
     rows = [dict(key=f'{t}.jpg', captions=[t]*n, error=None) for t in EVIL]
     write_table(out, [*rows, dict(key='=bad.jpg', captions=[], error='=bad.jpg: not an image')], n)
     assert not begins_as_formula(out)
-    assert read_table(out, n) == {o['key']: o['captions'] for o in rows}
+    assert earlier_captions(out, n) == {o['key']: o['captions'] for o in rows}
     # as captions with their photos, and as text
     records = list(read_captions(out))
     assert [(o['filename'], o['caption']) for o in records] == [(o['key'].strip(), t.strip()) for o in rows
@@ -57,7 +57,7 @@ def test_captioning_goes_on_with_such_names(tmp_path, monkeypatch):
     for said in ('3 photos captioned', '3 were there already'):
         r = capdec('caption', './=1+1.jpg', "'@x.jpg", './-v.jpg', '--out', 't.csv', '--device', 'cpu', ok=True)
         assert said in r.stdout
-    assert not begins_as_formula('t.csv') and set(read_table('t.csv')) == {'=1+1.jpg', "'@x.jpg", '-v.jpg'}
+    assert not begins_as_formula('t.csv') and set(earlier_captions('t.csv')) == {'=1+1.jpg', "'@x.jpg", '-v.jpg'}
     capdec('parse', 't.csv', '--out', 'c.json', ok=True)
     assert {(o['filename'], o['caption']) for o in json.loads((tmp_path/'c.json').read_text())} == {(o, '=cmd()')
         for o in os.listdir() if o.endswith('.jpg')}

@@ -1,5 +1,6 @@
 "The fresh photos: the list is sound, no photo of it was trained on, and one bad package costs only its own photos."
 import hashlib
+import html
 import io
 import json
 import os
@@ -264,3 +265,46 @@ def test_the_card_and_the_readme_tell_the_grades():
     right, detail, wrong = graded('edition 2').split(' / ')
     told = f'{right} % are right, {detail} % wrong in a detail, {wrong} % wrong'
     assert told in (ROOT/'README.md').read_text(encoding='utf-8')
+
+PACKAGED = dict(goldfish='animals-05', bee='animals-18', balloon='vehicles-02', car='vehicles-09',
+    dandelion='nature-10', sign='city-13', pencils='objects-09', gamepad='objects-07')
+
+@pytest.mark.parametrize('right', [True, False])
+def test_the_photos_that_come_along_get_the_captions_that_were_graded(right):
+    "What is shown as right or wrong was called so by both readers"
+    from capdec import Captioner
+    from capdec.core import everyday_photos
+    known = {o['photo']: o for o in json.loads((ROOT/'nbs'/'data'/'fresh_grades.json').read_text())
+        if o['captioner'] == 'edition 2'}
+    photos = everyday_photos(right)
+    told = [known[PACKAGED[o.stem]] for o in photos]
+    assert {g for o in told for g in o['grades']} == {'right' if right else 'wrong'}
+    assert Captioner.from_pretrained('mini', device='cpu')(photos) == [o['caption'] for o in told]
+    sources = (photos[0].parent/'SOURCES.md').read_text(encoding='utf-8')
+    listed = {o['id']: o for o in json.loads((ROOT/'nbs'/'data'/'fresh_photos.json').read_text())}
+    for o in photos:
+        assert re.search(rf"^\| {o.stem} \| {re.escape(listed[PACKAGED[o.stem]]['package'])} ", sources, re.M)
+
+def test_the_gallery_shows_all_photos_that_may_be_shown():
+    "With the captions and grades that the card counts, failures among them"
+    from pictures import may_be_shown
+    page = (ROOT/'nbs'/'gallery.md').read_text(encoding='utf-8')
+    shown = re.findall(r'images/gallery/([\w-]+)\.jpg" alt="(.*?)".*?<small>(.*?)</small>', page)
+    photos = {o['id']: o for o in json.loads((ROOT/'nbs'/'data'/'fresh_photos.json').read_text())}
+    known = {o['photo']: o for o in json.loads((ROOT/'nbs'/'data'/'fresh_grades.json').read_text())
+        if o['captioner'] == 'edition 2'}
+    assert sorted(o for o, _, _ in shown) == sorted(k for k, o in photos.items() if may_be_shown(o))
+    assert len(shown) >= 60
+    for name, caption, grades in shown:
+        assert html.unescape(caption) == known[name]['caption'] and grades.split(' / ') == list(dict.fromkeys(
+            known[name]['grades']))
+        assert (ROOT/'nbs'/'images'/'gallery'/f'{name}.jpg').exists()
+    right, detail, wrong = graded('edition 2').split(' / ')
+    told = f'{right} % are right, {detail} % have a wrong detail and {wrong} % are wrong'
+    assert told in ' '.join(page.split())
+    assert not may_be_shown(dict(licence='GPL-2+')) and may_be_shown(dict(licence='GPL-3.0+ or MIT or WTFPL'))
+
+def test_the_card_shows_the_readmes_picture():
+    beside = ROOT/'capdec'/'models'/'mini'
+    assert '](images/captions.png)' in (beside/'README.md').read_text(encoding='utf-8')
+    assert (beside/'images'/'captions.png').read_bytes() == (ROOT/'nbs'/'images'/'captions.png').read_bytes()

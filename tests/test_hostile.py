@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capdec.album import read_table
+from capdec.album import earlier_captions
 from capdec.captioner import Captioner
 from capdec.config import CapDecConfig, from_json
 from capdec.core import Journal, package_file, read_json
@@ -239,7 +239,7 @@ def test_a_journal_of_something_else(tmp_path):
 def test_a_table_of_something_else(tmp_path, row):
     for name, text in (('t.json', json.dumps([row])), ('t.jsonl', json.dumps(row) + '\n')):
         (tmp_path/name).write_text(text)
-        says(read_table, str(tmp_path/name), named=tmp_path/name)
+        says(earlier_captions, str(tmp_path/name), named=tmp_path/name)
 
 def test_a_checkpoint_of_something_else(tmp_path):
     from safetensors.torch import save_file

@@ -140,11 +140,11 @@ def test_small_enough_to_ship():
     assert sum(o.stat().st_size for o in folder.iterdir()) < 22.5e6
 
 def test_it_knows_its_photos(encoder, shared):
-    from capdec.studies.recipe import geometry,read_flickr8k,recall
+    from capdec.studies.recipe import geometry,read_flickr8k,retrieval_recall
     pairs = read_flickr8k(shared)['report'][:60]
     image = encoder.encode_image([o for o,_ in pairs], show=False)
     text = encoder.encode_text([c for _,cs in pairs for c in cs], show=False)
     owner = torch.arange(60).repeat_interleave(5)
     # of 300 sentences
-    assert recall(image, text, owner)['i2t_R@10'] > 90
+    assert retrieval_recall(image, text, owner)['i2t_R@10'] > 90
     assert geometry(image, text, owner)['gap'] > 0.5

@@ -13,6 +13,8 @@ from capdec.noise import ImageToTextBridge, modality_centres, normalize, save_br
 from shell import capdec, one_line
 from towers import kernel_rounding
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = json.loads((ROOT/'nbs'/'data'/'official_tools.json').read_text())
 FLAGS = [r for r in TABLE if r['parsed'] is not None]

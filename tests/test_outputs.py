@@ -9,6 +9,8 @@ from capdec.data import write_captions
 from capdec.evaluation import check_gallery
 from shell import capdec, one_line
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,4 @@
 "Where captions go beside the table: text files, XMP, copies, a page, lines for pipes; and who wrote them."
-import functools
 import json
 import re
 
@@ -12,16 +11,7 @@ from capdec.xmp import read_xmp_file, write_xmp
 from shell import capdec, one_line
 
 FAST = ('--device', 'cpu', '--beam_size', 1)
-
-@functools.cache
-def cached(*args):
-    from capdec.embedding import load_encoder
-    return load_encoder(*args)
-
-@pytest.fixture(autouse=True)
-def one_encoder(monkeypatch):
-    "The encoder is built once for all of these tests"
-    monkeypatch.setattr('capdec.folder.load_encoder', cached)
+pytestmark = pytest.mark.usefixtures('one_encoder')
 
 @pytest.fixture
 def trip(tmp_path, monkeypatch):
@@ -192,17 +182,6 @@ def test_photos_that_somebody_described(trip):
     assert read_caption(copies/'mine.jpg').startswith('A ')
 
 # ---- who wrote it
-
-@pytest.fixture(scope='module')
-def mine(tmp_path_factory):
-    "A captioner of one's own: mini with other weights"
-    import torch
-    from capdec.captioner import Captioner
-    c = Captioner.from_pretrained('mini', 'cpu')
-    with torch.no_grad():
-        for w in c.model.mapper.parameters():
-            w.mul_(1.01)
-    return c.save(tmp_path_factory.mktemp('own')/'mine')
 
 def test_the_bundled_captioner_says_its_version():
     from capdec.core import package_file, read_json

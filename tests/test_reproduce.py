@@ -10,14 +10,17 @@ from skimage import data as photos
 
 import capdec.reproduce as room
 from capdec.core import write_json
-from capdec.reproduce import EXPERIMENTS, LEVERS, PUBLISHED, SCALES, Plan, Step, missing, plan_of, run_steps, table_rows
+from capdec.reproduce import (EXPERIMENTS, PAPER_LEVERS, PUBLISHED_SCORES, SCALES, Plan, Step, missing, plan_of,
+    run_steps, table_rows)
 from shell import capdec, one_line
+
+pytestmark = pytest.mark.usefixtures('one_encoder')
 
 def all_plans(data='nowhere'):
     "Every experiment at every scale, with every lever that it may have"
     for scale in SCALES:
         for name in EXPERIMENTS:
-            for lever in [None, *(LEVERS if name in PUBLISHED else [])]:
+            for lever in [None, *(PAPER_LEVERS if name in PUBLISHED_SCORES else [])]:
                 if scale == 'mini' and (lever == 'weights' or lever == 'shape' and name.startswith('coco')):
                     continue
                 yield plan_of(name, scale, data, 'out', lever and [lever], seed=3)
@@ -68,9 +71,9 @@ def test_published_numbers_are_those_of_our_notes(shared):
         'flickr30k-coco': 'Flickr30k -> COCO'}
     for name, row in rows.items():
         cells = re.search(rf'^\| {re.escape(row)} \|(.*)\|$', spec, re.M)[1].split('|')
-        noted = {m: float(c) for m, c in zip(room.METRICS, cells) if c.strip()}
-        assert PUBLISHED[name] == noted
-    for name, lever in LEVERS.items():
+        noted = {m: float(c) for m, c in zip(room._METRICS, cells) if c.strip()}
+        assert PUBLISHED_SCORES[name] == noted
+    for name, lever in PAPER_LEVERS.items():
         system = lever.paper.split(' 20')[0].split(',')[0]
         row = next(l for l in field.splitlines() if l.startswith(f'| {system}'))
         for experiment, number in lever.published.items():
@@ -255,8 +258,9 @@ def test_tiny_styles_from_files_to_table(tiny, ran):
 
 def test_the_table_gives_gains_to_levers(tmp_path):
     plan = Plan('coco', 'mini')
-    for name, cider, published in (('CapDec', .9, PUBLISHED['coco']), ('vote', .978, {'CIDEr': '+7.8'}), ('x', .9, {})):
-        write_json(tmp_path/name, dict(corpus=dict.fromkeys(room.METRICS, .25) | dict(CIDEr=cider)))
+    for name, cider, published in (('CapDec', .9, PUBLISHED_SCORES['coco']), ('vote', .978, {'CIDEr': '+7.8'}),
+            ('x', .9, {})):
+        write_json(tmp_path/name, dict(corpus=dict.fromkeys(room._METRICS, .25) | dict(CIDEr=cider)))
         plan.rows.append(room.Row(name, published, 'paper', room.TEXT, tmp_path/name))
     rows = table_rows(plan)
     assert [o['gain'] for o in rows if o['metric'] == 'CIDEr'] == [0, 7.8, 0]

@@ -17,6 +17,8 @@ from capdec.core import find_shards
 from capdec.shards import caption_shard, caption_shards, read_shard
 from shell import capdec, one_line
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 FAST = ('--beam_size', 1, '--device', 'cpu')
 
 def jpeg(turn=0):

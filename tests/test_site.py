@@ -290,7 +290,7 @@ def test_the_styles_of_the_published_pages():
 # What a person who wants to harm our readers could own: names like ours at places that are not ours
 STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\.org/project)/capdec|'
     r'capdec\.github\.io|pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|'
-    r'conda install \S*capdec\b')
+    r'conda install \S*capdec\b|\bcapdec@[\w.]+')
 
 def test_no_address_that_is_not_ours():
     "The package's short name on PyPI and GitHub may be anyone's"
@@ -308,7 +308,7 @@ def test_no_address_that_is_not_ours():
 @pytest.mark.parametrize('text', ['https://github.com/capdec/capdec', 'pip install capdec',
     'pip install -U "capdec[heic]"',
     "`pip install 'capdec[train]'` brings it", 'https://capdec.github.io/capdec', '`capdec[heic]` is installed',
-    'pip install -q capdec', 'https://pypi.org/project/capdec/'])
+    'pip install -q capdec', 'https://pypi.org/project/capdec/', 'capdec@users.example.org'])
 def test_stray_addresses_are_seen(text):
     assert STRAY.search(text)
 

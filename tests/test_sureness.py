@@ -14,6 +14,8 @@ from capdec.folder import Parts
 from capdec.sureness import usual
 from shell import capdec, one_line
 
+pytestmark = pytest.mark.usefixtures('one_encoder')
+
 @pytest.fixture(scope='module')
 def mini():
     return Captioner.from_pretrained('mini', 'cpu', dtype='float32')

@@ -1,5 +1,4 @@
 "Videos: one caption for a clip, one for each scene, subtitles; made of photos that packages ship."
-import functools
 import json
 
 import pytest
@@ -10,16 +9,7 @@ from shell import capdec, one_line
 
 av = pytest.importorskip('av')
 FAST = ('--device', 'cpu', '--beam_size', 1)
-
-@functools.cache
-def cached(*args):
-    from capdec.embedding import load_encoder
-    return load_encoder(*args)
-
-@pytest.fixture(autouse=True)
-def one_encoder(monkeypatch):
-    "The encoder is built once for all of these tests"
-    monkeypatch.setattr('capdec.folder.load_encoder', cached)
+pytestmark = pytest.mark.usefixtures('one_encoder')
 
 def clip(path, pictures, seconds=2, rate=5, size=(320, 240)):
     "A clip that shows each picture for some seconds"
@@ -59,7 +49,7 @@ def test_clips_and_photos_in_one_album(trip):
     for n, there in ((2, 0), (0, 2)):
         r = run(*names, '--out', 't.jsonl', '--sidecar', '--xmp', '--gallery', 'p.html', ok=False)
         assert 'bad.mp4: not a video that can be read' in one_line(r)[0]
-        assert r.stdout.startswith(f'{n} photos captioned') and ('2 were there' in r.stdout) == bool(there)
+        assert r.stdout.startswith(f'{n} files captioned') and ('2 were there' in r.stdout) == bool(there)
     rows = {o['file']: o for o in map(json.loads, (trip/'t.jsonl').read_text().splitlines())}
     assert (trip/'cat.txt').read_text() == rows['cat.mp4']['caption'] + '\n' and (trip/'cat.xmp').exists()
     assert (trip/'p.html').read_text().count('<img') == 2

@@ -32,7 +32,8 @@ def material(folder, n_text, n_photos, shared=True):
     else:
         from PIL import Image
         from capdec.core import open_image
-        from capdec.demo import corpus, demo_photos
+        from capdec.core import demo_photos
+        from capdec.demo import corpus
         lines, own = corpus()[:n_text], demo_photos()
         for i in range(n_photos):
             open_image(own[i % len(own)]).resize((320, 240)).rotate(3*i).save(photos/f'{i:03}.jpg')
@@ -146,15 +147,15 @@ def crash(verb, job, kills, out, rng):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--kills', type=int, default=30, help='of each verb (30)')
+    p.add_argument('--kills', type=int, default=30, help='kills of each verb (30)')
     p.add_argument('--verbs', nargs='+', default=['embed', 'train', 'predict', 'caption'])
-    p.add_argument('--captions', type=int, default=4000, help='to embed; an eighth of them to train on (4000)')
-    p.add_argument('--photos', type=int, default=40, help='to caption (40)')
+    p.add_argument('--captions', type=int, default=4000, help='captions to embed; an eighth of them to train on (4000)')
+    p.add_argument('--photos', type=int, default=40, help='photos to caption (40)')
     p.add_argument('--packaged', action='store_true', help='photos and sentences of installed packages, even where '
         '../shared is')
     p.add_argument('--out', type=Path, default=ROOT/'_out'/'crash', help='folder for the runs and report.json '
         '(_out/crash)')
-    p.add_argument('--seed', type=int, default=0, help='of the moments')
+    p.add_argument('--seed', type=int, default=0, help='seed of the moments at which runs are killed')
     a = p.parse_args()
     if a.out.exists():
         shutil.rmtree(a.out)

@@ -778,7 +778,7 @@ def peers_row(
     size:str='full', # 'full' or 'quick'
     repeats:int=3, # Runs of each side
 )->dict: # `peak` of each type, the machine; for each kind of work the sides, see `rivals`
-    "All work against what one would use today, in each type"
+    "All work against what you would use today, in each type"
     peaks = {k: peak(k, device) for k in types_here(device, captions=True)}
     make = dict(text=lambda: _text_sides(captions, device, size), image=lambda: _image_sides(files, device, size),
         train=lambda: _train_sides(captions, tokenizer, device, size),

@@ -27,7 +27,7 @@ from ..folder import Parts
 from ..model import CaptionModel
 from ..noise import modality_offset,normalize
 from ..open_text import mix,read_open_text
-from .common import Rows,kept,photo_vectors
+from .common import Rows,kept,kept_vectors
 from ..training import TrainConfig,train
 
 # %% ../../nbs/12a_styles.ipynb #c09dbddb
@@ -142,7 +142,7 @@ class StyleStudy:
         part:str, # Part of the photos: dev, choose, report or paper
     )->Tensor: # Unit vectors `(n, d)`
         "Vectors of the photos of a part"
-        return photo_vectors(self.d['photos'][part], self.images, self.encoder, self.out/f'photos.{part}.store')
+        return kept_vectors(self.d['photos'][part], self.images, self.encoder, self.out/f'photos.{part}.store')
 
     def add(self,
         name:str, # Name of the row
@@ -245,7 +245,7 @@ def image_start(
     names = list(dict.fromkeys(r['filename'] for r in rows))[:photos]
     keep = set(names)
     rows = [r for r in rows if r['filename'] in keep]
-    vectors = dict(zip(names, photo_vectors(names, study.images, study.encoder, out/'photos.train.store')))
+    vectors = dict(zip(names, kept_vectors(names, study.images, study.encoder, out/'photos.train.store')))
     x = torch.stack([vectors[r['filename']] for r in rows])
     c = Captioner.from_pretrained('mini', 'cpu', encoder=False, dtype='float32')
     train(c.model, (x, [r['caption'] for r in rows]), TrainConfig(**SETTINGS | dict(noise_variance=0.)),
