@@ -213,8 +213,8 @@ def add_rows(
             scores = cider_of(found['captions'], photos.references)
             first = first or scores
             more = {k: 100*v for k,v in paired_bootstrap(scores, first).items()}
-            row = dict(cider=100*scores.corpus['CIDEr'], more=more, seconds=found['seconds'],
-                knows=knows(lever, world.bridge), source=lever.source)
+            row = dict(cider=100*scores.corpus['CIDEr'], more=more, distinct=len(set(found['captions'])),
+                seconds=found['seconds'], knows=knows(lever, world.bridge), source=lever.source)
             rows.add(key, lambda: row, show=False)
             say(f"{run.trained}, {name}, {lever.name}: CIDEr {row['cider']:.1f} ({more['difference']:+.1f})")
 
