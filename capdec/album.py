@@ -27,7 +27,8 @@ from .flags import error_line
 from .folder import captioner_folder,memory_id,weights_id
 from .gallery import Shot,check_page,write_gallery
 from .places import Copies,TextFiles,XmpFiles,sidecars,xmp_files
-from .terminal import say
+from .restyle import style_ear
+from .terminal import note,say
 from .video import WithVideos,frames,is_video
 from .xmp import read_xmp_file
 from .provenance import RECORD,Made,digits_of,is_meant,label,made_with,noted_text
@@ -668,6 +669,7 @@ def caption_album(
     limit:int=0, # Most photos to caption in this run; 0: all
     video:Video=Video(), # How videos among the photos are looked at
     sureness:bool=False, # Also say how sure the captioner is, see `capdec.sureness`
+    style:str|Path='', # Folder of the style that captions: at the end a line tells how many took it
 )->Counts: # How many failed, have a caption that is not in every place, were there already, are left
     "Caption the photos that are not done; one that cannot be read or written costs nothing but its own caption"
     if album.gallery:
@@ -675,6 +677,7 @@ def caption_album(
     # of runs that were killed; a run that finds all there would write nothing, and so not look
     for folder in {Path(t).parent for o in album.places for t in o.files.values()}:
         remove_left_overs(folder)
+    album = replace(album, ear=style_ear(style, captioner) if style else None)
     if any(map(is_video, paths)):
         captioner,settings = WithVideos(captioner, video), (settings or {}) | dict(interval=video.interval)
     how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
@@ -684,6 +687,8 @@ def caption_album(
     counts = (_caption_table if album.out else _caption_files)(captioner, paths, album, settings, how, limit, shown)
     if album.gallery:
         _show_all(paths, album, shown)
+    if album.ear and (heard := album.ear.text()):
+        note(heard)
     return counts
 
 # %% ../nbs/09d_album.ipynb #albwho2

@@ -9,7 +9,7 @@ __all__ = ['told_and_not', 'candidates', 'rarity_of', 'asked', 'asks_memory', 'o
 
 # %% ../nbs/08i_candidates.ipynb #cand002
 from dataclasses import replace
-from functools import lru_cache,partial
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,15 +66,17 @@ def candidates(
     whole_number('num', num)
     with torch.inference_mode():
         crossed = [parts.bridge.using(o)(x) for o in ways]
-    told = [dict(hints=hints) if hints and not i else {} for i in range(len(ways))]
-    search = told_and_not if len(ways) == 1 else partial(generate, normalize=False)
-    find = lambda i: search(parts.model, crossed[i], num_captions=num, **told[i], **decode)
-    found = [find(i) for i in range(len(ways))]
+    told = [hints, *[None]*(len(ways) - 1)]
+    if len(ways) == 1:
+        found = [told_and_not(parts.model, *crossed, num, hints, **decode)]
+    else:
+        found = [generate(parts.model, o, num_captions=num, normalize=False, hints=h, **decode)
+            for o,h in zip(crossed, told)]
     if samples:
         lots = _lots(len(ways), samples, seed, **decode)
         own = {k: v for k,v in decode.items() if k not in ('method','beam_size','uniform','generator')}
-        drawn = [generate(parts.model, o, 'sample', samples, normalize=False, uniform=u.expand(len(o), -1, -1), **t,
-            **own) for o,u,t in zip(crossed, lots, told)]
+        drawn = [generate(parts.model, o, 'sample', samples, normalize=False, uniform=u.expand(len(o), -1, -1),
+            hints=h, **own) for o,u,h in zip(crossed, lots, told)]
         found = [[a+b for a,b in zip(*o)] for o in zip(found, drawn)]
     return [[c for way in photo for c in way] for photo in zip(*found)]
 

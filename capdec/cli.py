@@ -179,20 +179,19 @@ def predict(
     decoding,official,beams = asked.decoding(), asked.official, asked.beam_size if asked.beam else 0
     crossed,offset = ways.is_named(crossing), bool(ways.add_modality_offset)
     text = asked.text_autoencoder or which.dataset_mode in ('5','5.0')
-    distances = asked.ablation_dist or asked.ablation_image_dist
-    inputs.check(which, text, distances)
+    inputs.check(which, text, asked.distances)
     from capdec import predict as room
     from capdec.album import album_settings
     from capdec.captioner import load_captioner
     from capdec.shards import caption_shards,own_captioner,spread
     from capdec.sources import captions_from
-    if not (out or distances):
+    if not (out or asked.distances):
         out = room.predictions_file(checkpoint, offset)
     not_the_input(out, inputs.data, inputs.embeddings)
     encoder = room.needs_encoder(inputs, crossing, machine.clip_model_type)
     def load(device):
         own = replace(crossing, bridge='') if offset else crossing
-        given = 'photos' if shards else '' if distances else 'vectors'
+        given = 'photos' if shards else '' if asked.distances else 'vectors'
         c = load_captioner(checkpoint, machine.clip_model_type, device, own, hints, asked.dont_normalize_prefix,
             encoder, machine.dtype, pool, given)
         room.check_expected(c.model.config, asked.is_rn, mapper)
@@ -210,9 +209,8 @@ def predict(
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
-        if distances:
-            bridge = c.bridge if crossed else None
-            return print(room.distances_text(c, records, inputs, bridge, not asked.ablation_dist))
+        if asked.distances:
+            return print(room.distances_text(c, records, inputs, crossed, not asked.ablation_dist))
         store = room.vectors_to_caption(c, out, inputs, records, text, machine.batch_size)
         # text vectors lie where the captioner was trained
         if not crossed and (text or store.meta.get('kind') == 'text'):
@@ -381,7 +379,7 @@ def caption(
         note_skipped([('', o) for o in empty])
     from capdec import album as room
     from capdec.captioner import load_captioner
-    from capdec.restyle import kept_style,style_ear
+    from capdec.restyle import kept_style
     from capdec.shards import caption_shards,own_captioner,own_part,spread
     from capdec.video import is_video,scene_files,write_scenes
     if restyling.style and own_part()[1] > 1:
@@ -393,9 +391,8 @@ def caption(
         return room.show_plan(shards or paths, album, decoding.num_captions, limit)
     model = kept_style(restyling, model, lambda name=model: load_captioner(name, machine.clip_model_type,
         machine.device))
-    given = 'videos' if any(map(is_video, paths)) else 'photos'
     load = lambda device: load_captioner(model, machine.clip_model_type, device, crossing, dtype=machine.dtype,
-        pool=pool, given=given)
+        pool=pool, given='videos' if any(map(is_video, paths)) else 'photos')
     settings = lambda c: room.album_settings(c, model, crossing.memory, decoding, limits)
     how = dict(batch_size=machine.batch_size, limits=limits, **decoding.kwargs())
     if shards:
@@ -413,14 +410,11 @@ def caption(
         # of several processes: the first has no more work for this one
         if c is None:
             return 0
-        album = replace(album, ear=restyling.style and style_ear(model, c))
         done = room.caption_album(c, paths, album, settings(c), decoding, limits, machine.batch_size, limit, video,
-            output.sureness)
+            output.sureness, restyling.style and model)
     if album.quiet:
         text = as_flags(done.text(len(paths), room.called(paths)), ['overwrite','limit'])
         say(': '.join(filter(None, (text, output.places(beside)))), output.json)
-    if album.ear and (heard := album.ear.text()):
-        note(heard)
     return 1 if done.failed or done.bare or empty else 0
 
 # %% ../nbs/11_cli.ipynb #climore5

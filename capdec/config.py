@@ -464,6 +464,11 @@ class OfficialRun:
         "How captions are decoded"
         return Decoding(method='beam' if self.beam else 'greedy', beam_size=self.beam_size)
 
+    @property
+    def distances(self)->bool: # True: nothing is captioned
+        "Are only distances asked for?"
+        return self.ablation_dist or self.ablation_image_dist
+
 # %% ../nbs/00a_config.ipynb #cfg-material-code
 @dataclass(frozen=True)
 class Material:

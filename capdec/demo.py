@@ -9,6 +9,7 @@ __all__ = ['SIZES', 'corpus', 'held_out_vectors', 'held_out_descriptions', 'cide
 
 # %% ../nbs/10a_demo.ipynb #3f518a26
 import math,os,queue,textwrap,time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -288,15 +289,14 @@ def _named(r):
     "How a run is called"
     return f"noise {r['variance']:.3g}" if r['variance'] else 'no noise'
 
-def _six(items, right, ours):
-    "Six of the photos, your own first; `ours` come along, and the first `right` of them have right captions"
-    return (items[ours:] + items[:right])[:6]
+def _six(photos, right, ours):
+    "Places of six of the photos, your own first; `ours` come along, the first `right` of them with right captions"
+    return [*range(ours, photos),*range(right)][:6]
 
 def _side_by_side(e, photos):
     "What the first runs without noise and with noise say of the same photos"
     clean,noisy = (next((r.get('shown', []) for r in e['runs'] if (r['variance'] > 0) == o), []) for o in (False, True))
-    by_name = {o['name']: o for o in photos}
-    return [by_name[name] | dict(clean=a, noisy=b) for name,a,b in zip(e.get('names', []), clean, noisy)]
+    return [photos[i] | dict(clean=a, noisy=b) for i,a,b in zip(e.get('side_by_side', []), clean, noisy)]
 
 def _shown(e, photos):
     "An experiment with what the page needs of each run"
@@ -321,22 +321,24 @@ def write_page(
     folder:str|Path, # Folder to write to
     items:list, # `(name, image, caption)` of each photo
     e:dict|None=None, # What `experiment` returned
-    wrong:tuple=(), # Names of photos whose captions are known to be wrong, and are labelled so
+    wrong:Iterable=(), # Places of photos whose captions are known to be wrong, and are labelled so
 )->tuple: # Paths of the page and of the contact sheet
     "An HTML page that needs no other file, and a contact sheet"
     check_folder(folder)
     folder = Path(folder)
-    photos = [dict(name=name, url=picture_url(im), caption=text, wrong=name in wrong) for name,im,text in items]
+    photos = [dict(name=name, url=picture_url(im), caption=text, wrong=i in wrong) for i,(name,im,text) in
+        enumerate(items)]
     page = render('demo/page.html', photos=photos, e=e and _shown(e, photos), recorded=recorded(), study=_study_line())
     with atomic_path(folder/'index.html') as p:
         p.write_text(page, encoding='utf-8')
     with atomic_path(folder/'contact_sheet.png') as p:
-        contact_sheet([(im,text) for _,im,text in items]).save(p, 'png')
+        contact_sheet([(im, f'wrong: {text}' if i in wrong else text) for i,(_,im,text) in enumerate(items)]).save(p,
+            'png')
     return folder/'index.html', folder/'contact_sheet.png'
 
 # %% ../nbs/10a_demo.ipynb #68a8276b
 def _describe(captioner, paths, wrong=()):
-    "`(name, image, caption)` of each photo, and a line for each that cannot be read; names of `wrong` are labelled"
+    "`(name, image, caption)` of each photo, and a line for each that cannot be read; `wrong` are labelled so"
     items,failed = [],[]
     for r in progress(captioner.caption_files(paths), 'captioning', len(paths), 'photo'):
         if r.error:
@@ -346,8 +348,8 @@ def _describe(captioner, paths, wrong=()):
         im = open_image(r.path)
         im.thumbnail((800,800))
         items.append((r.path.name, im, r.captions[0]))
-    for name,_,text in items:
-        print(f'  {name:22} {text}' + '  (wrong: outside its world)'*(name in wrong))
+    for i,(name,_,text) in enumerate(items):
+        print(f'  {name:22} {text}' + '  (wrong: outside its world)'*(i in wrong))
     for o in failed:
         print(f'  skipped: {o}')
     return items,failed
@@ -375,19 +377,19 @@ def run_demo(
     captioner = Captioner.from_pretrained('mini', device='cpu')
     own = find_images(list(photos)) if photos else []
     print('Captions by the bundled model, trained on text alone:\n', flush=True)
-    right,wrong = everyday_photos(), everyday_photos(right=False)
-    outside = [o.name for o in wrong]
-    items,failed = _describe(captioner, right + wrong + own, outside)
-    six = _six(items, len(right), len(right + wrong))
+    right,ours = everyday_photos(), [*everyday_photos(),*everyday_photos(right=False)]
+    wrong = range(len(right), len(ours))
+    items,failed = _describe(captioner, ours + own, wrong)
+    six = _six(len(items), len(right), len(ours))
     e = None
     if not quick:
         size = 'full' if full else 'short'
         print('\nTraining captioners from text alone, with and without noise (three seeds each, '
             f'{size} version):\n', flush=True)
-        e = experiment(size, more=captioner.encoder.encode_image([im for _,im,_ in six], show=False))
-        e['names'] = [name for name,_,_ in six]
+        e = experiment(size, more=captioner.encoder.encode_image([items[i][1] for i in six], show=False))
+        e['side_by_side'] = six
         _tell(e)
         write_json(Path(out)/'experiment.json', e)
-    page,sheet = write_page(out, items, e, outside)
+    page,sheet = write_page(out, items, e, wrong)
     print(f'\npage:          {page}\ncontact sheet: {sheet}')
     return int(bool(own) and len(failed) >= len(own))

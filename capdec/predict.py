@@ -277,10 +277,11 @@ def distances_text(
     captioner:Captioner, # Its encoder and mapper
     records:Iterable[dict]|None=None, # Captions, for `photos` with their photos
     inputs:Inputs=Inputs(), # Their folder of photos; or an official pickle with vectors
-    bridge:Callable|None=None, # Way across the gap, if you named one
+    crossed:bool=False, # Cross the gap by the captioner's bridge
     photos:bool=False, # From photos to captions, instead of from caption to caption
 )->str: # A line, or two
     "Distances as the command prints them"
+    bridge = captioner.bridge if crossed else None
     if photos:
         mean,n = image_distance(captioner, records, inputs.embeddings, inputs.image_dir, bridge)
         return f'mean L2 distance of an image and its caption: {mean:.4f} ({n:,} pairs)'

@@ -250,7 +250,7 @@ def files(self:Drawn,
 @patch
 def captioner(self:Drawn,
     name:str, # Domain to learn from
-    lever:str='', # PaperLever, of `PAPER_LEVERS`
+    lever:str='', # Name of a lever, of `PAPER_LEVERS`
     variance:float|None=None, # Noise variance (default: the scale's)
 )->Path: # Captioner
     "Train a captioner; levers that change nothing in training share it"
@@ -274,7 +274,7 @@ def row(self:Drawn,
     tested:str, # Domain whose photos are captioned
     published:dict, # Scores by metric
     paper:str, # Where they stand
-    lever:str='', # PaperLever, of `PAPER_LEVERS`
+    lever:str='', # Name of a lever, of `PAPER_LEVERS`
     sees:str=TEXT, # What it was allowed to look at
 ):
     "Caption the photos of a domain, and score the captions"

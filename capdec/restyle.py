@@ -111,10 +111,13 @@ def _tidy(sentence):
     sentence = re.sub(r"\s+([.,!?;:]+)(?=\s|$)", r'\1', sentence)
     return sentence[:1].upper() + sentence[1:]
 
+def _read_style(sentences):
+    "The sentences of a style, tidied: a captioner writes as it has read"
+    return list(map(_tidy, read_sentences(sentences)))
+
 def _style_sentences(sentences):
     "The sentences to restyle on, with a remark when there are very few"
-    # a captioner writes as it has read, and data sets of styles come in lower case, a blank before each full stop
-    texts = list(map(_tidy, read_sentences(sentences)))
+    texts = _read_style(sentences)
     n = len(set(texts))
     if n < 10:
         warnings.warn(f'{n} different sentence{"s" if n > 1 else ""} to restyle on: the captioner will know little '
@@ -281,7 +284,7 @@ def kept_style(
                     f'sentences')
         return found
     made_of = [file_sha256(path), file_sha256(weights_file(model)), __version__, repr(restyle.__defaults__),
-        repr(tuple(how.values()))]
+        repr(tuple(how.values())), 'tidied']
     made_of = hashlib.sha256('|'.join(made_of).encode()).hexdigest()
     folder = _styles_folder()/_style_name(restyling, model)
     if folder.exists() and _kept(folder).made_of == made_of:
@@ -302,13 +305,15 @@ class StyleEar:
         caption:str, # A caption
     ):
         "Listen"
-        self.heard += self.judge.probability([caption])
+        self.heard.append(caption)
 
     def text(self)->str: # A sentence; empty where nothing was heard
         "What was heard"
-        n,styled = len(self.heard),sum(o > .5 for o in self.heard)
+        if not self.heard:
+            return ''
+        n,styled = len(self.heard),sum(o > .5 for o in self.judge.probability(self.heard))
         said = f'{styled:,} of {n:,} caption{"s"*(n != 1)} sound{"s"*(styled == 1)} like {self.name}'
-        return f'{said}, to a classifier of its sentences' if n else ''
+        return f'{said}, to a classifier of its sentences'
 
 def style_ear(
     folder:str|Path, # Folder of a style that is kept
@@ -321,7 +326,7 @@ def style_ear(
     try:
         # some thousand plain ones tell enough
         plain = captioner.bridge.sentences[::max(1, len(captioner.bridge.sentences)//5000)]
-        return StyleEar(style.name, list(map(_tidy, read_sentences(style.file))), plain)
+        return StyleEar(style.name, _read_style(style.file), plain)
     except (MissingPackage,OSError,ValueError) as e:
         warnings.warn(f'style {style.name}: how many captions take it cannot be told ({e})')
         return None

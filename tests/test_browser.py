@@ -296,9 +296,9 @@ def demo_page(browser, tmp_path_factory):
     run = dict(cider=[.1], words=.5, inverted=.1, found=.1, seconds=1, seed=0)
     say = lambda how: [f'A caption {how} noise, as long as captions of photos are.' for _ in right]
     e = dict(size='short', steps=1, sentences=2, corpus=2, photos=1, noisy=1., clean=1., gain=0., low=0., high=0.,
-        names=[p.name for p in right], runs=[run | dict(variance=0., shown=say('without')),
+        side_by_side=list(range(6)), runs=[run | dict(variance=0., shown=say('without')),
             run | dict(variance=.003, shown=say('with'))])
-    file = write_page(tmp_path_factory.mktemp('demo'), items, e, [p.name for p in wrong])[0]
+    file = write_page(tmp_path_factory.mktemp('demo'), items, e, range(6, 8))[0]
     page = window(browser, 1280, 1400)
     page.goto(file.as_uri())
     yield page

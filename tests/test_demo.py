@@ -34,21 +34,25 @@ def test_experiment_in_small():
 def test_six_photos_side_by_side(tmp_path):
     "Your own first, then those that come along and have right captions; the others are labelled"
     from capdec.core import everyday_photos
-    from capdec.demo import _six, write_page
-    right, wrong = ([p.name for p in everyday_photos(o)] for o in (True, False))
+    from capdec.demo import _side_by_side, _six, write_page
     items = [(p.name, open_image(p), 'A caption.') for o in (True, False) for p in everyday_photos(o)]
-    names = [o[0] for o in _six(items, 6, 8)]
-    assert names == right
-    own = [('mine.jpg', items[0][1], 'Me.')]
-    assert [o[0] for o in _six(items + own, 6, 8)] == ['mine.jpg', *names[:5]]
+    assert _six(8, 6, 8) == [0, 1, 2, 3, 4, 5] and _six(9, 6, 8) == [8, 0, 1, 2, 3, 4] and len(_six(99, 6, 8)) == 6
+    # two of your own, named as ones that come along
+    items += [('car.jpg', items[0][1], 'Mine.'), ('pencils.jpg', items[0][1], 'Mine.')]
+    six = _six(len(items), 6, 8)
+    names = [items[i][0] for i in six]
+    assert names == ['car.jpg', 'pencils.jpg', *[p.name for p in everyday_photos()[:4]]]
     run = dict(cider=[.1], words=.5, inverted=.1, found=.1, seconds=1, seed=0)
     e = dict(size='short', steps=1, sentences=2, corpus=2, photos=1, noisy=1., clean=1., gain=0., low=0., high=0.,
-        names=names, runs=[run | dict(variance=0., shown=[f'clean {o}' for o in names]),
-            run | dict(variance=.003, shown=[f'noisy {o}' for o in names])])
-    page = write_page(tmp_path, items, e, wrong)[0].read_text()
-    assert page.count('wrong, outside its world') == len(wrong) == 2
-    for o in names:
-        assert page.index('without noise') < page.index(f'clean {o}') < page.index(f'noisy {o}')
+        side_by_side=six, runs=[run | dict(variance=0., shown=[f'clean {i} {o}' for i, o in enumerate(names)]),
+            run | dict(variance=.003, shown=[f'noisy {i} {o}' for i, o in enumerate(names)])])
+    page = write_page(tmp_path, items, e, range(6, 8))[0].read_text()
+    # only those that come along
+    assert page.count('wrong, outside its world') == 2
+    for i, o in enumerate(names):
+        assert page.index('without noise') < page.index(f'clean {i} {o}') < page.index(f'noisy {i} {o}')
+    pairs = _side_by_side(e, [dict(name=n, caption=t) for n, _, t in items])
+    assert [o['caption'] for o in pairs[:3]] == ['Mine.', 'Mine.', 'A caption.']
 
 def test_two_descriptions_of_each_photo(): # that they belong to it, lesson 10a shows
     from capdec.demo import held_out_descriptions, held_out_vectors

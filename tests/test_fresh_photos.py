@@ -266,6 +266,19 @@ def test_the_card_and_the_readme_tell_the_grades():
     told = f'{right} % are right, {detail} % wrong in a detail, {wrong} % wrong'
     assert told in (ROOT/'README.md').read_text(encoding='utf-8')
 
+def test_the_card_tells_how_far_the_readers_agree():
+    "The first two, and the two who read again when the vote had changed"
+    data = ROOT/'nbs'/'data'
+    grades, again = (json.loads((data/o).read_text()) for o in ('fresh_grades.json', 'fresh_grades_again.json'))
+    card = (ROOT/'capdec'/'models'/'mini'/'README.md').read_text(encoding='utf-8')
+    same = sum(a == b for a, b in (o['grades'] for o in grades))
+    assert f'agreed on {100*same/len(grades):.0f} % of {len(grades)} captions' in card
+    known = {o['photo']: o for o in grades if o['captioner'] == 'edition 2'}
+    assert all(o['caption'] == known[o['photo']]['caption'] for o in again)
+    pairs = [(a, b) for o in again for a, b in zip(known[o['photo']]['grades'], o['grades'])]
+    assert f'with it {len(again)} of its captions' in card
+    assert f'in {100*sum(a == b for a, b in pairs)/len(pairs):.0f} % and stricter' in card
+
 PACKAGED = dict(goldfish='animals-05', bee='animals-18', balloon='vehicles-02', car='vehicles-09',
     dandelion='nature-10', sign='city-13', pencils='objects-09', gamepad='objects-07')
 

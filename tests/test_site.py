@@ -85,7 +85,7 @@ def test_every_page_is_in_the_navigation_once():
     names = {o.rpartition('/')[2] for o in tracked()}
     assert sorted(listed) == sorted(p.name for p in NBS.iterdir() if p.suffix in ('.ipynb', '.md') and p.name in names)
     web = CONFIG['website']
-    for f in (web['favicon'], web['open-graph']['image'], CONFIG['format']['html']['css']):
+    for f in (web['favicon'], web['open-graph']['image'], *CONFIG['format']['html']['css']):
         assert (NBS/f).exists(), f
 
 def test_what_the_published_pages_need():
@@ -279,7 +279,7 @@ def test_the_readme_is_ours_after_the_site():
 
 def test_the_styles_of_the_published_pages():
     "Each was needed when the rendered site was looked at, in the dark, in tables and at 420 pixels"
-    css = (NBS/CONFIG['format']['html']['css']).read_text()
+    css = (NBS/CONFIG['format']['html']['css'][0]).read_text()
     for rule in ('.quarto-dark code:not(.sourceCode)', '.quarto-dark pre > code', '.quarto-dark a > code',
             'main .table a { word-break: normal; }', 'main table col { width: auto !important; }',
             'mjx-container[display="true"]', 'max-width: 767px'):

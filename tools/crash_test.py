@@ -31,8 +31,7 @@ def material(folder, n_text, n_photos, shared=True):
         what = f'{len(lines):,} Flickr8k captions, {len(files)} Flickr8k photos'
     else:
         from PIL import Image
-        from capdec.core import open_image
-        from capdec.core import demo_photos
+        from capdec.core import demo_photos, open_image
         from capdec.demo import corpus
         lines, own = corpus()[:n_text], demo_photos()
         for i in range(n_photos):

@@ -260,7 +260,7 @@ def write_site(
         contents = [o for o in render.headings if o.level < 4]
         (out/page.name).write_text(template.render(page=page, body=body, contents=contents, sections=sections,
             before=before, after=after, site=config['website']['title']), encoding='utf-8')
-    css = (ROOT/'tools'/'site.css').read_text(encoding='utf-8')
+    css = '\n'.join(p.read_text(encoding='utf-8') for p in (ROOT/'tools'/'site.css', ROOT/'nbs'/'gallery.css'))
     light,dark = (HtmlFormatter(style=o).get_style_defs('.highlight') for o in ('default', 'github-dark'))
     css += f'\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n'
     (out/'site.css').write_text(css, encoding='utf-8')
