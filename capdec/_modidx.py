@@ -1429,6 +1429,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'capdec.restyle.StyleEar': ('restyle.html#styleear', 'capdec/restyle.py'),
                                 'capdec.restyle.StyleEar.__call__': ('restyle.html#styleear.__call__', 'capdec/restyle.py'),
                                 'capdec.restyle.StyleEar.__init__': ('restyle.html#styleear.__init__', 'capdec/restyle.py'),
+                                'capdec.restyle.StyleEar._count': ('restyle.html#styleear._count', 'capdec/restyle.py'),
                                 'capdec.restyle.StyleEar.text': ('restyle.html#styleear.text', 'capdec/restyle.py'),
                                 'capdec.restyle._copy': ('restyle.html#_copy', 'capdec/restyle.py'),
                                 'capdec.restyle._finished': ('restyle.html#_finished', 'capdec/restyle.py'),

@@ -391,18 +391,20 @@ def caption(
         return room.show_plan(shards or paths, album, decoding.num_captions, limit)
     model = kept_style(restyling, model, lambda name=model: load_captioner(name, machine.clip_model_type,
         machine.device))
+    style = restyling.style and model
     load = lambda device: load_captioner(model, machine.clip_model_type, device, crossing, dtype=machine.dtype,
         pool=pool, given='videos' if any(map(is_video, paths)) else 'photos')
     settings = lambda c: room.album_settings(c, model, crossing.memory, decoding, limits)
     how = dict(batch_size=machine.batch_size, limits=limits, **decoding.kwargs())
     if shards:
         c = own_captioner(load, machine.device, shards, output.out)
-        done = caption_shards(c, shards, output.out, settings(c), image_column, overwrite=output.overwrite, **how)
+        done = caption_shards(c, shards, output.out, settings(c), image_column, overwrite=output.overwrite,
+            style=style, **how)
         say_made(output.out, done.text())
         return done.code
     if scenes:
         c = load(machine.device)
-        _,failed,there = write_scenes(c, paths, scenes, video, output.json, output.overwrite, note, **how)
+        _,failed,there = write_scenes(c, paths, scenes, video, output.json, output.overwrite, note, style, **how)
         if output.json or any(scenes.values()):
             say(as_flags(room.Counts(failed, 0, there).text(len(paths), 'video'), ['overwrite']), output.json)
         return int(bool(failed))
@@ -411,7 +413,7 @@ def caption(
         if c is None:
             return 0
         done = room.caption_album(c, paths, album, settings(c), decoding, limits, machine.batch_size, limit, video,
-            output.sureness, restyling.style and model)
+            output.sureness, style)
     if album.quiet:
         text = as_flags(done.text(len(paths), room.called(paths)), ['overwrite','limit'])
         say(': '.join(filter(None, (text, output.places(beside)))), output.json)

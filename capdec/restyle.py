@@ -299,19 +299,30 @@ class StyleEar:
         styled:list[str], # Its sentences
         plain:list[str], # Sentences of the captioner without the style
     ):
-        self.name,self.judge,self.heard = name,StyleClassifier(styled, plain),[]
+        self.name,self.judge = name,StyleClassifier(styled, plain)
+        # captions are judged by the thousand and forgotten
+        self.waiting,self.heard,self.styled = [],0,0
 
     def __call__(self,
         caption:str, # A caption
     ):
         "Listen"
-        self.heard.append(caption)
+        self.waiting.append(caption)
+        if len(self.waiting) == 1000:
+            self._count()
+
+    def _count(self):
+        if self.waiting:
+            self.heard += len(self.waiting)
+            self.styled += sum(o > .5 for o in self.judge.probability(self.waiting))
+            self.waiting.clear()
 
     def text(self)->str: # A sentence; empty where nothing was heard
         "What was heard"
-        if not self.heard:
+        self._count()
+        n,styled = self.heard,self.styled
+        if not n:
             return ''
-        n,styled = len(self.heard),sum(o > .5 for o in self.judge.probability(self.heard))
         said = f'{styled:,} of {n:,} caption{"s"*(n != 1)} sound{"s"*(styled == 1)} like {self.name}'
         return f'{said}, to a classifier of its sentences'
 

@@ -23,7 +23,9 @@ from .core import IMAGE_SUFFIXES,MAX_DOWNLOAD,SHARDS,atomic_path,json_text,one_l
 from .core import remove_left_overs,write_json
 from .embedding import Team,chunks
 from .folder import Parts
+from .restyle import style_ear
 from .sources import processes
+from .terminal import note
 
 # %% ../nbs/09e_shards.ipynb #shards08
 _IMAGES = ('image','jpg','jpeg','png','webp','img','image_bytes','bytes','content')
@@ -142,6 +144,7 @@ def caption_shard(
     image_column:str='', # Column of the images in a Parquet file (default: one with a usual name)
     predictions:bool=False, # Write `image_id` and lower-cased captions, as the official runner does
     num_captions:int=1, # Captions per photo
+    ear=None, # Is called with the first caption of each photo, see `restyle.StyleEar`
     **how, # For `caption_files`: `batch_size`, `limits`, `method`, ...
 )->tuple[int,int]: # Photos, and how many of them have no caption
     "Caption the photos of a shard into another one"
@@ -151,6 +154,8 @@ def caption_shard(
         for key,captions,error in _results(captioner, read_shard(shard, image_column),
                 num_captions=num_captions, **how):
             n,failed = n+1,failed + (error is not None)
+            if ear and captions:
+                ear(captions[0])
             yield key,captions,error
     with atomic_path(out) as tmp:
         write = _write_parquet if str(out).endswith('.parquet') else _write_jsonl
@@ -288,18 +293,21 @@ def caption_shards(
     predictions:bool=False, # Write `image_id` and lower-cased captions, as the official runner does
     overwrite:bool=False, # Caption shards again that are there
     part:tuple|None=None, # Number of this process and of all (default: what the launcher says)
+    style:str|Path='', # Folder of the style that captions: at the end a line tells how many took it
     **how, # For `caption_shard`: `num_captions`, `batch_size`, `limits`, `method`, ...
 )->ShardCounts: # What became of this process's shards
     "Caption a collection shard by shard; the same call goes on where a run was interrupted"
     settings = settings | dict(predictions=predictions, image_column=image_column)
     todo,there = shards_to_do(shards, out, settings, overwrite, part)
-    done = ShardCounts(there=there)
+    done,ear = ShardCounts(there=there),style_ear(style, captioner) if style else None
     bar = progress(todo, 'captioning shards', len(todo) + there, 'shard', there, show=(part or own_part())[0] == 0)
     for shard,file in bar:
-        counts,why = caption_or_skip(captioner, shard, file, image_column, predictions, **how)
+        counts,why = caption_or_skip(captioner, shard, file, image_column, predictions, ear=ear, **how)
         done += counts
         if why:
             bar.write(f'capdec: skipped: {why}')
+    if ear and (heard := ear.text()):
+        note(heard)
     return done
 
 # %% ../nbs/09e_shards.ipynb #shards24

@@ -21,6 +21,7 @@ from .captioner import Captioner,Result
 from .config import Beside,Output,Video
 from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
 from .flags import error_line
+from .restyle import style_ear
 
 # %% ../nbs/09cc_video.ipynb #vide0009
 VIDEOS = {'.mp4','.mov','.m4v','.avi','.mkv','.webm','.3gp','.3g2','.mts','.m2ts','.ts','.mpg','.mpeg','.wmv','.flv',
@@ -265,12 +266,14 @@ def write_scenes(
     video:Video=Video(scenes=True), # How videos are looked at
     lines:bool=False, # Print lines of JSON
     overwrite:bool=False, # Also write files that are there
-    tell=print, # Function that is called with a line for each video that fails
+    tell=print, # Function that is called with a line for each video that fails, and of how many took the style
+    style:str|Path='', # Folder of the style that captions
     **how, # For `caption_scenes`
 )->tuple[int,int,int]: # Number of videos that were captioned, that failed, and whose files were there
     "Caption the scenes of videos"
     photos_needed(captioner, given='videos')
     done = failed = there = 0
+    ear = style_ear(style, captioner) if style else None
     for p in paths:
         file = files.get(p)
         if file and Path(file).exists() and not overwrite:
@@ -286,6 +289,10 @@ def write_scenes(
             tell(f'skipped: {error_line(e)}')
             continue
         done += 1
+        for s in scenes if ear else ():
+            ear(s.captions[0])
         if lines or not file:
             _show_scenes(p, scenes, lines)
+    if ear and (heard := ear.text()):
+        tell(heard)
     return done, failed, there

@@ -283,6 +283,41 @@ def test_style(trip, tmp_path, monkeypatch):
             (['--style', 'limericks'], 'neither a captioner')):
         assert says in one_line(capdec('caption', trip, *args, *FAST, ok=False))[0]
 
+def test_every_run_tells_how_many_took_the_style(trip, tmp_path, monkeypatch):
+    "Shards and the scenes of videos as well as photos; captions that were there are not counted"
+    import io
+    import tarfile
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr('capdec.restyle.restyle', lambda captioner, text, folder, steps, mix: captioner.save(folder))
+    poems = tmp_path/'poems.txt'
+    poems.write_text('Lo, the hound doth run.\n')
+    for name, members in (('one', ('a.jpg', 'a.jpg')), ('two', ('a.jpg',))):
+        with tarfile.open(tmp_path/f'{name}.tar', 'w') as t:
+            for i, o in enumerate(members):
+                t.add(trip/o, f'{i}.jpg')
+            info = tarfile.TarInfo('bad.jpg')
+            info.size = 3
+            t.addfile(info, io.BytesIO(b'bad'))
+    shards = ('caption', *(tmp_path/f'{o}.tar' for o in ('one', 'two')), '--out', tmp_path/'c.jsonl', '--style', poems)
+    told = lambda r: [o for o in r.stderr.splitlines() if 'like poems' in o]
+    assert told(capdec(*shards, *FAST, ok=False)) == ['capdec: 0 of 3 captions sound like poems, to a classifier of '
+        'its sentences']
+    assert told(capdec(*shards, *FAST, ok=True)) == []
+    av = pytest.importorskip('av')
+    with av.open(str(tmp_path/'clip.mp4'), 'w') as out:
+        stream = out.add_stream('mpeg4', rate=5)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, 'yuv420p'
+        for name in ('chelsea', 'rocket'):
+            im = Image.fromarray(getattr(photos, name)()).convert('RGB').resize((320, 240))
+            for _ in range(10):
+                out.mux(stream.encode(av.VideoFrame.from_image(im)))
+        out.mux(stream.encode())
+    for out in (['--out', tmp_path/'clip.srt'], ['--scenes'], ['--scenes', '--json']):
+        r = capdec('caption', tmp_path/'clip.mp4', '--style', poems, *out, *FAST, ok=True)
+        assert told(r) == ['capdec: 0 of 2 captions sound like poems, to a classifier of its sentences']
+    r = capdec('caption', tmp_path/'clip.mp4', '--style', poems, '--out', tmp_path/'clip.srt', *FAST, ok=True)
+    assert told(r) == []
+
 def test_styles_are_listed_and_deleted(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     monkeypatch.setattr('capdec.restyle.restyle', lambda captioner, text, folder, steps, mix: captioner.save(folder))

@@ -292,6 +292,12 @@ STRAY = re.compile(r'(?:github\.com|github\.io|gitlab\.com|huggingface\.co|pypi\
     r'capdec\.github\.io|pip3? install (?:-\S+ )*[\'"]?capdec\b(?![/.])|(?<![\w.\'])[\'"`]capdec\[\w+\]|'
     r'conda install \S*capdec\b|\bcapdec@[\w.]+')
 
+def strays(text, address):
+    "Addresses in a text that may be anyone's; ours, and the line that installs from it, are ours"
+    if address:
+        text = re.sub(rf'capdec(\[\w+\])? @ git\+{re.escape(address)}(?![\w.-])', '', text).replace(address, '')
+    return [m[0] for m in STRAY.finditer(text)]
+
 def test_no_address_that_is_not_ours():
     "The package's short name on PyPI and GitHub may be anyone's"
     address,kinds = home.home(), ('.md', '.py', '.ipynb', '.yml', '.yaml', '.ini', '.txt', '.html', '')
@@ -301,8 +307,7 @@ def test_no_address_that_is_not_ours():
         if name == 'tests/test_site.py' or path.is_symlink() or path.suffix not in kinds or not path.is_file():
             continue
         text = path.read_text(encoding='utf-8', errors='replace')
-        text = text.replace(address, '') if address else text
-        wrong += [f'{name}: {m[0]}' for m in STRAY.finditer(text)]
+        wrong += [f'{name}: {o}' for o in strays(text, address)]
     assert wrong == []
 
 @pytest.mark.parametrize('text', ['https://github.com/capdec/capdec', 'pip install capdec',
@@ -310,7 +315,13 @@ def test_no_address_that_is_not_ours():
     "`pip install 'capdec[train]'` brings it", 'https://capdec.github.io/capdec', '`capdec[heic]` is installed',
     'pip install -q capdec', 'https://pypi.org/project/capdec/', 'capdec@users.example.org'])
 def test_stray_addresses_are_seen(text):
-    assert STRAY.search(text)
+    assert strays(text, '') and strays(text, 'https://git.example/us/capdec')
+
+@pytest.mark.parametrize('line', ["pip install 'capdec @ git+https://git.example/us/capdec'",
+    "%pip install -q 'capdec[all] @ git+https://git.example/us/capdec'"])
+def test_our_address_is_none_unless_it_goes_on(line):
+    assert strays(line, 'https://git.example/us/capdec') == [] and strays(line, '')
+    assert strays(line.replace("us/capdec'", "us/capdec-2'"), 'https://git.example/us/capdec')
 
 @pytest.mark.parametrize('text', ["pip install -e '.[dev]'", 'pip install dist/capdec-0.1.0-py3-none-any.whl',
     'capdec caption', 'pip install .', 'from capdec import Captioner'])
@@ -325,13 +336,15 @@ def test_the_address_is_carried_everywhere(tmp_path):
     for o in [*NBS.glob('2*.ipynb'), NBS/'index.ipynb', NBS/'02_embedding.ipynb']:
         shutil.copy(o, tmp_path/'nbs')
     shutil.copy(ROOT/'_quarto.yml', tmp_path)
+    # the file that the page is says which address it has
+    (tmp_path/'nbs'/'model_card.md').symlink_to('../capdec/models/mini/README.md')
     settings = (ROOT/'settings.ini').read_text()
     def written(address):
         (tmp_path/'settings.ini').write_text(re.sub(r'^home =.*$', f'home = {address}', settings, flags=re.M))
         for p,text in home.changes(tmp_path):
             p.write_text(text)
         assert not list(home.changes(tmp_path))
-        return {p.name: p.read_text() for p in [*(tmp_path/'nbs').iterdir(), tmp_path/'_quarto.yml']}
+        return {p.name: p.read_text() for p in [*(tmp_path/'nbs').glob('*.ipynb'), tmp_path/'_quarto.yml']}
     before = written('')
     with_one = written('https://github.com/someone/capdec')
     for name in home.TUTORIALS:
@@ -340,6 +353,13 @@ def test_the_address_is_carried_everywhere(tmp_path):
         assert f'colab.research.google.com/github/someone/capdec/blob/main/nbs/{name}.ipynb' in text
         assert 'someone/' not in before[f'{name}.ipynb'] and 'Upload notebook' in before[f'{name}.ipynb']
     assert 'git clone https://github.com/someone/capdec' in with_one['index.ipynb']
+    # the landing page begins with the one line that installs, and has none where it would lead nowhere
+    landing = lambda pages: '\n'.join(c['source'] for c in nbformat.reads(pages['index.ipynb'], 4).cells)
+    shown = landing(with_one).split('## Install')[1].split('```')
+    assert shown[1] == "sh\npip install 'capdec @ git+https://github.com/someone/capdec'\n"
+    assert 'from its repository' in shown[0] and 'from the sources' in shown[2] and 'git clone' in shown[3]
+    assert '@ git+' not in landing(before) and home.FROM in landing(before)
+    assert all(strays(text, 'https://github.com/someone/capdec') == [] for text in with_one.values())
     assert 'someone/capdec/actions/workflows/test.yaml/badge.svg' in with_one['index.ipynb']
     # who keeps no such workflows has no badges
     assert all('badge.svg' not in o['index.ipynb'] for o in (before, written('https://git.example/us')))

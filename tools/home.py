@@ -53,6 +53,19 @@ def clone(address):
     "How one gets the sources"
     return f'git clone {address} capdec && cd capdec' if address else 'cd capdec       # your clone of this repository'
 
+# What the landing page says before the lines that install from a clone, and what else it says with an address
+FROM = 'So you install it from the sources:'
+FROM_HOME = 'So you install it from its repository, in an environment of your own:'
+SOURCES = 'Or you install it from the sources, which `make demo` and `make test` below need:'
+
+def installed(text, address):
+    "The landing page's first way to install: the line with the address, where there is one"
+    text = re.sub(rf'{re.escape(FROM_HOME)}\n\n```sh\n.*?\n```\n\n{re.escape(SOURCES)}', FROM, text, flags=re.S)
+    if not address:
+        return text
+    line = f"pip install '{NAME} @ git+{address}'"
+    return text.replace(FROM, f'{FROM_HOME}\n\n```sh\n{line}\n```\n\n{SOURCES}')
+
 def linked(text, address):
     "Text with the files of the repository as links, where there is an address"
     for file in FILES:
@@ -96,7 +109,7 @@ def cell_source(cell, address, name, root=ROOT):
         source = re.sub(r'^(git clone \S+ capdec && cd capdec|cd capdec  +# your clone of this repository)$',
             clone(address), source, flags=re.M)
         source = linked(source, address)
-        return badges(source, address) if name == 'index' else source
+        return badges(installed(source, address), address) if name == 'index' else source
     return source
 
 def site(text, address):
