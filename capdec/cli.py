@@ -81,7 +81,7 @@ def embed(
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
     dtype:str='', # Type to compute in: auto, float32, bfloat16 or float16 (default: float32, on a GPU float16)
 ):
-    "CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
+    "Make CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
     from capdec.open_text import CorpusReport
     from capdec.sources import check_embedding,converted,embedded,team,vector_store,vectors_file
     images = [images] if isinstance(images, str) and images else images
@@ -250,7 +250,7 @@ def noise(
     images:str='', # Store of the photos' vectors: `out` gets the shape of photo less caption, which knows pairs
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
-    "The noise variance that suits your captions: the squared mean L-infinity distance of two captions of an image"
+    "Tell the noise variance that suits your captions, by the L-infinity distance of two captions of an image"
     from capdec.noise import estimate_noise_variance
     from capdec.sources import some_captions,write_shape
     not_the_input(out, data, images)
@@ -266,10 +266,10 @@ def offset(
     images:str, # Store of image vectors, or official pickle with both kinds
     texts:str='', # Store of caption vectors (not needed with a pickle that holds both)
     out:str='offset.safetensors', # File to write (.safetensors or .npz), for --add_modality_offset
-    rows:int=0, # Number of rows to take, from the first (the official tool: 20,000); 0: all
+    rows:int=0, # Number of rows to take, from the first (the official tool: 20,000; 0: all)
     moments:bool=False, # Also write covariances of both kinds, for the ways mean, standard and whiten (--moments FILE)
 ):
-    "The modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
+    "Measure the modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
     no_device(out)
     from capdec.gap import modality_moments
     from capdec.noise import modality_centres,save_offset
@@ -308,7 +308,7 @@ def bridger(
 
 # %% ../nbs/11_cli.ipynb #cf491219
 def evaluate(
-    predictions:str, # Predictions, `[{image_id, caption}]`
+    predictions:str, # JSON file of predictions, as `capdec predict` writes it: [{image_id, caption}]
     references:str='', # Captions of the same images, any file that `parse` reads
     split:str='val', # Part of a file that has parts, such as Karpathy's
     metrics:str='bleu,meteor,rouge,cider,spice', # Metrics, with commas; spice is left out where its files are missing
@@ -322,7 +322,7 @@ def evaluate(
     gallery:str='', # PNG file for the worst and the best predictions with their photos; needs `images`
     by:str='CIDEr', # Metric that says which are the worst and the best
 ):
-    "BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore of predictions, and what their wording is like"
+    "Score predictions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore), and tell what their wording is like"
     from capdec import evaluation as room
     from capdec.data import read_captions
     from capdec.sources import begun,photos_of
@@ -445,8 +445,8 @@ def styles(
 
 # %% ../nbs/11_cli.ipynb #e3999af4
 def data(
-    name:str='', # Data set to check; without it, all are listed
-    path:str='', # Your local copy
+    name:str='', # Data set to tell about (default: all)
+    path:str='', # Your local copy of it: a file or a folder
 ):
     "List the known data sets, or count what a local copy holds against what it should hold"
     from capdec.data import counts_table,sources_table,verify_source
@@ -492,7 +492,8 @@ def explore(
 
 # %% ../nbs/11_cli.ipynb #clirepr1
 def reproduce(
-    name:str, # Experiment: coco, flickr30k, coco-flickr30k (trained, tested), flickr30k-coco, noise-sweep or style
+    # Experiment: coco, flickr30k, coco-flickr30k (trained, tested), flickr30k-coco, noise-sweep, style or open-text
+    name:str,
     scale:str='full', # full, as the paper has it; or mini: minutes on a CPU, with the bundled models
     data:str='data', # Folder with the files of the data sets, under the names of their publishers
     out:str='reproduced', # Folder to make everything in; a step that is done there is not run again
@@ -500,10 +501,11 @@ def reproduce(
     dry_run:bool=False, # Show the plan, and do nothing
     seed:int=0, # Seed of the training
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
+    prose:str='', # Text whose voice open-text learns: a file, folder or .zip (default: the data's plays of Shakespeare)
 ):
     "Run a published experiment, and print what was published beside what you obtained"
     from capdec.reproduce import reproduce as run
-    return run(name, scale, data, out, levers, dry_run, seed, device)
+    return run(name, scale, data, out, levers, dry_run, seed, device, prose)
 
 # %% ../nbs/11_cli.ipynb #79445183
 VERBS = {f.__name__.replace('_', '-'): f for f in (demo, caption, explore, train, embed, parse, open_text, predict,

@@ -301,11 +301,10 @@ class OfficialHints:
 @dataclass(frozen=True)
 class ExpectedMapper:
     "What you expect of a checkpoint's mapper; what is 0 or empty is not compared"
-    # Prefix vectors of the checkpoint (read off it, checked when given; so are the next three)
-    prefix_length:int=0
-    prefix_length_clip:int=0 # CLIP tokens of the checkpoint's mapper
-    num_layers:int=0 # Layers of the checkpoint's mapper
-    mapping_type:str='' # Kind of the checkpoint's mapper
+    prefix_length:int=0 # Number of the checkpoint's prefix vectors, to be checked (default: what the checkpoint says)
+    prefix_length_clip:int=0 # Number of CLIP tokens of its mapper, to be checked (default: what the checkpoint says)
+    num_layers:int=0 # Number of layers of its mapper, to be checked (default: what the checkpoint says)
+    mapping_type:str='' # Kind of its mapper, to be checked (default: what the checkpoint says)
 
 @dataclass(frozen=True)
 class Restyling:

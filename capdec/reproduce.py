@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_SCORES', 'EXPERIMENTS', 'TEXT', 'STATISTICS', 'PAIRS', 'PAPER_LEVERS', 'SCALES', 'DEVICES', 'MINI_NOTE',
-           'PaperLever', 'Domain', 'Scale', 'Step', 'Row', 'Plan', 'Drawn', 'plan_of', 'missing', 'told', 'run_steps',
-           'table_rows', 'table_text', 'reproduce']
+           'PaperLever', 'Domain', 'Scale', 'Step', 'Row', 'Plan', 'Drawn', 'Voice', 'plan_of', 'missing', 'told',
+           'run_steps', 'table_rows', 'table_text', 'reproduce']
 
 # %% ../nbs/10c_reproduce.ipynb #rep00002
 import glob,os,shlex,subprocess,sys
@@ -28,7 +28,7 @@ PUBLISHED_SCORES = {
     'flickr30k': dict(BLEU_4=17.7, METEOR=20.0, CIDEr=39.1),
     'coco-flickr30k': dict(BLEU_4=17.3, METEOR=18.6, CIDEr=35.7),
     'flickr30k-coco': dict(BLEU_4=9.2, METEOR=16.3, CIDEr=27.3)}
-EXPERIMENTS = (*PUBLISHED_SCORES,'noise-sweep','style')
+EXPERIMENTS = (*PUBLISHED_SCORES,'noise-sweep','style','open-text')
 
 # %% ../nbs/10c_reproduce.ipynb #rep00011
 TEXT,STATISTICS,PAIRS = 'captions alone','+ photos, unpaired','+ pairs'
@@ -87,6 +87,9 @@ _FLICKR8K = 'flickr8k/images','Flicker8k_Dataset','flickr8k/Flicker8k_Dataset','
 _FLICKR30K = 'flickr30k-images','flickr30k_images','flickr30k/flickr30k-images','flickr30k/images','flickr30k'
 _COCO_MINI = 'more_photos/coco/'
 
+# Shakespeare's plays under their publisher's name, for who names no prose of his own
+_PLAYS = 'alllines.txt','shakespeare/alllines.txt','open_text/shakespeare_lines.txt'
+
 def _style(name, train=''):
     "One of FlickrStyle10K's two styles"
     return Domain(_STYLES, _FLICKR8K, f'--dataset_mode {name}/train', f'--dataset_mode {name}/test', train,
@@ -101,6 +104,7 @@ class Scale:
     train:str # Flags of `train`
     levels:tuple # Noise variances of the sweep
     variance:float=.016 # Noise variance of all else (the paper's)
+    prose:str='' # Flags of `train` where a captioner goes on with prose
 
 SCALES = {
     'full': Scale({
@@ -109,7 +113,8 @@ SCALES = {
         'flickr30k': Domain(_named('flickr30k'), _FLICKR30K, '--split train', '--split test',
             '--bs 16 --epochs 30 --patience 3', '--split val', source='flickr30k'),
         'humorous': _style('humorous', '--epochs 25'), 'romantic': _style('romantic', '--epochs 25')},
-        '--clip_model_type RN50x4', '--lm gpt2', (0., .0001, .001, .005, .015, .016, .025, .05, .1, 2.5)),
+        '--clip_model_type RN50x4', '--lm gpt2', (0., .0001, .001, .005, .015, .016, .025, .05, .1, 2.5),
+        prose='--epochs 25'),
     'mini': Scale({
         'coco': Domain(_named('coco'), (f'{_COCO_MINI}images/*5.jpg',), '--split val', '--split all',
             test_captions=(f'{_COCO_MINI}captions.json',), others=(f'{_COCO_MINI}images/*[1-4].jpg',)),
@@ -156,6 +161,7 @@ class Plan:
     steps:list=field(default_factory=list) # `Step`s
     rows:list=field(default_factory=list) # `Row`s
     left_out:list=field(default_factory=list) # What is not in it, and why, a line each
+    gives:Path|None=None # Captioner that it is run for, if it is for one
 
     def inputs(self)->list[Path]: # In the order in which they are read
         "What no step makes"
@@ -276,20 +282,74 @@ def row(self:Drawn,
     paper:str, # Where they stand
     lever:str='', # Name of a lever, of `PAPER_LEVERS`
     sees:str=TEXT, # What it was allowed to look at
+    voice:object=None, # Text that the captions are judged by, a `Voice` (default: the style of the domain, if any)
 ):
     "Caption the photos of a domain, and score the captions"
     named = Path(checkpoint).parent.name if isinstance(checkpoint, Path) else checkpoint
     flags = PAPER_LEVERS[lever].predict if lever else ''
     label = '.'.join(filter(None, (named, lever*bool(flags and lever not in named), 'on', tested)))
-    said,scores = self.out/f'{label}.json',self.out/f'{label}.scores.json'
+    said,scores = self.out/f'{label}.json',self.out/f'{label}{f".by.{voice.name}" if voice else ""}.scores.json'
     words = self.files(flags, trained, checkpoint.parent) if flags else []
     # lists end where the next flag begins
     self.step('predict', said, '--checkpoint', checkpoint, '--embeddings', self.photos(tested), *words, '--out', said)
     factual = self.scale.domains[tested].factual
     style = ['--style', self.captions(tested), '--factual', self.found(factual)] if factual else []
+    if voice:
+        style = ['--style', self.sentences(voice), '--factual', self.captions(trained)]
     self.step('evaluate --metrics bleu,meteor,rouge,cider --split all', scores, said, '--references',
         self.captions(tested, 'test'), *style, '--out', scores)
     self.plan.rows.append(Row(title, published, paper, sees, scores))
+
+# %% ../nbs/10c_reproduce.ipynb #repprose2
+@dataclass(frozen=True)
+class Voice:
+    "A text whose voice a captioner takes on"
+    name:str # Name of the text
+    source:Path # Text file, CSV, or a folder or .zip of either
+    flags:str='' # Flags of `open-text`
+
+@patch
+def voice(self:Drawn,
+    prose:str='', # Text of your own (default: Shakespeare's plays, of which CapDec takes every line)
+)->Voice: # The text
+    "A text, with what it is called"
+    source = Path(prose) if prose else self.found(_PLAYS)
+    return Voice(source.name.split('.')[0], source, '' if prose else ' --shakespeare')
+
+@patch
+def sentences(self:Drawn,
+    voice:Voice, # A text
+    name:str='', # Domain whose captions are mixed in, half and half (default: none)
+)->Path: # File of captions
+    "The sentences of a text as captions"
+    out = self.out/f'{voice.name}.{"mixed" if name else "prose"}.json'
+    mix = ['--mix', self.captions(name)] if name else []
+    return self.step(f'open-text{voice.flags}', out, voice.source, *mix, '--out', out)
+
+# %% ../nbs/10c_reproduce.ipynb #repprose3
+@patch
+def from_photos(self:Drawn,
+    name:str, # Domain to learn from
+)->Path: # Captioner
+    "Train a captioner on photos and their captions, as ClipCap is trained"
+    folder = self.out/'.'.join([name, 'clipcap', *[f'seed-{self.seed}']*bool(self.seed)])
+    return self.step(f'train {self.scale.train} {self.scale.domains[name].train} --noise_variance 0 '
+        f'--use_image_embedding_as_clipcap --seed {self.seed} --prefix captioner', folder/'captioner_latest', '--data',
+        self.photos(name, ''), '--out_dir', folder)
+
+@patch
+def with_prose(self:Drawn,
+    start:Path, # Captioner to go on from
+    name:str, # Domain whose captions are mixed in
+    voice:Voice, # A text
+)->Path: # Captioner
+    "Train a captioner further on captions and prose, half and half"
+    vectors = self.out/f'{voice.name}.mixed.store'
+    self.step(f'embed {self.scale.embed}', vectors, '--data', self.sentences(voice, name), '--out', vectors)
+    folder = self.out/f'{start.parent.name}.then-{voice.name}'
+    return self.step(f'train {self.scale.train} {self.scale.prose} --noise_variance {self.scale.variance:g} '
+        f'--seed {self.seed} --prefix captioner', folder/'captioner_latest', '--data', vectors, '--pretrain_weights',
+        start, '--out_dir', folder)
 
 # %% ../nbs/10c_reproduce.ipynb #rep00041
 def _levers(d, name, trained, tested, asked):
@@ -323,6 +383,19 @@ def _sweep(d):
         published,paper = known.get(v, ({}, f'{_CAPDEC}, a curve in Figure 3'))
         d.row(f'variance {v:g}', d.captioner('coco', variance=v), 'coco', 'coco', published, paper)
 
+def _prose(d, prose):
+    "A captioner before it reads prose and after it, from captions and from photos"
+    voice,shown = d.voice(prose),'CapDec, its README (figures alone)'
+    plain = d.captioner('coco')
+    d.row('captions alone', plain, 'coco', 'coco', {}, shown, voice=voice)
+    d.plan.gives = d.with_prose(plain, 'coco', voice)
+    d.row('captions, then prose', d.plan.gives, 'coco', 'coco', {}, shown, voice=voice)
+    if d.scale.domains['coco'].others:
+        d.plan.left_out.append('photos, then prose is left out: no photos of these captions are here')
+        return
+    d.row('photos, then prose', d.with_prose(d.from_photos('coco'), 'coco', voice), 'coco', 'coco', {}, shown,
+        sees=PAIRS, voice=voice)
+
 def _voices(d):
     "A captioner for each style"
     for style in ('humorous','romantic'):
@@ -336,6 +409,7 @@ def plan_of(
     out:str|Path='reproduced', # Folder to make everything in; each scale has a folder of its own there
     levers:list|None=None, # Names of `PAPER_LEVERS` (default: those with published numbers and their files here)
     seed:int=0, # Seed of the training
+    prose:str='', # Text whose voice `open-text` learns (default: Shakespeare's plays in the folder of the data)
 )->Plan: # Steps and rows
     "What an experiment takes, from its files to its table"
     for what,o,known in (('name', name, EXPERIMENTS), ('scale', scale, SCALES),
@@ -344,11 +418,17 @@ def plan_of(
             raise ValueError(f'{what} {o!r}: use {", ".join(known)}')
     if levers and name not in PUBLISHED_SCORES:
         raise ValueError(f'levers {levers[0]}: {name} has none; leave it out')
+    if prose and name != 'open-text':
+        raise ValueError(f'`prose` {prose}: belongs to open-text; {name} reads none')
+    if prose and not Path(prose).exists():
+        raise FileNotFoundError(f'`prose` {prose}: no such file or folder')
     d = Drawn(Plan(name, scale), Path(data), Path(out)/scale, seed)
     if name == 'noise-sweep':
         _sweep(d)
     elif name == 'style':
         _voices(d)
+    elif name == 'open-text':
+        _prose(d, prose)
     else:
         trained,tested = name.split('-')[0],name.split('-')[-1]
         d.row('CapDec', d.captioner(trained), trained, tested, PUBLISHED_SCORES[name], _CAPDEC)
@@ -359,7 +439,7 @@ def plan_of(
 def _home(path):
     "Which data set a file belongs to, in words"
     name = next((k for k in ('coco','flickr30k','flickr8k') if k in path.name.lower() or k in str(path.parent).lower()),
-        'humorous')
+        'shakespeare' if path.name == _PLAYS[0] else 'humorous')
     return f'`capdec data {name}` says where it is published'
 
 # %% ../nbs/10c_reproduce.ipynb #rep00046c
@@ -507,7 +587,8 @@ def table_rows(
     "Published beside obtained"
     out,first = [],{}
     for r in plan.rows:
-        scores = read_json(r.scores)['corpus']
+        found = read_json(r.scores)
+        scores = found['corpus']
         for m in _METRICS:
             got = round(100*scores[m], 1)
             first.setdefault(m, got)
@@ -516,6 +597,11 @@ def table_rows(
                 continue
             out.append(dict(row=r.name, metric=m, published=r.published.get(m), obtained=got,
                 gain=round(got - first[m], 1), sees=r.sees, paper=r.paper))
+        if 'style_shown' in found.get('text', {}):
+            got = round(100*found['text']['style_shown'], 1)
+            first.setdefault('styled', got)
+            out.append(dict(row=r.name, metric='styled', published=None, obtained=got,
+                gain=round(got - first['styled'], 1), sees=r.sees, paper=r.paper))
     return out
 
 def table_text(
@@ -549,10 +635,11 @@ def reproduce(
     dry_run:bool=False, # Show the plan, and do nothing
     seed:int=0, # Seed of the training
     device:str='', # Device to compute on (default: the best there is)
+    prose:str='', # Text whose voice `open-text` learns (default: Shakespeare's plays in the folder of the data)
 )->int: # Exit code
     "Run a published experiment, and print what was published beside what was obtained"
     asked = [levers] if isinstance(levers, str) and levers else levers or None
-    plan = plan_of(name, scale, data, out, [] if asked == ['none'] else asked, seed)
+    plan = plan_of(name, scale, data, out, [] if asked == ['none'] else asked, seed, prose)
     lacks,folder = missing(plan, device),Path(out)/scale
     _lines('missing', lacks)
     _lines('to know', plan.left_out + told(plan) + [MINI_NOTE]*(scale == 'mini'))
@@ -573,4 +660,6 @@ def reproduce(
     for line in (f'{name}, {scale} scale', *table_text(rows).splitlines()):
         say(line)
     say_made(file, 'table')
+    if plan.gives:
+        say(f'caption photos with it: {shlex.join(["capdec", "caption", "PHOTOS", "--model", str(plan.gives)])}')
     return 0

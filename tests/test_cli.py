@@ -118,6 +118,27 @@ def test_every_verb_has_help_with_examples():
         assert 'examples:' in out and f'capdec {v}' in out.split('examples:')[1]
     assert capdec('paint').returncode == 2 and capdec('caption', '--colour').returncode == 2
 
+def test_the_help_shows_what_may_stand_without_its_flag():
+    "The usage begins with it, and beside it stand its flags; other flags are named as one types them"
+    import re
+    from capdec.cli import LOOSE, VERBS, verb_parser
+    assert capdec('styles', '--help', ok=True).stdout.startswith('usage: capdec styles [NAMES ...] [flags]\n')
+    for v in VERBS:
+        parser, text = verb_parser(v), capdec(v, '--help', ok=True).stdout
+        usage = text.splitlines()[0]
+        needed = [a.dest for a in parser._actions if not a.option_strings]
+        words = [o.upper() for o in needed] + [f'[{o.upper()}' for o in LOOSE.get(v, ())]
+        assert [o.rstrip(']') for o in usage.split()[3:-1] if o.strip('.]')] == words, usage
+        for o in (*needed, *LOOSE.get(v, ())):
+            assert re.search(rf'^  {o.upper()}( \.\.\.)?, -', text, re.M) and f'--{o}' in text, (v, o)
+        flags = {a.dest for a in parser._actions}
+        assert [o for o in re.findall(r'`(\w+)`', text) if o in flags] == [], v
+        # what is shown is taken
+        for o in needed:
+            given = [f'--{o}', 'x'], ['x']
+            assert len({str(parser.parse_args([w for k in needed for w in ([f'--{k}', 'x'] if k != o else one)]))
+                for one in given}) == 1
+
 def test_examples_of_the_help_are_understood():
     import shlex
     from capdec.cli import VERBS, examples, verb_parser

@@ -28,7 +28,8 @@ def all_plans(data='nowhere'):
 def test_each_command_of_each_plan_is_one_that_capdec_takes():
     from capdec.cli import VERBS, verb_parser
     from capdec.flags import arguments_of
-    parsers = {o: verb_parser(o) for o in ('parse', 'embed', 'train', 'offset', 'noise', 'predict', 'evaluate')}
+    parsers = {o: verb_parser(o) for o in ('parse', 'open-text', 'embed', 'train', 'offset', 'noise', 'predict',
+        'evaluate')}
     steps, seen = {o.words: o for plan in all_plans() for o in plan.steps}, set()
     for step in steps.values():
         argv = step.argv('cpu')
@@ -45,7 +46,7 @@ def test_what_a_step_reads_an_earlier_one_makes_or_you_bring():
     for plan in all_plans():
         domains = SCALES[plan.scale].domains.values()
         brought = {f'nowhere/{n}' for d in domains for o in (d.captions, d.photos, d.test_captions, d.others, d.factual)
-            for n in o}
+            for n in o} | {f'nowhere/{n}' for n in room._PLAYS}
         made = set()
         for step in plan.steps:
             for o in step.needs:
@@ -106,6 +107,9 @@ def test_full_scale_says_what_a_copy_lacks(coco, monkeypatch):
     (['coco', '--scale', 'tiny'], "scale 'tiny': use full, mini"),
     (['coco', '--levers', 'memory', 'rope'], "levers 'rope': use weights, memory"),
     (['style', '--levers', 'memory'], 'style has none'),
+    (['open-text', '--levers', 'memory'], 'open-text has none'),
+    (['coco', '--prose', 'book.txt'], '--prose book.txt: belongs to open-text; coco reads none'),
+    (['open-text', '--prose', 'gone.txt'], '--prose gone.txt: no such file or folder'),
     (['coco', '--scale', 'mini', '--levers', 'weights'], 'cannot be run in coco at mini scale')])
 def test_bad_input_is_one_line(tmp_path, args, says):
     r = capdec('reproduce', *args, '--data', tmp_path, '--dry_run', ok=False)
@@ -117,6 +121,29 @@ def test_a_dry_run_shows_the_plan_alone(tmp_path):
     lines = r.stdout.splitlines()
     assert lines[0].startswith(f'[1/{len(lines)}] capdec parse ') and not (tmp_path/'out').exists()
     assert any('missing: ' in o for o in one_line(r))
+
+def test_prose_comes_after_plain_captions(tmp_path):
+    "From captions alone, and from photos as CapDec's README has it where photos of the captions are at hand"
+    (tmp_path/'book.txt').write_text('It was late.\n')
+    plan = plan_of('open-text', out='out', prose=str(tmp_path/'book.txt'), seed=3)
+    trained = {o.makes[0].parent.name: o for o in plan.steps if o.words[0] == 'train'}
+    assert list(trained) == ['coco.capdec.seed-3', 'coco.capdec.seed-3.then-book', 'coco.clipcap.seed-3',
+        'coco.clipcap.seed-3.then-book']
+    for name in ('coco.capdec.seed-3', 'coco.clipcap.seed-3'):
+        assert trained[name].makes[0] in trained[f'{name}.then-book'].needs
+    assert '--use_image_embedding_as_clipcap' in trained['coco.clipcap.seed-3'].words
+    mixed = next(o for o in plan.steps if '--mix' in o.words)
+    assert mixed.needs == [tmp_path/'book.txt', room.Path('out/full/coco.json')]
+    assert [o.sees for o in plan.rows] == [room.TEXT, room.TEXT, room.PAIRS]
+    # no photos of these captions are at hand at mini scale; two texts share what does not depend on them
+    small = [plan_of('open-text', 'mini', prose=o) for o in (str(tmp_path/'book.txt'), '')]
+    assert [o.name for o in small[0].rows] == ['captions alone', 'captions, then prose']
+    assert small[0].left_out == ['photos, then prose is left out: no photos of these captions are here']
+    made = [{o.makes[0] for o in p.steps} for p in small]
+    both = {o.name for o in made[0] & made[1]}
+    assert {'coco.json', 'coco.store', 'captioner_latest'} <= both
+    assert not any('book' in o or 'alllines' in o for o in both)
+    assert sum('book' in str(o) for o in made[0]) == sum('alllines' in str(o) for o in made[1]) == 7
 
 # ---- running
 
@@ -233,6 +260,36 @@ def test_a_tiny_experiment_from_files_to_table(tiny, ran):
     ran.clear()
     again = capdec(*args, ok=True)
     assert not ran and again.stdout.splitlines() == [l for l in r.stdout.splitlines() if not l.startswith('[')]
+
+def test_a_book_from_file_to_captioner(tmp_path, ran):
+    "Captions first, then captions and prose; the table tells how many captions sound like the book"
+    d = tmp_path/'more_photos'/'coco'
+    said = [f'A {a} dog runs over the {b} grass.' for a in ('red', 'white', 'small') for b in ('wet', 'dry', 'high',
+        'low')]
+    ims = [dict(filename=f'{n}.jpg', cocoid=n, split='val', sentences=[dict(raw=o, sentid=n)]) for n, o in
+        enumerate(said)]
+    (tmp_path/'dataset_coco.json').write_text(json.dumps(dict(dataset='coco', images=ims)))
+    for n in (15, 25):
+        draw(d/'images', f'{n}.jpg', n)
+    (d/'captions.json').write_text(json.dumps([dict(image_id=n, caption='A dog.', id=n, filename=f'{n}.jpg') for n in
+        (15, 25)]))
+    (tmp_path/'book.txt').write_text(' '.join(f'It was a {a} and {b} night, and he said no word.' for a in ('dark',
+        'long', 'cold', 'bad') for b in ('stormy', 'silent', 'endless')))
+    args = ('reproduce', 'open-text', '--prose', tmp_path/'book.txt', '--scale', 'mini', '--data', tmp_path, '--out',
+        tmp_path/'out', '--device', 'cpu')
+    r = capdec(*args, ok=True)
+    rows = json.loads((tmp_path/'out'/'mini'/'open-text.table.json').read_text())['rows']
+    assert {o['row'] for o in rows} == {'captions alone', 'captions, then prose'} and ran.count('train') == 2
+    assert [o['row'] for o in rows if o['metric'] == 'styled'] == ['captions alone', 'captions, then prose']
+    mixed = json.loads((tmp_path/'out'/'mini'/'book.mixed.json').read_text())
+    assert sum('night' in o['caption'] for o in mixed) == sum('dog' in o['caption'] for o in mixed) == 12
+    # what to do with it, and that it works
+    line = r.stdout.splitlines()[-1]
+    assert line.startswith('caption photos with it: capdec caption PHOTOS --model ')
+    capdec('caption', d/'images'/'15.jpg', '--model', line.split()[-1], '--device', 'cpu', '--beam_size', 1, ok=True)
+    ran.clear()
+    capdec(*args, ok=True)
+    assert not ran
 
 @pytest.mark.slow
 def test_the_other_levers_run(tiny, ran):
