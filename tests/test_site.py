@@ -120,6 +120,21 @@ def test_no_page_loads_scripts_for_its_outputs():
     assert cell.outputs[0].data == {'text/plain': 'cat', 'text/markdown': shown}
     assert '<p class="card">A *cat*</p>' in render_site.render_cell(cell, render_site.Renderer())
 
+def test_tables_are_printed_as_they_are_and_other_lines_are_wrapped():
+    from nbdev.processors import FilterDefaults
+    import render_site
+    assert 'WideOutputs' in [o.__name__ for o in FilterDefaults().procs()]
+    table = '\n'.join(f'row {n}    {n}.5    a caption of some words' for n in range(4))
+    long = 'one line of many words, ' + 'and words, '*20
+    for text, is_one in ((table, True), (long, False), ('', False)):
+        for made in (nbformat.v4.new_output('stream', text=text),
+                nbformat.v4.new_output('execute_result', {'text/plain': text})):
+            cell = nbformat.v4.new_code_cell('print(text)', outputs=[made])
+            render_site.WideOutputs(None)(cell)
+            assert cell.source == '#| classes: columns\n'*is_one + 'print(text)'
+            shown = render_site.render_cell(cell, render_site.Renderer())
+            assert ('<pre class=columns>' in shown) == is_one and 'classes' not in shown
+
 def test_symbols_are_linked():
     "Names of public functions in prose become links to their documentation"
     from nbdev.doclinks import NbdevLookup
@@ -258,19 +273,67 @@ def test_every_page_has_one_title():
             text = re.sub(r'```.*?```', '', markdown(p), flags=re.S)
             assert len(re.findall(r'^# ', text, re.M)) == 1, p.name
 
+@pytest.mark.parametrize('page', sorted(NBS.glob('*.md')), ids=lambda p: p.name)
+def test_a_markdown_page_has_one_title_in_the_window_too(page):
+    """Quarto takes the first heading for the title of the page, and the file's name for that of the window unless
+    `pagetitle` tells it; `title` beside the heading would be shown a second time"""
+    _, head, text = page.read_text(encoding='utf-8').split('---\n', 2)
+    named = yaml.safe_load(head)
+    assert 'title' not in named and text.lstrip().splitlines()[0] == f'# {named["pagetitle"]}'
+
+def test_the_page_of_the_model_is_a_card_for_the_hub():
+    "What only Quarto reads does not keep the hub's own library from reading the rest"
+    from huggingface_hub import ModelCard
+    card = ModelCard.load(NBS/'model_card.md')
+    assert (card.data.library_name, card.data.pipeline_tag, card.data.license) == ('capdec', 'image-to-text', 'other')
+    assert card.data.model_name == 'mini' and {o.metric_type for o in card.data.eval_results} >= {'bleu', 'cider'}
+    assert card.text.lstrip().startswith('# ') and card.text.count('\n# ') <= 1
+
 def test_symbols_lead_to_their_lines():
     import render_site
     from capdec.core import printable
     file, line = render_site.line_of(printable)
     assert (ROOT/file).read_text().splitlines()[line-1].startswith('def printable(')
     said = ('[source](/blob/main/capdec/core.py#LNone){target="_blank"}\n'
-        "    images:='', # Photos\n    x:bool_arg=True,\n    how:Decoding=Decoding(method='beam', seed=None), # How\n")
+        "    runs:str <Runs: a, b (default: all)>=None, x:str <Kinds>,\n"
+        "    how:Decoding=Decoding(method='beam', seed=None), # How\n")
     shown = render_site.documented(said, printable, 'https://github.com/someone/capdec')
     assert f'someone/capdec/blob/main/capdec/core.py#L{line})' in shown and 'LNone' not in shown
-    assert 'images:list=' in shown and 'x:bool=True' in shown and 'how:Decoding=Decoding(), # How' in shown
+    assert 'runs:list=None, x:list,' in shown and 'how:Decoding=Decoding(), # How' in shown
     # no link where there is no address
     assert 'source' not in render_site.documented(said, printable, '')
     assert render_site.line_of(3) is None
+
+def odd_types(modules):
+    "Parameters whose type is shown as that of a command line, or not at all"
+    import render_site
+    from nbdev.showdoc import show_doc
+    for m in modules:
+        for name in getattr(m, '__all__', ()):
+            symbol = getattr(m, name)
+            if callable(symbol) and getattr(symbol, '__module__', '') == m.__name__:
+                text = render_site.documented(show_doc(symbol)._repr_markdown_(), symbol, '')
+                signature = re.sub(r'#.*', '', text.partition('```python')[2].partition('```')[0])
+                yield from (f'{m.__name__}.{name}: {o}' for o in re.findall(ODD, signature, re.M))
+
+# `Param`, the function of a switch, no type at all, a help instead of a type
+ODD = r'.*\bParam\b.*|.*\bbool_arg\b.*|(?:^ +|[(,] *)\w+:(?=[=,)]).*|.*:(?:\w+ )?<.*'
+
+def test_signatures_show_the_types_that_functions_get():
+    "On the pages of the command line and of the studies, too"
+    import importlib
+    files = sorted(p.relative_to(ROOT) for p in (ROOT/'capdec').rglob('*.py') if p.stem[0] != '_')
+    modules = [importlib.import_module('.'.join(p.with_suffix('').parts)) for p in files]
+    assert list(odd_types(modules)) == []
+
+@pytest.mark.parametrize('line', ['    photos:, # Photos', "    images:='', # Photos", 'def f(x:)', 'def f(x:=3)',
+    '    only:Param(nargs=2),', '    twice:bool_arg=False,', '    kinds:str <Kinds of them>=None,', 'def f(x:<Kinds>)'])
+def test_odd_types_are_seen(line):
+    assert re.findall(ODD, line, re.M)
+
+@pytest.mark.parametrize('line', ['    photos:list, # Photos: many', '    kept:dict=<factory>,', ')->None:'])
+def test_other_types_are_not_odd(line):
+    assert not re.findall(ODD, line.partition('#')[0], re.M)
 
 def test_the_readme_is_ours_after_the_site():
     "nbdev writes one of its own when ours is older than its notebook"
@@ -282,7 +345,10 @@ def test_the_styles_of_the_published_pages():
     css = (NBS/CONFIG['format']['html']['css'][0]).read_text()
     for rule in ('.quarto-dark code:not(.sourceCode)', '.quarto-dark pre > code', '.quarto-dark a > code',
             'main .table a { word-break: normal; }', 'main table col { width: auto !important; }',
-            'mjx-container[display="true"]', 'max-width: 767px'):
+            'mjx-container[display="true"]', 'max-width: 767px',
+            '.cell-output > pre { max-width: 100%; overflow-x: auto; }',
+            '.cell-output > pre > code { white-space: pre-wrap',
+            '.cell.columns > .cell-output > pre > code { white-space: pre;'):
         assert rule in css, rule
 
 # One address, in settings.ini

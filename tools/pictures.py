@@ -91,7 +91,11 @@ def may_be_shown(photo):
     some = [o.strip() for o in re.split(r' or ', photo['licence'])]
     return any(OPEN.search(o) and not re.search(r'GPL|GFDL|SA-|WTFPL', o) for o in some)
 
-HEAD = """# Gallery
+HEAD = """---
+pagetitle: Gallery
+---
+
+# Gallery
 
 These are the fresh photos of [the results](16_results.ipynb) that we may show: {n} of 131, every one whose licence
 allows it, whatever its caption. No model was trained on them. The bundled captioner (edition 2) captioned them, and two

@@ -50,11 +50,10 @@ def documented(text, symbol, address):
     place = line_of(symbol)
     link = f'[source]({address}/blob/main/{place[0]}#L{place[1]})' if address and place else ''
     text = re.sub(r'\[source\]\([^)]*\)(\{[^}]*\})?', lambda m: link + (m[1] or '') if link else '', text)
-    # a flag that takes many values, or may stand alone, has a type of the command line's own
-    text = re.sub(r'^(\s+\w+):(?==|,)', r'\1:list', text, flags=re.M)
+    # a study's flag that takes many values shows its help as its type
+    text = re.sub(r'(?<=:)(?:\w* )?<[^<>\n]+>(?=[=,)\n])', 'list', text)
     # a configuration is shown on its own page, field by field
-    text = re.sub(r'(:(\w+)=\2)\([^()\n]*\)', r'\1()', text)
-    return text.replace(':bool_arg', ':bool')
+    return re.sub(r'(:(\w+)=\2)\([^()\n]*\)', r'\1()', text)
 
 class ShowSymbols(Processor):
     "Fill in the documentation of exported names, from the modules: unlike nbdev's own step it runs no other code"
@@ -93,6 +92,21 @@ class NoScripts(Processor):
             data = o.get('data', {})
             if 'text/html' in data:
                 data['text/markdown'] = '```{=html}\n' + ''.join(data.pop('text/html')) + '\n```'
+
+def is_table(text):
+    "Are these lines of printed text a table? Then none of them is broken"
+    lines = text.rstrip('\n').splitlines()
+    columns = sum(bool(re.search(r'\S {2,}\S', o)) for o in lines)
+    return columns > 2 and columns > len(lines)/2 and max(map(len, lines)) < 140
+
+class WideOutputs(Processor):
+    "A cell that prints a table says so: in styles.css other lines are wrapped, and those of a table scroll"
+    def __call__(self, cell):
+        if cell.cell_type != 'code' or cell.source.startswith('%%'):
+            return
+        said = (o.get('text') or o.get('data', {}).get('text/plain', '') for o in cell.get('outputs', []))
+        if any(is_table(''.join(o)) for o in said):
+            cell.source = f'#| classes: columns\n{cell.source}'
 
 class Renderer(IPythonRenderer):
     "HTML of Markdown, as Quarto makes it: pandoc's names of headings, formulas as MathML; keeps the list of headings"
@@ -160,10 +174,7 @@ def options(source):
 def printed(text):
     "A box of printed text; its lines are wrapped, but for those of a table"
     text = text.rstrip('\n')
-    lines = text.splitlines()
-    columns = sum(bool(re.search(r'\S {2,}\S', o)) for o in lines)
-    table = columns > 2 and columns > len(lines)/2 and max(map(len, lines)) < 140
-    return f'<div class="out"><pre{" class=columns" if table else ""}>{html.escape(text)}</pre></div>'
+    return f'<div class="out"><pre{" class=columns" if is_table(text) else ""}>{html.escape(text)}</pre></div>'
 
 def figure(data, kind, opts, render):
     "A picture with its caption"
