@@ -99,10 +99,11 @@ PHOTOS_N ?= 10000
 caption-memory: $(READY) ## Caption 10,000 photos (or PHOTOS_N=2000) and watch the memory (a quarter of an hour)
 	$(BIN)/python tools/caption_memory.py --photos $(PHOTOS_N)
 
-# Where Quarto is missing, PyPI's quarto-cli is installed, which fetches the program from GitHub. nbdev writes a README of
-# its own when it finds ours older than its notebook: ours is written before, so that it does not, and after, to be sure.
+# Where Quarto is missing, PyPI's quarto-cli is installed, which fetches the program from GitHub. We have not seen that way
+# work: see CONTRIBUTING.md. nbdev writes a README of its own when it finds ours older than its notebook: ours is written
+# before, so that it does not, and after, to be sure.
 QUARTO_VERSION ?= 1.6.40
-docs: readme ## Make the site with Quarto: _docs/index.html (Quarto comes from PyPI where it is missing)
+docs: readme ## Make the site with Quarto: _docs/index.html (missing, it comes from PyPI and GitHub: see CONTRIBUTING.md)
 	@command -v quarto >/dev/null || test -x $(BIN)/quarto || $(BIN)/pip install -q --disable-pip-version-check \
 		--no-deps quarto-cli==$(QUARTO_VERSION) >$(VENV)/quarto-cli.log 2>&1 || { echo "make docs: no quarto here, and \
 	installing quarto-cli $(QUARTO_VERSION) from PyPI failed ($(VENV)/quarto-cli.log): install Quarto from \
