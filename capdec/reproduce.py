@@ -313,8 +313,10 @@ def voice(self:Drawn,
     prose:str='', # Text of your own (default: Shakespeare's plays, of which CapDec takes every line)
 )->Voice: # The text
     "A text, with what it is called"
-    source = Path(prose) if prose else self.found(_PLAYS)
-    return Voice(source.name.split('.')[0], source, '' if prose else ' --shakespeare')
+    source = Path(prose).expanduser() if prose else self.found(_PLAYS)
+    # `.` has a name, too
+    name = source.resolve().name.split('.')[0] or 'prose'
+    return Voice(name, source, '' if prose else ' --shakespeare')
 
 @patch
 def sentences(self:Drawn,
@@ -420,7 +422,7 @@ def plan_of(
         raise ValueError(f'levers {levers[0]}: {name} has none; leave it out')
     if prose and name != 'open-text':
         raise ValueError(f'`prose` {prose}: belongs to open-text; {name} reads none')
-    if prose and not Path(prose).exists():
+    if prose and not Path(prose).expanduser().exists():
         raise FileNotFoundError(f'`prose` {prose}: no such file or folder')
     d = Drawn(Plan(name, scale), Path(data), Path(out)/scale, seed)
     if name == 'noise-sweep':
