@@ -52,6 +52,7 @@ def told_and_not(
         found[i] = found[i] + plain
     return found[:len(x)]
 
+# %% ../nbs/08i_candidates.ipynb #cand007c
 def candidates(
     parts:Parts, # A captioner, or the parts of one
     x:Tensor, # Image vectors `(b, d)`, still on their side of the gap, see `photo_vectors`
@@ -220,6 +221,7 @@ def evidence(
     cosines = _cosines(*(judged or (parts.encoder, x)), pool) if choice.cosine else [None]*len(x)
     return rarity,[[s for s,_ in o] for o in near],cosines
 
+# %% ../nbs/08i_candidates.ipynb #cand015c
 def heard(
     parts:Parts, # A captioner, or the parts of one
     x:Tensor, # Image vectors `(b, d)`, still on their side of the gap, see `photo_vectors`

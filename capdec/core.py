@@ -1058,7 +1058,6 @@ IMAGE_SUFFIXES = {'.jpg','.jpeg','.jpe','.jfif','.jif','.jfi','.pjpeg','.pjp','.
     '.bmp','.dib','.gif','.tif','.tiff','.jp2','.j2k','.j2c','.jpc','.jpf','.jpx','.mpo','.ppm','.pgm','.pbm','.pnm',
     *_HEIC}
 
-# %% ../nbs/00_core.ipynb #013774eb
 # What lies among photos and is counted: its name (one, several) and its endings
 _LEFT_OUT = {
     ('video','videos'): {'.mp4','.mov','.m4v','.avi','.mkv','.webm','.3gp','.3g2','.mts','.m2ts','.mpg','.mpeg',

@@ -220,7 +220,6 @@ def plot(self:Explanation,
     _draw_prefix(grid['prefix'], self.prefix, self.chance)
     return fig
 
-# %% ../nbs/08d_explain.ipynb #55400a89
 @patch
 def _repr_png_(self:Explanation):
     "The picture that a notebook shows"

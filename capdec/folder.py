@@ -213,6 +213,7 @@ def unpack_vectors(
     "Put the pieces together again"
     return books.float()[torch.arange(len(books)), codes.long()].flatten(1)
 
+# %% ../nbs/08c_captioner_folder.ipynb #pack0006
 class Packed(Mapped):
     "Packed vectors of unit length, put together when they are asked for; not too many are kept so"
     def __init__(self,
@@ -583,7 +584,6 @@ def weights_file(
     path = find_weights(name)
     return Path(path) if is_official(path) else captioner_folder(path)/WEIGHTS
 
-# %% ../nbs/08c_captioner_folder.ipynb #164021b0
 def weights_id(
     name:str|Path, # Name of a captioner, as `load_parts` takes it
 )->list[int]: # Bytes and time of the last change in nanoseconds

@@ -29,7 +29,6 @@ class Published:
 DRIVE_FOLDER = '17axuxZ90uRD3-ohhXBhXvQJf1R6kolVw' # Google Drive folder of the authors
 DRIVE_URL = 'https://drive.usercontent.google.com/download?id={}&export=download&confirm=t'
 
-# %% ../nbs/04b_official.ipynb #pub00001
 PUBLISHED = {f'capdec-coco-{o.noise_variance}': o for o in (
     Published(0.0, 'johko/capdec_0', '1YJ-O_kr3ci2nvrFyrWkReSliPHb_WQ2t'),
     Published(0.0001, drive='1yTihWZ9sjZdbi42c39A4rBFyYPCyRGHG'),

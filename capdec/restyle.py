@@ -94,6 +94,7 @@ def _words_of(captioner, captions):
     names = captioner.bridge.names
     return Hints(captions, Vocabulary(names) if names else None)
 
+# %% ../nbs/08e_restyle.ipynb #restyle-train1
 def _train(model, data, config, work, show, hints=None):
     "Train in place, and say when the captioner has lost its speech"
     # Apple's GPUs lack operations that training needs
@@ -217,6 +218,7 @@ def _kept(folder):
     notes = notes if isinstance(notes, dict) else {}
     return KeptStyle(folder.name, folder, *(str(notes.get(o, '')) for o in ('file','model','made_of')))
 
+# %% ../nbs/08e_restyle.ipynb #restyle-kept4
 def kept_styles(
     names:str|list=(), # Names of styles, or one (default: all)
 )->list[KeptStyle]: # In the order of their names
@@ -245,6 +247,7 @@ def _style_named(style):
             f'name of a style that is kept (`capdec styles` lists them)')
     return found
 
+# %% ../nbs/08e_restyle.ipynb #restyle-kept7
 def _keep_style(folder, path, restyling, model, made_of, captioner_of):
     "Restyle on the sentences of `path`, and keep the captioner in `folder`"
     file = os.path.abspath(path)

@@ -263,7 +263,7 @@ def _rss_peak():
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
 
-# %% ../../nbs/14_benchmark.ipynb #v14give0
+# %% ../../nbs/14_benchmark.ipynb #v14meas0
 def _give_back():
     "Return memory that was freed but is kept by the C library, so that it does not hide what is used next"
     import ctypes,gc
@@ -274,7 +274,6 @@ def _give_back():
         # not glibc
         pass
 
-# %% ../../nbs/14_benchmark.ipynb #v14meas0
 def _memory_before(cuda):
     "Memory that is held now; the mark of the most is set back to it"
     if cuda:
@@ -349,7 +348,6 @@ KINDS = {'matrix products': ('addmm','mm','bmm','baddbmm','mkldnn_linear','convo
     'moving data': ('copy_','cat','index','gather','clone','embedding','select','slice','constant_pad','fill_','zero_',
         'empty','contiguous','_to_copy','split','stack','repeat')}
 
-# %% ../../nbs/14_benchmark.ipynb #v14kind0
 def kind_of(
     op:str, # Name of an operator, such as 'aten::addmm'
 )->str: # A key of `KINDS`, or 'element by element'
@@ -420,7 +418,6 @@ def _gap(first, few):
     gap = (first['plain'] - first['fast'][:few].cpu()).abs().max().item()
     return f'largest difference {gap:.0e}'
 
-# %% ../../nbs/14_benchmark.ipynb #v14rowf0
 def _row(key, what, unit, result, same, size, profiles):
     return dict(key=key, what=what, unit=unit, **result, outputs=same, size=size, profile=profiles)
 
@@ -512,7 +509,6 @@ def _sized(tokenizer, size, length=0):
     quick = {} if size == 'full' else dict(prefix_length=6, prefix_length_clip=6, num_layers=2, num_heads=2)
     return random_captioner(tokenizer, GPT2 if size == 'full' else SMALL, length, **quick)
 
-# %% ../../nbs/14_benchmark.ipynb #v14lgap0
 @torch.no_grad()
 def _loss_gap(model, x, captions, pad_to):
     "Difference of the two losses of one batch"
@@ -549,11 +545,10 @@ def train_row(
 
 # %% ../../nbs/14_benchmark.ipynb #45d7b8e3
 def _seconds_each(model, x, batch_size):
-    "Seconds per caption on a GPU"
-    start = time.perf_counter()
-    generate(model, x, batch_size=batch_size)
-    torch.cuda.synchronize()
-    return (time.perf_counter()-start)/len(x)
+    "Seconds per caption"
+    with measured(model.device) as m:
+        generate(model, x, batch_size=batch_size)
+    return m.seconds/len(x)
 
 # %% ../../nbs/14_benchmark.ipynb #v14crow1
 def caption_row(
@@ -725,6 +720,7 @@ def _encoders(model, device):
     import copy
     return {k: OpenAIClip(copy.deepcopy(model), device=str(device), dtype=k) for k in types_here(device)}
 
+# %% ../../nbs/14_benchmark.ipynb #peer0031
 def _text_sides(captions, device, size):
     few,many = _amounts(device, size, cpu=(64,512), cuda=(4096,65_536), quick=(8,64))
     model = random_clip('RN50x4' if size == 'full' else 'tiny').to(device)
@@ -839,14 +835,13 @@ def start_row(
     return dict(import_capdec=min(_fresh_process(load, own_clock=True) for _ in range(repeats)),
         help=min(_fresh_process(ask) for _ in range(repeats)))
 
-# %% ../../nbs/14_benchmark.ipynb #d1f83787
+# %% ../../nbs/14_benchmark.ipynb #v14stor0
 def _tokenizer(gpt2=None):
     "GPT-2's tokenizer from a folder, or the bundled captioner's"
     if gpt2:
         return gpt2_tokenizer(gpt2)
     return CaptionModel.from_pretrained(package_file('models','mini','captioner')).tokenizer
 
-# %% ../../nbs/14_benchmark.ipynb #v14stor0
 def _stored(captions, n, encoder, out):
     "A store of `n` captions, repeated as needed"
     some = enumerate(islice(cycle(captions), n))
@@ -879,7 +874,7 @@ def growth_row(
             out['read'].append(dict(captions=size, seconds=m.seconds, memory=m.memory))
     return out
 
-# %% ../../nbs/14_benchmark.ipynb #v14repo0
+# %% ../../nbs/14_benchmark.ipynb #v14repo3
 def _line(r, kind):
     "One row of the table; two, if a larger batch was tried"
     mb = lambda o: f'{o/1e6:,.0f} MB'
@@ -890,7 +885,6 @@ def _line(r, kind):
         yield (f"| the same, batch {b['batch_size']} | | {b['per_second']:.3g} | **{b['ratio']:.1f}** | | | "
             "| | |")
 
-# %% ../../nbs/14_benchmark.ipynb #v14repo3
 def report(
     results:dict, # What `main` writes
 )->str: # Markdown
@@ -919,10 +913,6 @@ def peers_report(
     return '\n'.join(heads + [o for key in PEER_FLOORS for o in _peer_lines(key, peers[key])])
 
 # %% ../../nbs/14_benchmark.ipynb #2fe3bdd7
-def _load():
-    "Load of the machine, where it is told"
-    return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-
 def _sample_photos(folder):
     "Photos that scikit-image ships, as JPEG files"
     with optional('explore'):
@@ -932,7 +922,6 @@ def _sample_photos(folder):
         Image.fromarray(getattr(skimage.data, name)()).save(Path(folder)/f'{name}.jpg', quality=90)
     return find_images(folder)
 
-# %% ../../nbs/14_benchmark.ipynb #v14capo0
 def _captions_of(file):
     "Captions of a file, or the bundled sentences"
     if file:
@@ -951,6 +940,10 @@ def _check(rows, files):
         raise SystemExit(f'capdec.studies.bench: {missing[0]}: no such file or folder')
 
 # %% ../../nbs/14_benchmark.ipynb #v14keep0
+def _load():
+    "Load of the machine, where it is told"
+    return os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+
 def _keep(results, name, make):
     "Measure one row, keep it with the load of the machine, and say what came out"
     before = _load()

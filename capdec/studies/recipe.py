@@ -8,7 +8,7 @@ __all__ = ['DATA_SETS', 'EDITION', 'DESCRIBED', 'WHEELS', 'native_half', 'info_n
            'caption_nouns', 'encoder_tokenizer', 'find_wheel', 'lite2_state', 'imagenet_classifier', 'lite2_body',
            'minilm_vectors', 'imagenet_names', 'spoken_names', 'noun_places', 'exchanged', 'Exchange',
            'object_sentences', 'near_misses', 'augment', 'cache_view', 'tail', 'feature_crop', 'pooled', 'merged_body',
-           'split_body', 'cone_start', 'move_cone', 'two_directions', 'part_cones', 'cosine_lr', 'WeightMean',
+           'split_body', 'two_directions', 'cone_start', 'move_cone', 'part_cones', 'cosine_lr', 'WeightMean',
            'mean_weights', 'Targets', 'noun_targets', 'clip_vectors', 'photo_targets', 'photo_heads', 'photo_losses',
            'fit_image', 'bucketed', 'WordHead', 'text_losses', 'teacher_loss', 'follow_loss', 'distil',
            'class_prototypes', 'class_sentences', 'PairData', 'same_numbers', 'fit_pair', 'spoken_probabilities',
@@ -318,6 +318,13 @@ def minilm_vectors(
         out[rows] = F.normalize((y*m).sum(1)/m.sum(1), dim=-1).half()
     return out
 
+# %% ../../nbs/12_mini_pair.ipynb #r2obj015
+def imagenet_names()->list[str]: # 1,000 names
+    "The first name of each ImageNet class"
+    from timm.data import ImageNetInfo
+    info = ImageNetInfo()
+    return [info.index_to_description(i).split(',')[0].lower() for i in range(1000)]
+
 # %% ../../nbs/12_mini_pair.ipynb #r2obj001
 # Breeds that people call by their name, and families of breeds
 _BREEDS = set('pug,chihuahua,dalmatian,beagle,boxer,pomeranian,golden retriever,labrador retriever,german shepherd,'
@@ -339,12 +346,6 @@ _SAID = {'pickup': 'pickup truck', 'computer keyboard': 'keyboard', 'cellular te
 _ANIMALS,_DOGS = range(398), range(151, 269) # Numbers of ImageNet's classes
 
 # %% ../../nbs/12_mini_pair.ipynb #r2obj002
-def imagenet_names()->list[str]: # 1,000 names
-    "The first name of each ImageNet class"
-    from timm.data import ImageNetInfo
-    info = ImageNetInfo()
-    return [info.index_to_description(i).split(',')[0].lower() for i in range(1000)]
-
 def _spoken(number, name, nouns):
     "How people say what ImageNet's class of this number is called"
     last = re.split('[ -]', name)[-1]
@@ -593,6 +594,16 @@ def split_body(
             state |= {f'{at}{norm}.{k}': v for k,v in parts.items()}
     return state
 
+# %% ../../nbs/12_mini_pair.ipynb #r12dirs00
+def two_directions(
+    dim:int, # Width of the common space
+    cosine:float=0.33, # Cosine between the two; CLIP's own
+    seed:int=0, # Seed of the directions
+)->tuple[Tensor,Tensor]: # Unit vectors `(d,)`
+    "Two random directions at a given angle"
+    a,b = torch.linalg.qr(torch.randn(dim, 2, generator=torch.Generator().manual_seed(seed))).Q.T
+    return a, cosine*a + math.sqrt(1-cosine**2)*b
+
 # %% ../../nbs/12_mini_pair.ipynb #db9da7be
 @torch.no_grad()
 def cone_start(
@@ -608,6 +619,7 @@ def cone_start(
     head.proj.weight.div_((y - y.mean(0)).pow(2).sum(1).mean().sqrt())
     head.offset.copy_(math.sqrt(share/(1-share))*direction - head(x).mean(0))
 
+# %% ../../nbs/12_mini_pair.ipynb #r12move00
 @torch.no_grad()
 def move_cone(
     head:Head, # Head whose offset is moved
@@ -621,16 +633,6 @@ def move_cone(
     shift = spread*math.sqrt(share/(1-share))*direction - mean
     head.offset.add_(shift)
     return shift
-
-# %% ../../nbs/12_mini_pair.ipynb #r12dirs00
-def two_directions(
-    dim:int, # Width of the common space
-    cosine:float=0.33, # Cosine between the two; CLIP's own
-    seed:int=0, # Seed of the directions
-)->tuple[Tensor,Tensor]: # Unit vectors `(d,)`
-    "Two random directions at a given angle"
-    a,b = torch.linalg.qr(torch.randn(dim, 2, generator=torch.Generator().manual_seed(seed))).Q.T
-    return a, cosine*a + math.sqrt(1-cosine**2)*b
 
 # %% ../../nbs/12_mini_pair.ipynb #r2cone01
 @torch.no_grad()
@@ -1172,6 +1174,7 @@ def kept_objects(
     made = kept(Path(out)/'objects.json', lambda: object_sentences(encoder_texts(shared), teacher, held_out(shared)))
     return [Exchange(*o) for o in made]
 
+# %% ../../nbs/12_mini_pair.ipynb #r12mate02
 def _material(shared, out, wheels, extra):
     "Photos, sentences, tokens and the teacher's vectors, each made once and kept in `out`"
     from tokenizers import Tokenizer
@@ -1210,6 +1213,7 @@ def _retrieval(choose, image, text):
         found = {k: retrieval_recall(image(k), text(k), o.owner) for k,o in choose.items()}
     return {k: {n: v for n,v in o.items() if n.endswith(('@1','@10'))} for k,o in found.items()}
 
+# %% ../../nbs/12_mini_pair.ipynb #r12tower0
 def _fit_tower(m, config, cut, head_epochs, epochs, seed=0):
     "Stage 1: the heads, the same for every seed, then the last stages of the image tower with them"
     body,own = merged_body(m.plain), m.teacher['texts'][:m.rows[-1][-1]+1].float()
@@ -1231,12 +1235,6 @@ def _fit_tower(m, config, cut, head_epochs, epochs, seed=0):
     return _prefixed(body=body, head=head, text_head=text_head, heads=heads)
 
 # %% ../../nbs/12_mini_pair.ipynb #r12fitt00
-def _fit_text(m, ids, config, epochs):
-    "Stage 2: the text tower, and what is read off its vectors"
-    torch.manual_seed(0)
-    tower = TextTower(config)
-    return _prefixed(tower=tower, aux=distil(tower, ids, m.teacher['texts'], epochs, 192))
-
 def _pool_views(m, fit, cut):
     "Pooled features of each view, whole and cropped, and of the photos that choose"
     body = merged_body(m.plain)
@@ -1246,6 +1244,13 @@ def _pool_views(m, fit, cut):
         name = f'view_{i}' if i else 'plain'
         found |= {name: pooled(body, view, cut), f'{name}_crop': pooled(body, view, cut, seed=i+1)}
     return {k: v.half() for k,v in found.items()}
+
+# %% ../../nbs/12_mini_pair.ipynb #r12fitt01
+def _fit_text(m, ids, config, epochs):
+    "Stage 2: the text tower, and what is read off its vectors"
+    torch.manual_seed(0)
+    tower = TextTower(config)
+    return _prefixed(tower=tower, aux=distil(tower, ids, m.teacher['texts'], epochs, 192))
 
 def _settle(m, encoder, aux, feats, text_head, ids):
     "Part the cones, and lead the text tower to where the text head now puts the sentences"
