@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['told_and_not', 'candidates', 'rarity_of', 'asked', 'asks_memory', 'other_judge', 'photos_needed', 'JudgedPhotos',
-           'judge_of', 'judged_by', 'evidence', 'heard', 'chosen', 'told_words', 'captions_of', 'pool_notes',
-           'materials_of']
+           'judge_of', 'judged_by', 'evidence', 'heard', 'chosen', 'told_words', 'each_way', 'captions_of',
+           'pool_notes', 'materials_of']
 
 # %% ../nbs/08i_candidates.ipynb #cand002
 from dataclasses import replace
@@ -263,6 +263,19 @@ def told_words(
         return {}
     return dict(hints=[[name for name,_ in o] for o in parts.bridge.told(x)])
 
+# %% ../nbs/08i_candidates.ipynb #candeach1
+def each_way(
+    pool:Candidates, # Which captions are candidates, and what chooses
+    num_captions:int, # Captions that are asked for
+    method:str='beam', # How captions are decoded
+    beam_size:int=5, # Number of beams
+    **_, # What else is told to `decoding.generate`
+)->int: # At least `num_captions`
+    "How many captions each way across the gap gives"
+    if asked(pool).choose == 'beam' or method == 'greedy':
+        return num_captions
+    return max(num_captions, min(5, beam_size) if method == 'beam' else 5)
+
 # %% ../nbs/08i_candidates.ipynb #candsay1
 def captions_of(
     parts:Parts, # A captioner, or the parts of one
@@ -277,7 +290,8 @@ def captions_of(
         with torch.inference_mode():
             x = parts.bridge(x)
         return generate(parts.model, x, num_captions=num_captions, normalize=False, **decode)
-    return [o[:num_captions] for o in chosen(parts, x, parts.pool, max(num_captions, 5), judged, **decode)]
+    num = each_way(parts.pool, num_captions, **decode)
+    return [o[:num_captions] for o in chosen(parts, x, parts.pool, num, judged, **decode)]
 
 # %% ../nbs/08i_candidates.ipynb #candnote1
 def pool_notes(

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .bridges import BRIDGES,NO_MEMORY,Bridge
-from .candidates import JudgedPhotos,asked,asks_memory,captions_of,judge_of,judged_by,photos_needed
+from .candidates import JudgedPhotos,asked,asks_memory,captions_of,each_way,judge_of,judged_by
+from .candidates import photos_needed
 from .choosing import parse_choice
 from .concepts import as_concepts
 from .config import Candidates,Crossing,OfficialHints,Restyling
@@ -197,7 +198,7 @@ def __call__(self:Captioner,
     whole_number('batch_size', batch_size)
     pool = asked(self.pool, Candidates(choose, ways, views, samples, samples_seed, judge))
     # so many from each way
-    each = num_captions if pool.choose == 'beam' else max(num_captions, 5)
+    each = each_way(pool, num_captions, **decode)
     draw = drawn(seed, each, **decode) if seed is not None else None
     bridge = self.bridge if concepts is None else self.bridge.telling(as_concepts(concepts, self.encoder))
     parts = fit_parts(self.model, self.encoder, bridge, pool)
@@ -298,7 +299,8 @@ def train_on(self:Captioner,
     steps:int=Restyling.style_steps, # Number of optimiser steps
     lr:float=5e-4, # Peak learning rate
     bs:int=32, # Number of sentences per step
-    # Share of remembered sentences in each step, 0..1 (CapDec mixes half and half); 0 where none are remembered
+    # Share of remembered sentences in each step, 0..1 (CapDec mixes half and half, which hides most of the style); 0
+    # where none are remembered
     mix:float=Restyling.style_mix,
     noise_variance:float|None=None, # Noise variance (default: the variance that the captioner was trained with)
     only_prefix:bool=False, # Train the mapper alone
@@ -361,7 +363,9 @@ def load_captioner(
     if memory:
         c.remember(memory, use=bridge or True)
         fit_parts(c.model, c.encoder, c.bridge)
-    c.pool = asked(c.pool, pool)
+    # who names a way, or a memory, means it, and not the ways that the captioner was saved with
+    own = replace(c.pool, ways=[]) if bridge or memory else c.pool
+    c.pool = asked(own, pool)
     # vectors are there, and captions have none
     if not encoder and given and c.pool.choose != 'beam' and parse_choice(c.pool.choose).cosine:
         return load_captioner(name, clip_model_type, device, crossing, hints, dont_normalize_prefix, True, dtype, pool,

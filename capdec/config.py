@@ -221,9 +221,10 @@ NO_COSINE = ('gives the cosine, and nothing asks for it; use choose, such as cho
 @dataclass(frozen=True)
 class Candidates:
     "Which captions are candidates for a photo, and what chooses among them; defaults are the captioner's own"
-    # What chooses: vote (they agree with each other and with remembered captions), logprob, cosine, or several with
-    # weights such as vote:1,cosine:0.5; with + each is standardised for each photo before it is weighed, as in
-    # vote:0.7+cosine:0.3; beam: the best beam, CapDec's way (default: as the captioner was saved)
+    # What chooses: vote (they agree with each other and with remembered captions), logprob, cosine, judges (all of
+    # these together), or several with weights such as vote:1,cosine:0.5; with + each is standardised for each photo
+    # before it is weighed, as in vote:0.7+cosine:0.3; beam: the best beam, CapDec's way (default: as the captioner was
+    # saved)
     choose:str=''
     # Ways across the gap that give candidates, such as offset offset+memory (default: the bridge alone)
     ways:str|list=()
@@ -310,8 +311,10 @@ class ExpectedMapper:
 class Restyling:
     "How to restyle a captioner on a file of sentences"
     style:str='' # File of sentences to restyle `model` on (kept: next time its name is enough), or a captioner
-    style_steps:int=300 # Optimiser steps of the restyling; more make the style stronger
-    style_mix:float=.5 # Share of plain sentences in the restyling, 0 to less than 1; 0 gives the style free rein
+    style_steps:int=400 # Optimiser steps of the restyling; more make the style stronger
+    # Share of the captioner's own plain sentences in the restyling, 0 to less than 1; with more of them fewer captions
+    # show the style
+    style_mix:float=0.
 
     def __post_init__(self):
         _whole(self, 1, 'style_steps')

@@ -489,3 +489,21 @@ def test_the_own_encoder_judges_vectors(name, mini, tmp_path):
         tmp_path/'p.json', '--device', 'cpu', ok=True)
     got = [r['caption'] for r in json.loads((tmp_path/'p.json').read_text())]
     assert got == [o.lower() for o in mini(photos, choose='cosine', ways=WAYS)]
+
+def test_a_way_that_is_named_takes_the_place_of_the_saved_ones(tmp_path):
+    folder = tmp_path/'voter'
+    c = Captioner.from_pretrained('mini', 'cpu')
+    c.pool = Candidates('judges', ['none', 'none+memory:0.5'])
+    c.save(folder)
+    load = lambda crossing, pool=Candidates(): load_captioner(folder, device='cpu', crossing=crossing, pool=pool)
+    assert load(Crossing()).pool.ways == c.pool.ways
+    named = load(Crossing('offset'))
+    assert (named.pool.choose, named.pool.ways, named.bridge.kind) == ('judges', [], 'offset')
+    # and what is asked for in the same breath counts
+    assert load(Crossing('offset'), Candidates('vote', ['offset', 'none'])).pool.ways == ['offset', 'none']
+
+@pytest.mark.parametrize('how', [dict(beam_size=2), dict(method='greedy'), dict(method='sample', seed=1)])
+def test_judges_choose_however_captions_are_decoded(mini, how):
+    c, photo = mini, demo_photos()[0]
+    assert c(photo, choose='judges', ways=['none', 'none+memory:0.5'], **how).endswith('.')
+    assert len(set(c(photo, 2, choose='vote', beam_size=2))) == 2

@@ -12,6 +12,7 @@ import capdec.captioner as module
 import capdec.folder as folder
 from capdec.embedding import open_small
 from capdec.captioner import Bridge, Captioner
+from capdec.config import Candidates
 
 @pytest.fixture(scope='module')
 def mini():
@@ -258,10 +259,13 @@ def test_train_on_returns_a_new_captioner(mini, tmp_path, monkeypatch):
     assert any(not torch.equal(v, before[k]) for k, v in new.model.state().items())
     own = new.model.config.provenance['restyled']
     assert (own['sentences'], own['noise_variance'], own['mix']) == (12, mini.model.config.noise_variance,
-        .5) and 'restyled' not in mini.model.config.provenance
+        0) and 'restyled' not in mini.model.config.provenance
     # the checkpoints are gone
     assert not (tmp_path/'poet'/'training').exists()
     again = Captioner.from_pretrained(tmp_path/'poet', 'cpu')
+    # judges choose among what it says, also when it is loaded or found again; the one it came from keeps its way
+    assert new.pool == again.pool == Candidates('judges', ['none', 'none+memory:0.5'])
+    assert mini.pool.choose in ('', 'beam')
     assert all(torch.equal(v, again.model.state()[k]) for k,
         v in new.model.state().items()) and again.bridge.sentences == mini.bridge.sentences
     # a list, nothing kept: the same captioner
@@ -269,6 +273,7 @@ def test_train_on_returns_a_new_captioner(mini, tmp_path, monkeypatch):
     assert all(torch.equal(v, other.model.state()[k]) for k, v in new.model.state().items())
     monkeypatch.setattr('capdec.restyle.train', lambda *a, **k: pytest.fail('trained again'))
     done = mini.train_on(POEMS, tmp_path/'poet', **kw)
+    assert done.pool == new.pool
     assert all(torch.equal(v, done.model.state()[k]) for k, v in new.model.state().items())
     with pytest.raises(ValueError, match='poet: holds another captioner'):
         mini.train_on(POEMS[1:], tmp_path/'poet', **kw)

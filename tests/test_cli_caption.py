@@ -262,7 +262,7 @@ def test_style(trip, tmp_path, monkeypatch):
     poems = tmp_path/'my poems.txt'
     poems.write_text('Lo, the hound doth run.\n')
     r = capdec('caption', trip, '--style', poems, '--out', tmp_path/'a.csv', *FAST, ok=True)
-    assert 'restyling mini on' in r.stderr and made == [('my poems.txt', 300, .5)] and 'kept in' in r.stderr
+    assert 'restyling mini on' in r.stderr and made == [('my poems.txt', 400, 0.)] and 'kept in' in r.stderr
     assert re.search(r'capdec: 0 of \d captions sound like my poems, to a classifier of its sentences\n', r.stderr)
     # kept
     capdec('caption', trip, '--style', poems, '--out', tmp_path/'b.csv', *FAST, ok=True)
@@ -275,10 +275,10 @@ def test_style(trip, tmp_path, monkeypatch):
     capdec('caption', trip, '--style', poems, *FAST, ok=True)
     # another text, another captioner, in the place of the old one
     assert len(made) == 2
-    capdec('caption', trip, '--style', poems, '--style_steps', 500, '--style_mix', 0, *FAST, ok=True)
-    # a stronger style is another captioner, too, under a name of its own
-    assert made[2] == ('my poems.txt', 500, 0)
-    assert sorted(o.name for o in folder.parent.iterdir()) == ['my poems', 'my poems-steps-500-mix-0']
+    capdec('caption', trip, '--style', poems, '--style_steps', 500, '--style_mix', .5, *FAST, ok=True)
+    # another setting is another captioner, too, under a name of its own
+    assert made[2] == ('my poems.txt', 500, .5)
+    assert sorted(o.name for o in folder.parent.iterdir()) == ['my poems', 'my poems-steps-500-mix-0.5']
     for args, says in ((['--style', folder, '--model', folder], 'is a captioner itself'),
             (['--style', 'limericks'], 'neither a captioner')):
         assert says in one_line(capdec('caption', trip, *args, *FAST, ok=False))[0]
@@ -324,12 +324,12 @@ def test_styles_are_listed_and_deleted(trip, tmp_path, monkeypatch):
     assert capdec('styles', ok=True).stdout == ''
     poems = tmp_path/'poems.txt'
     poems.write_text('Lo, the hound doth run.\n')
-    for more in ([], ['--style_mix', 0]):
+    for more in ([], ['--style_mix', .5]):
         capdec('caption', trip/'a.jpg', '--style', poems, *more, *FAST, ok=True)
     listed = capdec('styles', ok=True).stdout.splitlines()
-    assert [o.split(':')[0] for o in listed] == ['poems', 'poems-mix-0']
+    assert [o.split(':')[0] for o in listed] == ['poems', 'poems-mix-0.5']
     assert f'mini on {poems}' in listed[0] and str(tmp_path/'cache'/'capdec'/'styles'/'poems') in listed[0]
-    assert capdec('styles', 'poems-mix-0', ok=True).stdout.splitlines() == listed[1:]
+    assert capdec('styles', 'poems-mix-0.5', ok=True).stdout.splitlines() == listed[1:]
     # another file of that name does not take its place
     (tmp_path/'more').mkdir()
     (tmp_path/'more'/'poems.txt').write_text('Ahoy!\n')
@@ -338,11 +338,11 @@ def test_styles_are_listed_and_deleted(trip, tmp_path, monkeypatch):
     # what an interrupted run has left goes, too
     (tmp_path/'cache'/'capdec'/'styles'/'.poems-01234567').mkdir()
     assert capdec('styles', 'poems', '--delete', ok=True).stdout.startswith('deleted poems: ')
-    assert [o.name for o in (tmp_path/'cache'/'capdec'/'styles').iterdir()] == ['poems-mix-0']
+    assert [o.name for o in (tmp_path/'cache'/'capdec'/'styles').iterdir()] == ['poems-mix-0.5']
     for args, says in ((['--delete'], '--delete: name the styles'), (['poems'], 'poems: is not kept'),
-            (['../styles', '--delete'], 'is not kept'), (['poems-mix-0', 'gone', '--delete'], 'gone: is not kept')):
+            (['../styles', '--delete'], 'is not kept'), (['poems-mix-0.5', 'gone', '--delete'], 'gone: is not kept')):
         assert says in one_line(capdec('styles', *args, ok=False))[0]
-    assert (tmp_path/'cache'/'capdec'/'styles'/'poems-mix-0').exists()
+    assert (tmp_path/'cache'/'capdec'/'styles'/'poems-mix-0.5').exists()
     # and the name is free
     capdec('caption', trip/'a.jpg', '--style', tmp_path/'more'/'poems.txt', *FAST, ok=True)
 
