@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_table', 'earlier_captions', 'copies', 'originals', 'Album', 'album_of', 'called', 'Counts', 'album_settings',
-           'caption_album', 'made_by', 'makers', 'planned', 'show_plan']
+           'caption_album', 'caption_all_scenes', 'made_by', 'makers', 'planned', 'show_plan']
 
 # %% ../nbs/09d_album.ipynb #e2865b80
 import contextlib,csv,errno,json,os,re,sys,warnings
@@ -23,13 +23,13 @@ from .core import Journal,as_cell,atomic_path,is_url,json_text,of_cell,one_line,
 from .core import IMAGE_SUFFIXES,progress,read_json,remove_left_overs,write_json
 from .embedding import open_small
 from .exif import is_copy,read_caption,write_caption
-from .flags import error_line
+from .flags import as_flags,error_line
 from .folder import captioner_folder,memory_id,weights_id
 from .gallery import Shot,check_page,write_gallery
 from .places import Copies,TextFiles,XmpFiles,sidecars,xmp_files
-from .restyle import style_ear
+from .restyle import listening
 from .terminal import note,say
-from .video import WithVideos,frames,is_video
+from .video import WithVideos,frames,is_video,write_scenes
 from .xmp import read_xmp_file
 from .provenance import RECORD,Made,digits_of,is_meant,label,made_with,noted_text
 
@@ -677,19 +677,34 @@ def caption_album(
     # of runs that were killed; a run that finds all there would write nothing, and so not look
     for folder in {Path(t).parent for o in album.places for t in o.files.values()}:
         remove_left_overs(folder)
-    album = replace(album, ear=style_ear(style, captioner) if style else None)
+    captions_with = captioner
     if any(map(is_video, paths)):
-        captioner,settings = WithVideos(captioner, video), (settings or {}) | dict(interval=video.interval)
+        captions_with,settings = WithVideos(captioner, video), (settings or {}) | dict(interval=video.interval)
     how = dict(batch_size=batch_size, limits=limits, **decoding.kwargs())
     if sureness:
         how['sureness'] = True
-    shown = {}
-    counts = (_caption_table if album.out else _caption_files)(captioner, paths, album, settings, how, limit, shown)
+    caption,shown = _caption_table if album.out else _caption_files, {}
+    with listening(style, captioner) as ear:
+        counts = caption(captions_with, paths, replace(album, ear=ear), settings, how, limit, shown)
     if album.gallery:
         _show_all(paths, album, shown)
-    if album.ear and (heard := album.ear.text()):
-        note(heard)
     return counts
+
+# %% ../nbs/09d_album.ipynb #albscen1
+def caption_all_scenes(
+    captioner:Captioner, # Captions with it
+    paths:list, # Videos
+    files:dict, # `{video: its .srt or .vtt file}`, see `video.scene_files`; none: print
+    output:Output=Output(), # Where the captions go
+    video:Video=Video(scenes=True), # How videos are looked at
+    style:str|Path='', # Folder of the style that captions
+    **how, # For `video.caption_scenes`
+)->int: # Exit code: 1 where a video failed
+    "Caption the scenes of videos, and say how many there are"
+    _,failed,there = write_scenes(captioner, paths, files, video, output.json, output.overwrite, note, style, **how)
+    if output.json or any(files.values()):
+        say(as_flags(Counts(failed, 0, there).text(len(paths), 'video'), ['overwrite']), output.json)
+    return int(bool(failed))
 
 # %% ../nbs/09d_album.ipynb #albwho2
 def _maker_of_table(file):

@@ -192,7 +192,7 @@ class Choice:
         return ('+' if self.standard else ',').join(f'{k}:{v:g}' for k,v in told.items())
 
 # %% ../nbs/06b_choosing.ipynb #choo025
-# What one word asks for. The weights of `judges` were chosen on photos that no score is taken over, see lesson 16a
+# What one word asks for. The weights of `judges` were chosen on the halves that choose, see lesson 16a
 NAMED = dict(vote=Choice(), judges=Choice(1., 1., .3, 1., standard=True))
 
 def parse_choice(

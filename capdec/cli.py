@@ -380,10 +380,8 @@ def caption(
     from capdec import album as room
     from capdec.captioner import load_captioner
     from capdec.restyle import kept_style
-    from capdec.shards import caption_shards,own_captioner,own_part,spread
-    from capdec.video import is_video,scene_files,write_scenes
-    if restyling.style and own_part()[1] > 1:
-        raise ValueError('--style: is restyled by one process; run the command once without the launcher, on one photo')
+    from capdec.shards import caption_shards,own_captioner,spread
+    from capdec.video import is_video,scene_files
     paths = room.originals(sources, paths, output.exif) if output.exif else paths
     scenes = scene_files(paths, output, beside, video)
     album = room.album_of(sources, paths, output, beside)
@@ -403,11 +401,7 @@ def caption(
         say_made(output.out, done.text())
         return done.code
     if scenes:
-        c = load(machine.device)
-        _,failed,there = write_scenes(c, paths, scenes, video, output.json, output.overwrite, note, style, **how)
-        if output.json or any(scenes.values()):
-            say(as_flags(room.Counts(failed, 0, there).text(len(paths), 'video'), ['overwrite']), output.json)
-        return int(bool(failed))
+        return room.caption_all_scenes(load(machine.device), paths, scenes, output, video, style, **how)
     with spread(load, machine.device) as c:
         # of several processes: the first has no more work for this one
         if c is None:

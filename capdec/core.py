@@ -8,9 +8,9 @@ __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'SHARDS',
            'no_stand_in', 'read_json', 'escape_name', 'unescape_name', 'one_line', 'printable', 'as_cell', 'of_cell',
            'is_our_table', 'file_sha256', 'claim', 'give_back', 'claimed', 'forget_lock', 'Journal', 'stored_zip',
            'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'pieces_of', 'read_url', 'photo_room', 'open_image',
-           'find_images', 'find_shards', 'pick_device', 'is_main', 'derived', 'package_file', 'bundled', 'full_name',
-           'of_this_edition', 'MissingPackage', 'optional', 'everyday_photos', 'demo_photos', 'whole_number',
-           'progress']
+           'find_images', 'find_shards', 'pick_device', 'own_part', 'is_main', 'derived', 'package_file', 'bundled',
+           'full_name', 'of_this_edition', 'MissingPackage', 'optional', 'everyday_photos', 'demo_photos',
+           'whole_number', 'progress']
 
 # %% ../nbs/00_core.ipynb #380bd204
 import contextlib,ctypes,errno,fnmatch,functools,glob,hashlib,importlib.util,io,json,math,os,pickle,re,shutil
@@ -1256,9 +1256,13 @@ def pick_device(
     return dev
 
 # %% ../nbs/00_core.ipynb #d3655345
+def own_part()->tuple[int,int]: # Number of this process, and of all; a launcher says them in RANK and WORLD_SIZE
+    "Which process of how many this is"
+    return int(os.environ.get('RANK', '0')),int(os.environ.get('WORLD_SIZE', '1'))
+
 def is_main()->bool: # True where there is one process, and in the first of several
     "Is this the process that prints and writes?"
-    return os.environ.get('RANK', '0') == '0'
+    return own_part()[0] == 0
 
 # %% ../nbs/00_core.ipynb #2f1cd506
 _kept = weakref.WeakKeyDictionary()

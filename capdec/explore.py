@@ -21,7 +21,7 @@ from .candidates import JudgedPhotos,asked,evidence,judge_of,judged_by,told_and_
 from .captioner import Captioner
 from .choosing import choose,parse_choice
 from .concepts import read_names
-from .config import Candidates
+from .config import Candidates,Restyling
 from .core import demo_photos,everyday_photos,find_images,full_name,open_image,optional,package_file,whole_number
 from .decoding import generate
 from .explain import word_probabilities
@@ -268,7 +268,7 @@ def restyle(self:Explorer,
     captioner:str, # Name of the captioner to start from
     sentences:list[str], # Sentences in the new style
     noise_variance:float|None=None, # Noise variance of the training; `None`: as the captioner was trained
-    steps:int=300, # Number of training steps
+    steps:int=Restyling.style_steps, # Number of training steps
     show:bool=False, # Show a progress bar
 )->str: # The name
     "Train another captioner on sentences and offer it"

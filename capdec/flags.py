@@ -15,6 +15,7 @@ from dataclasses import fields,is_dataclass,replace
 from difflib import get_close_matches
 from types import UnionType
 
+from fastcore.basics import patch
 from fastcore.docments import docments
 from fastcore.script import Param,bool_arg
 
@@ -104,6 +105,7 @@ def meant(
     near = get_close_matches(word, list(known), 1)
     return f'; did you mean {near[0]}?' if near else ''
 
+# %% ../nbs/00b_flags.ipynb #flagparse1
 class _Parser(ArgumentParser):
     "A command line whose errors are one line each; some words may stand with or without their flags"
     loose,named,alone = (),{},{}
@@ -115,51 +117,56 @@ class _Parser(ArgumentParser):
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {printable(message)} ({self.prog} --help shows the flags)\n')
 
-    def _values(self, flag, value, rest):
-        "The values of a word that was given as a flag"
-        if value is not None:
-            return [value]
-        many,n = self.named[flag],0
-        while n < len(rest) and (rest[n] == '-' or not rest[n].startswith('-')) and (many or not n):
-            n += 1
-        if not n:
-            self.error(f'argument --{flag}: expected a value')
-        taken,rest[:n] = rest[:n],[]
-        return taken
+@patch
+def _values(self:_Parser, flag, value, rest):
+    "The values of a word that was given as a flag"
+    if value is not None:
+        return [value]
+    many,n = self.named[flag],0
+    while n < len(rest) and (rest[n] == '-' or not rest[n].startswith('-')) and (many or not n):
+        n += 1
+    if not n:
+        self.error(f'argument --{flag}: expected a value')
+    taken,rest[:n] = rest[:n],[]
+    return taken
 
-    def _spelled(self, args):
-        "What was typed, flags with underscores, words that were given as flags in front of all"
-        rest,words,out = list(args),[],[]
-        while rest:
-            typed = rest.pop(0)
-            if typed == '--':
-                return words + out + [typed] + rest
-            name,eq,value = typed.partition('=')
-            flag = name[2:].replace('-', '_') if name.startswith('--') else ''
-            if flag in self.named:
-                words += self._values(flag, value if eq else None, rest)
-            else:
-                out.append(f'--{flag}{eq}{value}' if f'--{flag}' in self._option_string_actions else typed)
-        return words + out
+@patch
+def _spelled(self:_Parser, args):
+    "What was typed, flags with underscores, words that were given as flags in front of all"
+    rest,words,out = list(args),[],[]
+    while rest:
+        typed = rest.pop(0)
+        if typed == '--':
+            return words + out + [typed] + rest
+        name,eq,value = typed.partition('=')
+        flag = name[2:].replace('-', '_') if name.startswith('--') else ''
+        if flag in self.named:
+            words += self._values(flag, value if eq else None, rest)
+        else:
+            out.append(f'--{flag}{eq}{value}' if f'--{flag}' in self._option_string_actions else typed)
+    return words + out
 
-    def _give(self, typed, words):
-        "Words without a flag go to those that may stand so"
-        for name in self.loose:
-            if words and getattr(typed, name) == self.get_default(name):
-                many = next(a.nargs for a in self._actions if a.dest == name) == '+'
-                setattr(typed, name, words[:] if many else words[0])
-                del words[:None if many else 1]
+# %% ../nbs/00b_flags.ipynb #flagparse4
+@patch
+def _give(self:_Parser, typed, words):
+    "Words without a flag go to those that may stand so"
+    for name in self.loose:
+        if words and getattr(typed, name) == self.get_default(name):
+            many = next(a.nargs for a in self._actions if a.dest == name) == '+'
+            setattr(typed, name, words[:] if many else words[0])
+            del words[:None if many else 1]
 
-    def parse_args(self, args=None, namespace=None):
-        typed,rest = self.parse_known_args(self._spelled(args or []), namespace)
-        words = [o for o in rest if not o.startswith('-')]
-        self._give(typed, words)
-        if wrong := [o for o in rest if o.startswith('-')]:
-            flag = wrong[0].split('=')[0]
-            self.error(f'no flag {flag}{meant(flag, self._option_string_actions)}')
-        if words:
-            self.error(f'what is {words[0]!r} for?')
-        return typed
+@patch
+def parse_args(self:_Parser, args=None, namespace=None):
+    typed,rest = self.parse_known_args(self._spelled(args or []), namespace)
+    words = [o for o in rest if not o.startswith('-')]
+    self._give(typed, words)
+    if wrong := [o for o in rest if o.startswith('-')]:
+        flag = wrong[0].split('=')[0]
+        self.error(f'no flag {flag}{meant(flag, self._option_string_actions)}')
+    if words:
+        self.error(f'what is {words[0]!r} for?')
+    return typed
 
 # %% ../nbs/00b_flags.ipynb #flagparser
 def _group_of(parser, groups):
@@ -189,7 +196,8 @@ def parser_of(
 )->ArgumentParser: # Its values are named like the flags
     "The command line of a function"
     p,seen = _Parser(prog=prog, description=f.__doc__, formatter_class=_Help), set()
-    p.loose,place,p._positionals.title = tuple(loose),_group_of(p, groups),'needed'
+    p._positionals.title = 'needed'
+    p.loose,place = tuple(loose),_group_of(p, groups)
     # Python 3.14 colours help; our streams would show the codes
     p.color = False
     # groups tell the order as well; flags in none of them stand as in the signature

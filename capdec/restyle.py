@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['rehearsal', 'voice_pool', 'caption_likeness', 'restyle', 'KeptStyle', 'kept_styles', 'delete_style', 'kept_style',
-           'StyleEar', 'style_ear']
+           'StyleEar', 'style_ear', 'listening']
 
 # %% ../nbs/08e_restyle.ipynb #2c6c3d17
 import copy,glob,hashlib,json,math,os,re,shlex,shutil,sys,warnings
+from contextlib import contextmanager
 from dataclasses import asdict,replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,14 @@ from . import __version__
 from .bridges import Bridge,parse_bridge
 from .concepts import Hints,Vocabulary
 from .config import Candidates,Restyling
-from .core import MissingPackage,claimed,file_sha256,forget_lock,read_json,whole_number,write_json
+from .core import MissingPackage,claimed,file_sha256,forget_lock,own_part,read_json,whole_number
+from .core import write_json
 from .data import read_sentences
 from .evaluation import StyleClassifier
 from .folder import Parts,load_parts,read_bridge,save_parts,weights_file
 from .model import CaptionModel
 from .noise import normalize
+from .terminal import note
 from .training import TrainConfig,train
 
 # %% ../nbs/08e_restyle.ipynb #077b3922
@@ -75,17 +78,18 @@ def caption_likeness(
     return (near - apart)/(1 - apart)
 
 # %% ../nbs/08e_restyle.ipynb #restyle-far3
-# Between captions in a voice (0.75 each) and prose (Shakespeare 0.51, news 0.53), measured with the bundled pair
+# Between captions in a voice and prose, see lesson 12b
 _FAR = .63
 
 def _far_from_captions(bridge, vectors):
     "Warn where sentences are far from what captions say"
     if len(bridge.sentences or ()) < 100:
         return
-    if (found := caption_likeness(bridge, normalize(vectors[:300]))) < _FAR:
+    if (found := caption_likeness(bridge, normalize(vectors[::max(1, len(vectors)//300)]))) < _FAR:
         warnings.warn(f'these sentences are far from what captions say ({found:.2f}, where captions in a voice have '
             f'about 0.75): the captioner takes on the voice and loses the photos; `capdec reproduce open-text --prose '
-            f'FILE` trains for prose, and `mix` 0.5 keeps more of the photos, and less of the voice')
+            f'FILE` trains for prose; half of each step rehearsed (`mix`, --style_mix 0.5) keeps more of the photos, '
+            f'and less of the voice')
 
 # %% ../nbs/08e_restyle.ipynb #29946d09
 def _style_key(model, texts, settings):
@@ -145,7 +149,8 @@ def _train(model, data, config, work, show, hints=None):
     guess = math.log(len(model.tokenizer))
     if losses and losses[-1] > .75*guess:
         warnings.warn(f'steps {config.max_steps}, lr {config.lr}: a loss of {losses[-1]:.2f} nats per token is left, '
-            f'guessing has {guess:.2f}; the captioner cannot speak, try more steps or another lr (usual: 300 and 5e-4)')
+            f'guessing has {guess:.2f}; the captioner cannot speak, try more steps or another lr '
+            f'(usual: {Restyling.style_steps} and 5e-4)')
 
 # %% ../nbs/08e_restyle.ipynb #restyle-texts
 def _tidy(sentence):
@@ -298,6 +303,9 @@ def _keep_style(folder, path, restyling, model, made_of, captioner_of):
         raise ValueError(f'style {path}: {folder.name} is the name of a style that was made of another file, '
             f'{_kept(folder).file or "of which nothing is known"}; rename yours, or `capdec styles {folder.name} '
             f'--delete`')
+    if own_part()[1] > 1:
+        raise ValueError(f'`style` {path}: is restyled by one process; run the command once without the launcher, on '
+            f'one photo')
     print(f'capdec: restyling {model} on {path}', file=sys.stderr)
     # an interrupted run goes on there; the old style is at hand until the new one is
     work = folder.with_name(f'.{folder.name}-{made_of[:8]}')
@@ -387,3 +395,16 @@ def style_ear(
     except (MissingPackage,OSError,ValueError) as e:
         warnings.warn(f'style {style.name}: how many captions take it cannot be told ({e})')
         return None
+
+# %% ../nbs/08e_restyle.ipynb #restyle-hear1
+@contextmanager
+def listening(
+    style:str|Path, # Folder of the style that captions; empty: none
+    captioner:Parts, # The captioner in it
+    tell=note, # Function that is called with a line at the end
+): # Context manager: what to call with each caption, or `None` where nothing listens
+    "Hear captions, and tell how many took the style"
+    ear = style_ear(style, captioner) if style else None
+    yield ear
+    if ear and (heard := ear.text()):
+        tell(heard)

@@ -18,7 +18,8 @@ from itertools import chain,islice
 from pathlib import Path
 
 from .config import Material,Selection,Swap
-from .core import file_sha256,find_images,is_main,is_pickle,of_this_edition,optional,pick_device,write_json
+from .core import file_sha256,find_images,is_main,is_pickle,of_this_edition,optional,own_part,pick_device
+from .core import write_json
 from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
 from .fairness import GENDER,SwapReport,debias,load_terms
@@ -244,7 +245,7 @@ def team(
 ): # Context manager that yields the encoder, or None in a process that has done its part
     "The encoder of all processes together for the first of them"
     from capdec.embedding import Team,load_encoder
-    if int(os.environ.get('WORLD_SIZE', '1')) == 1:
+    if own_part()[1] == 1:
         yield load_encoder(clip_model_type, device or None, dtype or None)
         return
     run = processes(device)

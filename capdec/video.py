@@ -21,7 +21,7 @@ from .captioner import Captioner,Result
 from .config import Beside,Output,Video
 from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
 from .flags import error_line
-from .restyle import style_ear
+from .restyle import listening
 
 # %% ../nbs/09cc_video.ipynb #vide0009
 VIDEOS = {'.mp4','.mov','.m4v','.avi','.mkv','.webm','.3gp','.3g2','.mts','.m2ts','.ts','.mpg','.mpeg','.wmv','.flv',
@@ -272,27 +272,22 @@ def write_scenes(
 )->tuple[int,int,int]: # Number of videos that were captioned, that failed, and whose files were there
     "Caption the scenes of videos"
     photos_needed(captioner, given='videos')
-    done = failed = there = 0
-    ear = style_ear(style, captioner) if style else None
-    for p in paths:
-        file = files.get(p)
-        if file and Path(file).exists() and not overwrite:
-            there += 1
-            continue
-        try:
-            scenes = caption_scenes(captioner, p, video.interval, **how)
-            if file:
-                with atomic_path(file) as t:
-                    t.write_text(subtitles(scenes, Path(file).suffix[1:].lower()), encoding='utf-8')
-        except (OSError, ValueError) as e:
-            failed += 1
-            tell(f'skipped: {error_line(e)}')
-            continue
-        done += 1
-        for s in scenes if ear else ():
-            ear(s.captions[0])
-        if lines or not file:
-            _show_scenes(p, scenes, lines)
-    if ear and (heard := ear.text()):
-        tell(heard)
-    return done, failed, there
+    todo = [o for o in paths if overwrite or not (files.get(o) and Path(files[o]).exists())]
+    failed = 0
+    with listening(style, captioner, tell) as ear:
+        for p in todo:
+            file = files.get(p)
+            try:
+                scenes = caption_scenes(captioner, p, video.interval, **how)
+                if file:
+                    with atomic_path(file) as t:
+                        t.write_text(subtitles(scenes, Path(file).suffix[1:].lower()), encoding='utf-8')
+            except (OSError, ValueError) as e:
+                failed += 1
+                tell(f'skipped: {error_line(e)}')
+                continue
+            for s in scenes if ear else ():
+                ear(s.captions[0])
+            if lines or not file:
+                _show_scenes(p, scenes, lines)
+    return len(todo) - failed, failed, len(paths) - len(todo)

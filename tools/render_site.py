@@ -50,8 +50,6 @@ def documented(text, symbol, address):
     place = line_of(symbol)
     link = f'[source]({address}/blob/main/{place[0]}#L{place[1]})' if address and place else ''
     text = re.sub(r'\[source\]\([^)]*\)(\{[^}]*\})?', lambda m: link + (m[1] or '') if link else '', text)
-    # a study's flag that takes many values shows its help as its type
-    text = re.sub(r'(?<=:)(?:\w* )?<[^<>\n]+>(?=[=,)\n])', 'list', text)
     # a configuration is shown on its own page, field by field
     return re.sub(r'(:(\w+)=\2)\([^()\n]*\)', r'\1()', text)
 

@@ -12,11 +12,11 @@ from dataclasses import asdict,dataclass,field,replace
 from pathlib import Path
 
 import torch
-from fastcore.script import Param
 from torch import Tensor
 
 from ..bridges import Bridge
 from ..candidates import captions_of,rarity_of
+from ..choosing import NAMED
 from ..concepts import ConceptHead,Hints,Vocabulary
 from ..config import Candidates,CapDecConfig,TrainConfig
 from ..core import bundled,whole_number
@@ -24,7 +24,7 @@ from ..embedding import load_encoder
 from ..evaluation import Scores,evaluate,paired_bootstrap
 from ..folder import Parts,captioner_folder
 from ..folder import photo_vectors
-from ..flags import MANY
+from ..flags import MANY,Typed
 from ..gap import alignment,modality_moments,pair_covariance
 from ..model import WEIGHTS,CaptionModel
 from ..noise import modality_offset,normalize
@@ -50,7 +50,7 @@ class Lever:
 # %% ../../nbs/16a_across_the_gap.ipynb #acr08
 _VOTE = Candidates('vote', ['none','none+memory'])
 # all judges, each standardised; ways and weights were chosen on the halves that choose
-_JUDGES = Candidates('vote:1+retrieved:1+logprob:0.3+cosine:1', ['none','none+memory'], 2)
+_JUDGES = Candidates(NAMED['judges'].text(), ['none','none+memory'], 2)
 LEVERS = (
     Lever(CAPDEC, source='CapDec 2022'),
     # in training
@@ -293,8 +293,8 @@ def main(
     results:str='_out/across/across.json', # File of results; a row that it has is not made again
     out:str='_out/across', # Folder for vectors, decoders and captions
     worlds:MANY=('flickr','coco'), # What the captions are about: flickr, coco
-    variances:Param(type=float, nargs='+')=(.02,), # Noise variances
-    seeds:Param(type=int, nargs='+')=(0,1,2), # Seeds
+    variances:Typed('list', type=float, nargs='+')=(.02,), # Noise variances
+    seeds:Typed('list', type=int, nargs='+')=(0,1,2), # Seeds
     levers:MANY=(), # Names of rows (default: all)
     steps:int=2000, # Steps of each decoder
     halves:MANY=tuple(SCORED), # Sets of photos: choose, report, coco_choose, coco_report

@@ -6,11 +6,14 @@
 __all__ = ['experiment_row', 'main']
 
 # %% ../../nbs/10b_demo_record.ipynb #b1000003
+import sys
+
 import numpy as np
-from fastcore.script import Param,call_parse
 
 from ..demo import SIZES,experiment
+from ..flags import MANY
 from .common import Rows,machine_name
+from ..terminal import run_command
 
 # %% ../../nbs/10b_demo_record.ipynb #b1000010
 def experiment_row(
@@ -24,13 +27,17 @@ def experiment_row(
         **{k: round(float(e[k]), 2) for k in ('clean','noisy','gain','low','high')})
 
 # %% ../../nbs/10b_demo_record.ipynb #b1000021
-@call_parse
 def main(
-    sizes:Param('Versions to run: short, full (default: both)', str, nargs='*'),
+    sizes:MANY=(), # Versions to run: short, full (default: both)
     results:str='capdec/data/demo_experiments.json', # File of results; a version that is run is written again
 ):
     "Run the demo's experiment and note what it gave, with the machine"
     if unknown := [o for o in sizes if o not in SIZES]:
-        raise SystemExit(f'capdec.studies.demo_record: {unknown[0]}: use {", ".join(SIZES)}')
+        raise ValueError(f'`sizes` {unknown[0]}: use {", ".join(SIZES)}')
     for size in sizes or SIZES:
         Rows(results).note(**{size: experiment_row(experiment(size))})
+
+# %% ../../nbs/10b_demo_record.ipynb #b1000023
+# `python -m capdec.studies.demo_record`
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(run_command(main, 'python -m capdec.studies.demo_record'))

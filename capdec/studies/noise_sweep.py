@@ -7,19 +7,20 @@ __all__ = ['ORDER', 'fresh_captioner', 'NoiseSweep', 'fit_captioner', 'share_inv
            'add_first_pass', 'main']
 
 # %% ../../nbs/22_noise_sweep.ipynb #n22exp01
-import time
+import sys,time
 from pathlib import Path
 
 import torch
-from fastcore.script import Param,call_parse
 
 from ..core import full_name,package_file
 from ..decoding import generate
 from ..embedding import load_encoder
+from ..flags import MANY
 from ..model import CapDecConfig,CaptionModel
 from ..noise import estimate_noise_variance,modality_offset,normalize
 from .common import Rows,machine_name
 from .flickr8k import Flickr8k,flickr8k_scores
+from ..terminal import run_command
 from ..training import TrainConfig,train
 
 # %% ../../nbs/22_noise_sweep.ipynb #n22fresh
@@ -152,15 +153,17 @@ def add_first_pass(
 # %% ../../nbs/22_noise_sweep.ipynb #n22main0
 def _asked(only):
     "Runs `VARIANCE:SEED` as pairs"
-    pairs = [o.split(':') for o in only]
-    return [(o if o == 'clipcap' else float(o), int(seed)) for o,seed in pairs]
+    try:
+        pairs = [o.split(':') for o in only]
+        return [(o if o == 'clipcap' else float(o), int(seed)) for o,seed in pairs]
+    except ValueError:
+        raise ValueError(f'`only` {" ".join(only)}: each is VARIANCE:SEED or clipcap:SEED, such as 0.016:0') from None
 
-@call_parse
 def main(
     epochs:int=3, # Passes over the captions
     threads:int=2, # Number of CPU threads
     captions:int=3, # Captions of each photo to train on, the first ones
-    only:Param('Runs VARIANCE:SEED or clipcap:SEED instead of all', str, nargs='+')=None,
+    only:MANY=(), # Runs VARIANCE:SEED or clipcap:SEED (default: all)
     out:str='_out/noise_study', # Folder to keep vectors and captioners in
     results:str='capdec/data/noise_study.json', # File of results; a run that it has is not made again
     shared:str='../shared', # Folder of the shared material
@@ -178,3 +181,8 @@ def main(
             rows.add(known, lambda: trained_and_scored(s, what, seed), 'runs')
             rows.note(machine=machine_name())
     add_first_pass(s, rows)
+
+# %% ../../nbs/22_noise_sweep.ipynb #n22main9
+# `python -m capdec.studies.noise_sweep`
+if __name__ == '__main__' and '__file__' in globals():
+    sys.exit(run_command(main, 'python -m capdec.studies.noise_sweep'))

@@ -7,7 +7,7 @@ __all__ = ['VOICES', 'GRID', 'PROSE_GRID', 'Sentences', 'in_parts', 'voice_sente
            'RestyleSweep', 'restyled_once', 'main']
 
 # %% ../../nbs/12b_restyle_sweep.ipynb #b1200003
-import random,sys,time
+import random,sys
 from dataclasses import asdict,dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,9 @@ from ..config import Candidates,Restyling
 from ..evaluation import StyleClassifier,caption_words,evaluate
 from ..flags import MANY
 from ..folder import Parts,photo_vectors
+from ..noise import normalize
 from ..open_text import read_open_text
+from ..restyle import caption_likeness
 from .common import Rows,machine_name
 from .recipe import read_flickr8k
 from .styles import CORPORA,styles_data
@@ -113,6 +115,13 @@ class RestyleSweep:
         return dict(choose=StyleClassifier(sentences.learn, self.plain.learn),
             report=StyleClassifier(sentences.judge, self.plain.judge))
 
+    def likeness(self,
+        sentences:Sentences, # Sentences of a voice
+    )->float: # At most 1, see `caption_likeness`
+        "How near the sentences to learn from are to what captions say"
+        x = self.base.encoder.encode_text(sentences.learn, show=False)
+        return caption_likeness(self.base.bridge, normalize(x.float()))
+
     def score(self,
         half:str, # Half of the photos: choose or report
         captions:list[str], # A caption for each
@@ -130,20 +139,17 @@ def restyled_once(
     sweep:RestyleSweep, # Photos and captioner
     voice:str, # Name of the voice
     sentences:Sentences, # Its sentences
+    classifiers:dict, # By half: which classifier scores it, see `RestyleSweep.classifiers`
     knobs:Knobs|None=None, # How to restyle and to choose; None: the captioner as it is
     out:str|Path='_out/restyle', # Folder for restyled captioners; an interrupted run continues
-)->dict: # `seconds` of the restyling, `ms` for the caption of a photo, and by half what `RestyleSweep.score` gives
+)->dict: # By half what `RestyleSweep.score` gives
     "Restyle with one setting, and score"
-    c,start,row = sweep.base,time.time(),{}
+    c = sweep.base
     if knobs:
         folder = Path(out)/f'{voice}-{knobs.steps}-{knobs.mix:g}'
         c = c.train_on(sentences.learn, folder, knobs.steps, mix=knobs.mix, show=False)
-    trained = time.time()
-    for half,classifier in sweep.classifiers(sentences).items():
-        said = said_by(c, sweep.seen[half], knobs.choose if knobs else 'beam')
-        row[half] = sweep.score(half, said, classifier)
-    n = sum(map(len, sweep.seen.values()))
-    return dict(seconds=round(trained - start, 1), ms=round(1000*(time.time() - trained)/n), **row)
+    said = {half: said_by(c, x, knobs.choose if knobs else 'beam') for half,x in sweep.seen.items()}
+    return {half: sweep.score(half, o, classifiers[half]) for half,o in said.items()}
 
 # %% ../../nbs/12b_restyle_sweep.ipynb #b1200030
 def main(
@@ -163,11 +169,14 @@ def main(
         encoder=sweep.base.encoder.name)
     for voice in voices:
         sentences = voice_sentences(shared, voice)
-        right = sweep.classifiers(sentences)['report'].accuracy(sentences.rest, sweep.plain.rest)
-        rows.note(**{f'classifier of {voice} is right': round(right, 3)})
+        classifiers = sweep.classifiers(sentences)
+        right = classifiers['report'].accuracy(sentences.rest, sweep.plain.rest)
+        rows.note(**{f'classifier of {voice} is right': round(right, 3),
+            f'likeness of {voice}': round(sweep.likeness(sentences), 2)})
         for knobs in (None, *(PROSE_GRID if voice in CORPORA else GRID)):
             key = dict(voice=voice, knobs=knobs and asdict(knobs))
-            row = rows.add(key, lambda: restyled_once(sweep, voice, sentences, knobs, out), 'runs', show=False)
+            make = lambda: restyled_once(sweep, voice, sentences, classifiers, knobs, out)
+            row = rows.add(key, make, 'runs', show=False)
             say(f'{voice}, {knobs or "as it is"}: ' + ', '.join(
                 f"{k} {row[k]['style']:.0%} in the voice, CIDEr {row[k]['cider']:.1f}" for k in sweep.seen))
     say_made(results, f'{len(rows.data["runs"])} runs')
