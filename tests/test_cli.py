@@ -280,14 +280,6 @@ def test_broken_json_is_one_line(tmp_path, content):
     assert len([l for l in one_line(r) if 'error' in l]) == 1 and 'b.json' in r.stderr and not (
         tmp_path/'out.json').exists()
 
-@pytest.mark.parametrize('args,says', [(['convert', 'mini', 'x.safetensors', '--dtype', 'foo'], "dtype 'foo'"),
-    (['convert', 'mini', 'x.safetensors', '--dtype', 'float16'], 'official weights stay'),
-    (['open-text', 'a.txt', '--column', 'text'], 'is no table')])
-def test_options_that_mean_nothing_here(tmp_path, args, says):
-    (tmp_path/'a.txt').write_text('A dog runs in the snow.\n')
-    r = capdec(*args, cwd=tmp_path, ok=False)
-    assert len(one_line(r)) == 1 and says in r.stderr and len(list(tmp_path.iterdir())) == 1
-
 @pytest.mark.parametrize('e', [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to "
     "allocate 9 bytes"), RuntimeError('CUDA out of memory. Tried to allocate 9 GiB')])
 def test_full_memory_is_one_line(tmp_path, monkeypatch, e):
@@ -367,15 +359,3 @@ def test_name_of_a_data_set_alone_leaves_the_part_to_split(coco):
 def test_mistyped_words_are_asked_about(args, says):
     r = capdec(*args)
     assert r.returncode == 2 and says in one_line(r)[0] and len(r.stderr.splitlines()) == 1
-
-def test_words_that_need_no_flag(tmp_path, deaf):
-    assert 'Flickr8k, Karpathy' in capdec('data', 'flickr8k', ok=True).stdout
-    (tmp_path/'ids').mkdir()
-    assert 'no lists of ids' in one_line(capdec('data', 'snowboard', tmp_path/'ids', ok=False))[0]
-    for more, made in (((), 'deaf.safetensors'), (('b.safetensors',), 'b.safetensors'),
-            (('--out', 'c.safetensors'), 'c.safetensors')):
-        capdec('convert', deaf[1], *more, cwd=tmp_path, ok=True)
-        assert (tmp_path/made).stat().st_size > 10_000_000
-    # a decoder that is told words has no official form
-    assert 'hint_tokens' in one_line(capdec('convert', 'mini', cwd=tmp_path, ok=False))[0]
-    assert not (tmp_path/'mini.safetensors').exists()

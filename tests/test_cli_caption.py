@@ -318,34 +318,6 @@ def test_every_run_tells_how_many_took_the_style(trip, tmp_path, monkeypatch):
     r = capdec('caption', tmp_path/'clip.mp4', '--style', poems, '--out', tmp_path/'clip.srt', *FAST, ok=True)
     assert told(r) == []
 
-def test_styles_are_listed_and_deleted(trip, tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    monkeypatch.setattr('capdec.restyle.restyle', lambda captioner, text, folder, steps, mix: captioner.save(folder))
-    assert capdec('styles', ok=True).stdout == ''
-    poems = tmp_path/'poems.txt'
-    poems.write_text('Lo, the hound doth run.\n')
-    for more in ([], ['--style_mix', .5]):
-        capdec('caption', trip/'a.jpg', '--style', poems, *more, *FAST, ok=True)
-    listed = capdec('styles', ok=True).stdout.splitlines()
-    assert [o.split(':')[0] for o in listed] == ['poems', 'poems-mix-0.5']
-    assert f'mini on {poems}' in listed[0] and str(tmp_path/'cache'/'capdec'/'styles'/'poems') in listed[0]
-    assert capdec('styles', 'poems-mix-0.5', ok=True).stdout.splitlines() == listed[1:]
-    # another file of that name does not take its place
-    (tmp_path/'more').mkdir()
-    (tmp_path/'more'/'poems.txt').write_text('Ahoy!\n')
-    r = capdec('caption', trip/'a.jpg', '--style', tmp_path/'more'/'poems.txt', *FAST, ok=False)
-    assert 'capdec styles poems --delete' in one_line(r)[-1]
-    # what an interrupted run has left goes, too
-    (tmp_path/'cache'/'capdec'/'styles'/'.poems-01234567').mkdir()
-    assert capdec('styles', 'poems', '--delete', ok=True).stdout.startswith('deleted poems: ')
-    assert [o.name for o in (tmp_path/'cache'/'capdec'/'styles').iterdir()] == ['poems-mix-0.5']
-    for args, says in ((['--delete'], '--delete: name the styles'), (['poems'], 'poems: is not kept'),
-            (['../styles', '--delete'], 'is not kept'), (['poems-mix-0.5', 'gone', '--delete'], 'gone: is not kept')):
-        assert says in one_line(capdec('styles', *args, ok=False))[0]
-    assert (tmp_path/'cache'/'capdec'/'styles'/'poems-mix-0.5').exists()
-    # and the name is free
-    capdec('caption', trip/'a.jpg', '--style', tmp_path/'more'/'poems.txt', *FAST, ok=True)
-
 def test_empty_style(trip, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     (tmp_path/'empty.txt').write_text('\n \n')

@@ -22,3 +22,8 @@ def test_lengths_and_output_of_open_text(published, tmp_path):
         'The clocks were striking again.']
     capdec('parse', tmp_path/'b.store', '--dataset_mode', 6, '--out', tmp_path/'again.json', ok=True)
     assert len(json.loads((tmp_path/'again.json').read_text())) == 2
+
+def test_a_text_has_no_columns(tmp_path):
+    (tmp_path/'a.txt').write_text('A dog runs in the snow.\n')
+    r = capdec('open-text', 'a.txt', '--column', 'text', cwd=tmp_path, ok=False)
+    assert len(one_line(r)) == 1 and 'is no table' in r.stderr and len(list(tmp_path.iterdir())) == 1
