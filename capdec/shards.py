@@ -179,10 +179,14 @@ class ShardCounts:
     def text(self)->str: # A sentence
         "The counts as words"
         rank,n = own_part()
-        said = f'process {rank+1} of {n}: '*(n > 1) + f'{self.photos:,} photos of {self.shards:,} shards captioned'
-        said += f', {self.there:,} shards were there already'*bool(self.there)
-        said += f', {self.failed:,} photos failed'*bool(self.failed)
-        return said + f', {self.broken:,} shards could not be read'*bool(self.broken)
+        count = lambda m,what: f'{m:,} {what}{"s"*(m != 1)}'
+        said = f'process {rank+1} of {n}: '*(n > 1)
+        said += f'{count(self.photos, "photo")} of {count(self.shards, "shard")} captioned'
+        if self.there:
+            said += f', {count(self.there, "shard")} {"was" if self.there == 1 else "were"} there already'
+        if self.failed:
+            said += f', {count(self.failed, "photo")} failed'
+        return said + f', {count(self.broken, "shard")} could not be read'*bool(self.broken)
 
     @property
     def code(self)->int: # Exit code

@@ -51,6 +51,9 @@ class Lever:
 _VOTE = Candidates('vote', ['none','none+memory'])
 # all judges, each standardised; ways and weights were chosen on the halves that choose
 _JUDGES = Candidates(NAMED['judges'].text(), ['none','none+memory'], 2)
+# what a decoder learned with, and more of it; also chosen there
+_LIKE,_MORE = 'none+nearest:0.3','none+nearest:0.7'
+_ALIKE = replace(_JUDGES, ways=[_LIKE,_MORE])
 LEVERS = (
     Lever(CAPDEC, source='CapDec 2022'),
     # in training
@@ -58,7 +61,7 @@ LEVERS = (
     Lever('noise as pairs differ', dict(noise_shape='pairs'), source='CLOSE 2023'),
     Lever('another caption as target', dict(target='another'), source='CLOSE 2023'),
     Lever('mean removed', dict(remove_mean=True), 'mean', source='C3 2024'),
-    Lever('captions like it, in training', dict(retrieve=.3), 'none+nearest:0.3', source='IFCap 2024'),
+    Lever('captions like it, in training', dict(retrieve=.3), _LIKE, source='IFCap 2024'),
     Lever('words', words=True, source='ViECap 2023'),
     # at inference, with the decoder of the first row
     Lever('offset', way='offset', source='CapDec 2022'),
@@ -79,7 +82,12 @@ LEVERS = (
     Lever('words, half memory', way='none+memory', words=True),
     Lever('all judges', pool=_JUDGES),
     Lever('words, all judges', pool=_JUDGES, words=True),
-    Lever('words, all judges, one way', pool=replace(_JUDGES, ways=['none+memory']), words=True))
+    Lever('words, all judges, one way', pool=replace(_JUDGES, ways=['none+memory']), words=True),
+    Lever('captions like it, all judges', dict(retrieve=.3), _LIKE, _ALIKE),
+    Lever('captions like it, all judges, three ways', dict(retrieve=.3), _LIKE,
+        replace(_ALIKE, ways=[_LIKE,'none',_MORE])),
+    Lever('captions like it, words', dict(retrieve=.3), _LIKE, words=True),
+    Lever('captions like it, words, all judges', dict(retrieve=.3), _LIKE, _ALIKE, words=True))
 
 def knows(
     lever:Lever, # A row
