@@ -129,6 +129,7 @@ def train(
     from capdec.noise import find_offset
     from capdec.sources import left_out,preset,processes,training_stores,warn_of_few
     from capdec.start import model_for_training,next_command,starting_model
+    from capdec.training import tracker_settings
     from capdec.training import train as fit
     told = dict(lm=lm, pretrain_weights=pretrain_weights, add_modality_offset=add_modality_offset,
         only_prefix=only_prefix, device=device)
@@ -138,6 +139,7 @@ def train(
     material,training,out = replace(material, data=data), replace(training, bs=bs), Path(keeping.out_dir)
     # what cannot be loaded is told before hours of embedding
     start,was = starting_model(pretrain_weights, mapper, hints)
+    tracker_settings(log_to, out)
     run = processes(device)
     store,val = training_stores(run, material, out, device, swap)
     if material.is_not_rn and store.dim != 512:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['lr_at', 'PackedCaptions', 'epoch_batches', 'save_state', 'load_state', 'TrainData', 'retrieved_among', 'text_side',
-           'hints_of', 'validation_loss', 'train', 'TrainConfig']
+           'hints_of', 'validation_loss', 'tracker_settings', 'train', 'TrainConfig']
 
 # %% ../nbs/05_training.ipynb #c74a939a
 import contextlib,json,math,time,warnings
@@ -337,8 +337,11 @@ def validation_loss(
     return total.item()/int(counts.sum())
 
 # %% ../nbs/05_training.ipynb #69ce3c92
-def _tracker(log_to, out_dir):
-    "What Accelerate needs to log to a program such as TensorBoard; an error when it is not installed"
+def tracker_settings(
+    log_to, # Program that gets the losses, such as 'tensorboard', or a tracker of Accelerate's; empty: none
+    out_dir:str|Path|None, # Folder of the run
+)->dict: # For `Accelerator`
+    "What Accelerate needs to log to a program such as TensorBoard; an error when it is not known, or not installed"
     if not log_to:
         return {}
     with optional('train'):
@@ -360,7 +363,7 @@ def _accelerator(device, log_to='', out_dir=None):
     with optional('train'):
         from accelerate import Accelerator
     wanted = pick_device(device)
-    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no', **_tracker(log_to, out_dir))
+    acc = Accelerator(cpu=wanted.type == 'cpu', mixed_precision='no', **tracker_settings(log_to, out_dir))
     if device and (acc.device.type != wanted.type or wanted.index not in (None, acc.device.index or 0)):
         raise ValueError(f'device {device!r}: training runs on {acc.device} here; choose a GPU with '
             f'CUDA_VISIBLE_DEVICES')
@@ -692,8 +695,8 @@ def _begin(run, out_dir, resume, told=None):
         if main and told:
             write_json(run.out/'train_commandline_args.txt', told)
     if run.step < run.total < run.config.warmup_steps and main:
-        warnings.warn(f'{run.total:,} steps in all, and {run.config.warmup_steps:,} of warm-up: the learning rate '
-            f'never reaches its peak; lower warmup_steps (--warmup_steps)')
+        warnings.warn(f'{run.total:,} steps in all, and {run.config.warmup_steps:,} of warm-up: the '
+            f'learning rate never reaches its peak; lower warmup_steps (--warmup_steps)')
 
 # %% ../nbs/05_training.ipynb #trnepoch
 def _all_epochs(run, bar, prefix, save_every, callback):

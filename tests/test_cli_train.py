@@ -304,3 +304,9 @@ def test_training_tells_what_it_does(tmp_path, monkeypatch):
     assert 'capdec: going on at step 26' in r.stderr
     r = capdec('train', '--data', 'k.json', '--out_dir', "my out", *small, '--log_to', 'paper', ok=False)
     assert "--log_to 'paper': use" in r.stderr
+
+def test_a_program_that_is_not_there_is_told_before_anything_is_embedded(tmp_path):
+    (tmp_path/'a.txt').write_text('A dog runs.\nA cat sleeps.\n')
+    said = one_line(capdec('train', 'a.txt', '--clip_model_type', 'mini', '--lm', 'mini', '--log_to', 'nonsense',
+        '--out_dir', 'out', cwd=tmp_path, ok=False))
+    assert len(said) == 1 and 'log_to' in said[0] and [o.name for o in tmp_path.iterdir()] == ['a.txt']

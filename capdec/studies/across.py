@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAPDEC', 'LEVERS', 'WORLDS', 'SCORED', 'Lever', 'knows', 'Photos', 'World', 'Run', 'fit_lever', 'caption_lever',
-           'cider_of', 'add_rows', 'world_captions', 'real_world', 'main']
+           'cider_of', 'add_rows', 'noise_and_gap', 'world_captions', 'real_world', 'main']
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr02
 import hashlib,json,sys,time
@@ -25,7 +25,7 @@ from ..evaluation import Scores,evaluate,paired_bootstrap
 from ..folder import Parts,captioner_folder
 from ..folder import photo_vectors
 from ..flags import MANY,Typed
-from ..gap import alignment,modality_moments,pair_covariance
+from ..gap import alignment,difference_covariance,modality_moments,pair_covariance
 from ..model import WEIGHTS,CaptionModel
 from ..noise import modality_offset,normalize
 from .common import Rows,kept,machine_name,text_vectors
@@ -117,6 +117,8 @@ class World:
     encoder:object # Encoder of photos and captions
     shape:str='round' # File with the covariance of pairs
     photos:dict=field(default_factory=dict) # Name -> `Photos`
+    # Shape of a noise -> the shares from `noise_and_gap`
+    wide:dict=field(default_factory=dict)
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr16
 @dataclass(frozen=True)
@@ -226,6 +228,19 @@ def add_rows(
             rows.add(key, lambda: row, show=False)
             say(f"{run.trained}, {name}, {lever.name}: CIDEr {row['cider']:.1f} ({more['difference']:+.1f})")
 
+# %% ../../nbs/16a_across_the_gap.ipynb #acr2gap2
+def noise_and_gap(
+    shape:Tensor, # Covariance of the noise `(d, d)`
+    images:Tensor, # Unit vectors of photos `(n, d)`
+    texts:Tensor, # Unit vectors of captions, one for each row of `images` `(n, d)`
+    directions:int, # How many of the noise's widest directions count
+)->tuple[float,float]: # Share of the noise in them, and of the squared way from caption to photo, 0..1
+    "How far a noise goes where the gap is"
+    wide,to = torch.linalg.eigh(shape.double())
+    wide,to = wide.clamp_min(0), to.to(images)
+    way = ((images - texts)@to).square().sum(0)
+    return (wide[-directions:].sum()/wide.sum()).item(), (way[-directions:].sum()/way.sum()).item()
+
 # %% ../../nbs/16a_across_the_gap.ipynb #acr24
 _SAW = ('No vector and no caption of a photo that is scored was trained on. The language model has read captions of '
     'both worlds: in a world that a decoder did not train on, it knows the words.')
@@ -253,6 +268,8 @@ def _photo_set(parts, pairs, out):
     found = kept(out, lambda: {k: photo_vectors(parts, files, views=v).cpu() for k,v in (('x', 1),('m', 2))})
     return Photos(found['x'], found['m'], [c for _,c in pairs])
 
+_WIDE = 128 # Widest directions of a noise that are looked at
+
 def real_world(
     shared:str|Path, # Folder of the shared material
     name:str, # 'flickr' or 'coco'
@@ -272,12 +289,14 @@ def real_world(
     x = kept(out/f'{name}.seen.safetensors', lambda: dict(x=encoder.encode_image(files).cpu()))['x']
     x,owner = normalize(x.float()), torch.tensor([i for i,o in enumerate(seen) for _ in o.captions])
     shape = out/f'{name}.pairs.safetensors'
-    save_shape(shape, pair_covariance(x, own, owner))
+    differ = dict(captions=difference_covariance(own, owner.tolist()), pairs=pair_covariance(x, own, owner))
+    save_shape(shape, differ['pairs'])
+    wide = {k: noise_and_gap(v, x[owner], own, _WIDE) for k,v in differ.items()}
     bridge = Bridge('none', -modality_offset(x, own), vectors, captions, onto=alignment(modality_moments(x, own)),
         concepts=parts.bridge.concepts)
     scored = scored_photos(shared)
     return World(captions, images, vectors, bridge, encoder, str(shape),
-        {k: _photo_set(parts, scored[k], out/f'{k}.safetensors') for k in halves})
+        {k: _photo_set(parts, scored[k], out/f'{k}.safetensors') for k in halves}, wide)
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr26
 def _encoder_alone(name, model):
@@ -324,6 +343,7 @@ def main(
     for name in worlds:
         world = real_world(shared, name, parts, Path(out)/'vectors'/parts.encoder.name, halves)
         rows.note(**{f'captions of {name}': len(world.captions)})
+        rows.note(**{f'noise and gap of {name}': world.wide | dict(directions=_WIDE)})
         for seed in seeds:
             for variance in variances:
                 add_rows(rows, world, asked, Run(name, parts.encoder.name, model, variance, seed, steps), out)
