@@ -315,6 +315,9 @@ def album_of(
     beside:Beside=Beside(), # Files beside the photos
 )->Album: # With a place for each photo
     "The album of photos"
+    ending = beside.sidecar_ext
+    if beside.sidecar and (ending.lower() in IMAGE_SUFFIXES or is_video(f'a{ending}')):
+        raise ValueError(f'sidecar_ext {ending!r}: photos and videos end so; an ending such as .caption was expected')
     texts = sidecars(paths, beside.sidecar_ext) if beside.sidecar else {}
     made = copies(sources, paths, output.exif) if output.exif else {}
     xmp = xmp_files(paths) if beside.xmp else {}

@@ -135,6 +135,7 @@ def test_text_files_for_training(trip):
 
 @pytest.mark.parametrize('args,says', [(['--prefix', 'x'], '--prefix'), (['--append'], '--append'),
     (['--sidecar', '--sidecar_ext', '.xmp'], '--xmp'), (['--sidecar', '--sidecar_ext', 'a/b'], '--sidecar_ext'),
+    (['--sidecar', '--sidecar_ext', 'JPG'], '--sidecar_ext'), (['--sidecar', '--sidecar_ext', 'mp4'], '--sidecar_ext'),
     (['--xmp', '--num_captions', 2], '--num_captions'), (['--redo', 'mini'], '--redo'), (['--gallery', 'p.png'],
     '--gallery'), (['--out', 'a.txt'], 'ending')])
 def test_what_does_not_fit_is_one_line(trip, args, says):
