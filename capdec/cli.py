@@ -185,7 +185,7 @@ def predict(
     from capdec import predict as room
     from capdec.album import album_settings
     from capdec.captioner import load_captioner
-    from capdec.shards import caption_shards,own_captioner,spread
+    from capdec.shards import caption_all_shards,own_captioner,spread
     from capdec.sources import captions_from
     if not (out or asked.distances):
         out = room.predictions_file(checkpoint, offset)
@@ -202,10 +202,8 @@ def predict(
         c = own_captioner(load, machine.device, shards, out)
         settings = album_settings(c, checkpoint, crossing.memory, decoding) | asdict(ways) | dict(official=official)
         limits = Limits(stop_ids=room.official_stops(c.model, asked.beam)) if official else Limits()
-        done = caption_shards(c, shards, out, settings, which.image_column, predictions=True,
+        return caption_all_shards(c, shards, out, settings, image_column=which.image_column, predictions=True,
             batch_size=machine.batch_size, limits=limits, **decoding.kwargs())
-        say_made(out, done.text())
-        return done.code
     records = captions_from(inputs.data, which, 'predict') if inputs.data else None
     with spread(load, machine.device) as c:
         # of several processes: the first has no more work for this one
@@ -382,7 +380,7 @@ def caption(
     from capdec import album as room
     from capdec.captioner import load_captioner
     from capdec.restyle import kept_style
-    from capdec.shards import caption_shards,own_captioner,spread
+    from capdec.shards import caption_all_shards,own_captioner,spread
     from capdec.video import is_video,scene_files
     paths = room.originals(sources, paths, output.exif) if output.exif else paths
     scenes = scene_files(paths, output, beside, video)
@@ -398,10 +396,8 @@ def caption(
     how = dict(batch_size=machine.batch_size, limits=limits, **decoding.kwargs())
     if shards:
         c = own_captioner(load, machine.device, shards, output.out)
-        done = caption_shards(c, shards, output.out, settings(c), image_column, overwrite=output.overwrite,
-            style=style, **how)
-        say_made(output.out, done.text())
-        return done.code
+        return caption_all_shards(c, shards, output.out, settings(c), image_column=image_column,
+            overwrite=output.overwrite, style=style, **how)
     if scenes:
         return room.caption_all_scenes(load(machine.device), paths, scenes, output, video, style, **how)
     with spread(load, machine.device) as c:

@@ -1258,7 +1258,7 @@ def pick_device(
 # %% ../nbs/00_core.ipynb #d3655345
 def own_part()->tuple[int,int]: # Number of this process, and of all; a launcher says them in RANK and WORLD_SIZE
     "Which process of how many this is"
-    return int(os.environ.get('RANK', '0')),int(os.environ.get('WORLD_SIZE', '1'))
+    return int(os.environ.get('RANK') or 0),int(os.environ.get('WORLD_SIZE') or 1)
 
 def is_main()->bool: # True where there is one process, and in the first of several
     "Is this the process that prints and writes?"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_shard', 'caption_shard', 'ShardCounts', 'own_device', 'shard_files', 'own_captioner', 'shards_to_do',
-           'caption_or_skip', 'caption_shards', 'CaptionTeam', 'TeamCaptioner', 'spread']
+           'caption_or_skip', 'caption_shards', 'caption_all_shards', 'CaptionTeam', 'TeamCaptioner', 'spread']
 
 # %% ../nbs/09e_shards.ipynb #shards03
 import contextlib,itertools,json,os,tarfile
@@ -25,6 +25,7 @@ from .embedding import Team,chunks
 from .folder import Parts
 from .restyle import listening
 from .sources import processes
+from .terminal import say_made
 
 # %% ../nbs/09e_shards.ipynb #shards08
 _IMAGES = ('image','jpg','jpeg','png','webp','img','image_bytes','bytes','content')
@@ -307,6 +308,19 @@ def caption_shards(
             if why:
                 bar.write(f'capdec: skipped: {why}')
     return done
+
+# %% ../nbs/09e_shards.ipynb #shards22b
+def caption_all_shards(
+    captioner:Captioner, # Captions with it, see `own_captioner`
+    shards:list, # Shards, as `find_shards` returns them
+    out:str|Path, # Folder for the captions, ending in .jsonl or .parquet
+    settings:dict, # What must be equal for a run to be continued, see `album_settings`
+    **how, # For `caption_shards`
+)->int: # Exit code: 1 where a photo has no caption, or a shard could not be opened
+    "Caption a collection, and say how many there are"
+    done = caption_shards(captioner, shards, out, settings, **how)
+    say_made(out, done.text())
+    return done.code
 
 # %% ../nbs/09e_shards.ipynb #shards24
 class CaptionTeam(Team):

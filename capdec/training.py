@@ -695,8 +695,8 @@ def _begin(run, out_dir, resume, told=None):
         if main and told:
             write_json(run.out/'train_commandline_args.txt', told)
     if run.step < run.total < run.config.warmup_steps and main:
-        warnings.warn(f'{run.total:,} steps in all, and {run.config.warmup_steps:,} of warm-up: the '
-            f'learning rate never reaches its peak; lower warmup_steps (--warmup_steps)')
+        warnings.warn(f'{run.total:,} steps in all, and {run.config.warmup_steps:,} of warm-up: the learning rate '
+            f'never reaches its peak; lower warmup_steps (--warmup_steps)')
 
 # %% ../nbs/05_training.ipynb #trnepoch
 def _all_epochs(run, bar, prefix, save_every, callback):
