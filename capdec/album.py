@@ -256,11 +256,17 @@ class Album:
     lines:bool = False # Print each photo as a line of JSON, for another program
     redo:str = '' # Captioner whose captions are written again, such as 'mini@1'; 'mini' for all its versions
     ear:object = None # Is called with each new caption, see `restyle.StyleEar`
+    made:Made|None = None # What this run notes about its captions
 
     @property
     def quiet(self):
         "Captions go somewhere, so they are not printed"
         return bool(self.out or self.places or self.gallery or self.lines)
+
+    @property
+    def keeps(self):
+        "The next run finds what this one did"
+        return bool(self.out or self.places)
 
     @property
     def places(self):
@@ -279,8 +285,16 @@ class Album:
 def meant(self:Album,
     made, # A `Made`
 )->bool: # True where its captions are to be written again
-    "Did the captioner that `redo` names make this?"
-    return bool(self.redo) and is_meant(made.model, self.redo)
+    "Did the captioner that `redo` names make this, and otherwise than this run would?"
+    return bool(self.redo) and is_meant(made.model, self.redo) and not self.made_alike(made)
+
+@patch
+def made_alike(self:Album,
+    made, # A `Made`
+)->bool: # False where it is not known what this run notes
+    "Would this run write the same? Another type of numbers hardly makes a difference"
+    told = lambda o: (o.model, json.loads(json_text(o.settings | dict(dtype=None))))
+    return self.made is not None and told(made) == told(self.made)
 
 @patch
 def due(self:Album,
@@ -303,7 +317,7 @@ def has(self:Album,
     kept:dict|set, # Names of the photos whose caption in the table is good, see `earlier_captions`
 )->bool: # True when nothing is to be done for this photo
     "Is everything there, the table's row as well?"
-    if self.overwrite or not (self.out or self.places):
+    if self.overwrite or not self.keeps:
         return False
     return (not self.out or self.name(path) in kept) and self.has_files(path)
 
@@ -313,8 +327,14 @@ def album_of(
     paths:list, # The photos that they stand for
     output:Output=Output(), # Where captions go
     beside:Beside=Beside(), # Files beside the photos
+    scenes:dict|None=None, # File for the scenes of each video, see `video.scene_files`; `None`: no scenes are wanted
 )->Album: # With a place for each photo
     "The album of photos"
+    if output.sureness and called(paths) == 'video':
+        raise ValueError('`sureness`: is about a photo, and a video is many pictures; leave it out')
+    if scenes is not None:
+        files = {p: f for p,f in scenes.items() if f}
+        return Album(sidecars=files, overwrite=output.overwrite, lines=output.json, redo=output.redo)
     ending = beside.sidecar_ext
     if beside.sidecar and (ending.lower() in IMAGE_SUFFIXES or is_video(f'a{ending}')):
         raise ValueError(f'sidecar_ext {ending!r}: photos and videos end so; an ending such as .caption was expected')
@@ -336,6 +356,7 @@ class Counts(namedtuple('Counts', 'failed bare there left', defaults=[0])):
     def text(self,
         n:int, # Number of photos that were named
         what:str='photo', # What they are, see `called`
+        kept:bool=True, # The next run finds what this one did
     )->str: # A sentence
         "What became of them"
         done = n - self.failed - self.there - self.left
@@ -347,7 +368,9 @@ class Counts(namedtuple('Counts', 'failed bare there left', defaults=[0])):
             said += (f', {self.there:,} {"was" if one else "were"} there already (`overwrite` does '
                 f'{"it" if one else "them"} again)')
         if self.left:
-            said += f', {self.left:,} left for the next run (`limit`)'
+            goes_on = 'left for the next run (`limit`)'
+            begins_again = 'left out (`limit`; nothing is kept, so the next run begins with the same ones)'
+            said += f', {self.left:,} {goes_on if kept else begins_again}'
         return said + f', {self.failed} failed'*bool(self.failed)
 
 # %% ../nbs/09d_album.ipynb #2364be76
@@ -364,13 +387,13 @@ def _for_one(what, lines):
             raise
         lines.append(f'no {what}: {error_line(e)}')
 
-def _deliver(result, album, made):
+def _deliver(result, album):
     "Write the files of one photo that are wanted and due; a line for each that cannot be written"
     lines = []
     for place in album.places:
         if album.overwrite or album.due(place, result.path):
             with _for_one(place.what, lines):
-                place.write(result.path, result.captions, made, album.overwrite)
+                place.write(result.path, result.captions, album.made, album.overwrite)
     return lines
 
 def _says_other(result, album):
@@ -405,13 +428,13 @@ def _show(result, album):
             sure = '' if result.sureness is None else f'\t{result.sureness:.3f}'
             print(f'{printable(str(result.path))}\t{printable(t)}{sure}')
 
-def _caption_and_note(captioner, todo, album, journal, bar_start, total, made, shown, **how):
+def _caption_and_note(captioner, todo, album, journal, bar_start, total, shown, **how):
     "Caption photos one by one into places, journal and `shown`: `(failed, not in every place)`"
     failed = bare = other = 0
     bar = progress(captioner.caption_files(todo, **how), 'captioning', total, 'photo', bar_start, show=album.quiet)
     for r in bar:
         other += _says_other(r, album)
-        lines = [] if r.error else _deliver(r, album, made)
+        lines = [] if r.error else _deliver(r, album)
         if lines:
             r = r._replace(error='; '.join(lines))
         at = _places(album, lines) if lines else []
@@ -533,6 +556,10 @@ def _read_note(out):
         raise ValueError(f'{file}: does not tell what made {out}; remove it')
     return note
 
+def _maker_of_table(file):
+    note = _read_note(str(file))
+    return Made(note.get('label', note['model']), _chosen(note)) if note else None
+
 def _folder(out, paths, note):
     "Where the names in the table start from, as seen from the table; an error when that is another folder"
     here,home = os.path.realpath('.'), os.path.realpath(Path(out).parent)
@@ -548,17 +575,17 @@ def _folder(out, paths, note):
 
 # %% ../nbs/09d_album.ipynb #e52f3287
 def _before_overwriting(out, named, num_captions, note, words):
-    "Captions of photos that are not named now, and which of them something else made"
+    "Captions that stay, if only until their photo's turn comes, and which of them something else made"
     rows = _kept_rows(_table_rows(out) or [])
-    rows = {k: o for k,o in rows.items() if k not in named}
     kept = {k: o for k,o in rows.items() if len(o) == num_captions}
-    if gone := len(rows) - len(kept):
+    if gone := len(rows.keys() - kept.keys() - named):
         warnings.warn(f'{out}: captions of photos that are not named now and are gone from it, because there are not '
             f'{num_captions} for each: {gone:,}')
-    others = kept if note is None or words is not None else kept.keys() & set(note['others'])
-    if kept and words is not None:
+    others = kept if note is None or words is not None else kept.keys() & {*note['others'], *named}
+    stay = kept.keys() - named
+    if stay and words is not None:
         warnings.warn(f'{out}: captions of photos that are not named now stay as {note["model"]} made them: '
-            f'{len(kept):,}')
+            f'{len(stay):,}')
     return kept, set(), sorted(others)
 
 def _before(album, paths, num_captions, made):
@@ -567,7 +594,7 @@ def _before(album, paths, num_captions, made):
         return {}, set(), []
     note,named = _read_note(album.out), {album.name(p) for p in paths}
     words = note and _differences(note, made)
-    if album.overwrite or note and album.meant(Made(note.get('label', note['model']))):
+    if album.overwrite or words is not None and album.meant(_maker_of_table(album.out)):
         return _before_overwriting(album.out, named, num_captions, note, words)
     kept = earlier_captions(album.out, num_captions)
     if note is None:
@@ -579,21 +606,66 @@ def _before(album, paths, num_captions, made):
         how = f' with {", ".join(words)}' if words else ''
         raise ValueError(f'{album.out} was made by {note["model"]}{how}: `overwrite` to caption again, or name another '
             'file')
-    return kept, kept.keys() - set(note['others']), [o for o in note['others'] if o not in named]
+    return kept, kept.keys() - set(note['others']), note['others']
 
 # %% ../nbs/09d_album.ipynb #da61036c
+def _written_by_us(album, path):
+    "The places whose caption of this photo a captioner wrote"
+    return [o for o in album.places if o.is_made_by(path, bool)]
+
 def _otherwise(captioner, there, album, how):
     "What to say about photos that are done, when a few of them would be captioned otherwise now; else empty"
-    if there and how['method'] == 'sample' and 'seed' not in how:
+    # to look into every file would take long
+    spread = there[::max(1, len(there)//64)][:64]
+    ours = {p: o for p in spread if (o := _written_by_us(album, p))}
+    if ours and how['method'] == 'sample' and 'seed' not in how:
         return 'sampled captions differ every time'
-    some = there[::max(1, len(there)//4)][:4]
+    some = list(ours)[::max(1, len(ours)//4)][:4]
     good = [(p, im) for p in some if not isinstance(im := open_small(p), Exception)]
     if not good:
         return ''
     found = captioner([im for _,im in good], show=False, **{k: v for k,v in how.items() if k != 'sureness'})
     texts = [[one_line(t) for t in ([o] if isinstance(o, str) else o)] for o in found]
-    n = sum(_says_other(Result(p, o, None), album) for (p,_),o in zip(good, texts))
+    n = sum(any(place.differs(p, o) for place in ours[p]) for (p,_),o in zip(good, texts))
     return f'{n} of {len(good)} that we tried would get another caption now' if n else ''
+
+# %% ../nbs/09d_album.ipynb #albgall2
+def _before_this_run(path, album, rows):
+    "The captions of a photo as the table, the text file, the XMP file or the copy tells them"
+    row = rows.get(album.name(path))
+    if row:
+        captions = [o for o in _captions_of(row) if o]
+        return _shot(path, captions, row.get('error') or '', _sure_rows([row]).get(row['file']))
+    with contextlib.suppress(OSError, ValueError):
+        if (t := album.sidecars.get(path)) and os.path.isfile(t):
+            return _shot(path, TextFiles({path: t}, album.beside).captions(path))
+    for files in (album.xmp, album.copies):
+        with contextlib.suppress(OSError, ValueError):
+            if (f := files.get(path)) and os.path.isfile(f):
+                return _shot(path, [read_xmp_file(f)[0] if files is album.xmp else read_caption(f)])
+    return None
+
+def _rows_there(album):
+    "The rows of the table, by the names of their photos"
+    return {r['file']: r for r in _table_rows(album.out) or []} if album.out and os.path.exists(album.out) else {}
+
+def _show_there(paths, album, noted=None):
+    "Print lines of JSON of photos that were captioned before, for a program that reads about all of them"
+    if not album.lines:
+        return
+    rows = _rows_there(album)
+    for p in paths:
+        # the journal of a run that broke off is newer than the table
+        last = (noted or {}).get(str(p))
+        shot = _shot(p, last['captions'], sureness=last['sureness']) if last else _before_this_run(p, album, rows)
+        if shot:
+            _show(Result(p, shot.captions, shot.error or None, shot.sureness), album)
+
+def _show_all(paths, album, shown):
+    "Write the gallery"
+    rows = _rows_there(album)
+    shots = [shown.get(p) or _before_this_run(p, album, rows) for p in dict.fromkeys(paths)]
+    write_gallery(album.gallery, [o for o in shots if o])
 
 # %% ../nbs/09d_album.ipynb #20683771
 def _caption_table(captioner, paths, album, settings, how, limit, shown):
@@ -613,38 +685,17 @@ def _caption_table(captioner, paths, album, settings, how, limit, shown):
         with warnings.catch_warnings(action='ignore'):
             kept,done,others = _before(album, paths, n, made)
         fields = dict(key=str, captions=list|None, error=str|None, sureness=float|None)
-        noted = {o['key'] for o in journal.records(fields) if not o['error']}
+        noted = {o['key']: o for o in journal.records(fields) if not o['error']}
         there = {p for p in paths if album.has(p, done)}
         skip = there | {p for p in paths if str(p) in noted and album.has_files(p)}
         todo = [p for p in paths if p not in skip]
         now = todo[:limit] if limit else todo
-        noting = _made(captioner, settings, how)
-        failed,bare = _caption_and_note(captioner, now, album, journal, len(skip), len(paths), noting, shown, **how)
-        note = None if others is None else made | dict(others=others)
+        _show_there([p for p in paths if p in skip], album, noted)
+        failed,bare = _caption_and_note(captioner, now, album, journal, len(skip), len(paths), shown, **how)
+        captioned = {album.name(p) for p in {*now, *skip} - there}
+        note = None if others is None else made | dict(others=[o for o in others if o not in captioned])
         _finish_table(album, journal, paths, kept, n, note)
     return Counts(failed, bare, sum(p in there for p in paths), len(todo) - len(now))
-
-# %% ../nbs/09d_album.ipynb #albgall2
-def _before_this_run(path, album, rows):
-    "The captions of a photo as the table, the text file, the XMP file or the copy tells them"
-    row = rows.get(album.name(path))
-    if row:
-        captions = [o for o in _captions_of(row) if o]
-        return _shot(path, captions, row.get('error') or '', _sure_rows([row]).get(row['file']))
-    with contextlib.suppress(OSError, ValueError):
-        if (t := album.sidecars.get(path)) and os.path.isfile(t):
-            return _shot(path, Path(t).read_text(encoding='utf-8').splitlines())
-    for files in (album.xmp, album.copies):
-        with contextlib.suppress(OSError, ValueError):
-            if (f := files.get(path)) and os.path.isfile(f):
-                return _shot(path, [read_xmp_file(f)[0] if files is album.xmp else read_caption(f)])
-    return None
-
-def _show_all(paths, album, shown):
-    "Write the gallery"
-    rows = {r['file']: r for r in _table_rows(album.out) or []} if album.out and os.path.exists(album.out) else {}
-    shots = [shown.get(p) or _before_this_run(p, album, rows) for p in dict.fromkeys(paths)]
-    write_gallery(album.gallery, [o for o in shots if o])
 
 # %% ../nbs/09d_album.ipynb #albfiles1
 def _caption_files(captioner, paths, album, settings, how, limit, shown):
@@ -656,9 +707,32 @@ def _caption_files(captioner, paths, album, settings, how, limit, shown):
     done = set(there)
     todo = [p for p in paths if p not in done]
     now = todo[:limit] if limit else todo
-    made = _made(captioner, settings, how) if album.places else None
-    failed,bare = _caption_and_note(captioner, now, album, None, len(there), len(paths), made, shown, **how)
+    _show_there(there, album)
+    failed,bare = _caption_and_note(captioner, now, album, None, len(there), len(paths), shown, **how)
     return Counts(failed, bare, len(there), len(todo) - len(now))
+
+# %% ../nbs/09d_album.ipynb #albredo2
+def _all_makers(album, paths):
+    "What wrote the captions that are there; those that nothing tells about are left out"
+    found = [_maker_of_table(album.out)] if album.out and _note_file(album.out).exists() else []
+    for place in album.places:
+        for f in (place.files[p] for p in paths if os.path.isfile(place.files[p])):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(place.made(f))
+    return [o for o in found if o]
+
+def _tell_redo(album, paths):
+    "Say so when nothing is there that `redo` means, or when this run would write the same"
+    found = _all_makers(album, paths) if album.redo else []
+    wanted = [o for o in found if is_meant(o.model, album.redo)]
+    if album.redo and not wanted:
+        known = ', '.join(sorted({o.model for o in found}))
+        who = f'{known} wrote what is known to be here' if known else 'nothing here tells who wrote it'
+        warnings.warn(f'`redo` {album.redo}: has written nothing here; {who}')
+    elif same := sum(map(album.made_alike, wanted)):
+        warnings.warn(f'`redo` {album.redo}: captions that this run would write in the same way, and that stay: '
+            f'{same:,} (`overwrite` writes them again)')
+
 
 # %% ../nbs/09d_album.ipynb #2b26ea8d
 def caption_album(
@@ -687,6 +761,8 @@ def caption_album(
     if sureness:
         how['sureness'] = True
     caption,shown = _caption_table if album.out else _caption_files, {}
+    album = replace(album, made=_made(captioner, settings, how))
+    _tell_redo(album, paths)
     with listening(style, captioner) as ear:
         counts = caption(captions_with, paths, replace(album, ear=ear), settings, how, limit, shown)
     if album.gallery:
@@ -697,23 +773,28 @@ def caption_album(
 def caption_all_scenes(
     captioner:Captioner, # Captions with it
     paths:list, # Videos
-    files:dict, # `{video: its .srt or .vtt file}`, see `video.scene_files`; none: print
-    output:Output=Output(), # Where the captions go
+    album:Album=Album(), # Where they go, see `album_of`; nowhere: print
+    settings:dict|None=None, # What decides the captions, see `album_settings`
     video:Video=Video(scenes=True), # How videos are looked at
+    limit:int=0, # Most videos to caption in this run; 0: all
     style:str|Path='', # Folder of the style that captions
     **how, # For `video.caption_scenes`
 )->int: # Exit code: 1 where a video failed
     "Caption the scenes of videos, and say how many there are"
-    _,failed,there = write_scenes(captioner, paths, files, video, output.json, output.overwrite, note, style, **how)
-    if output.json or any(files.values()):
-        say(as_flags(Counts(failed, 0, there).text(len(paths), 'video'), ['overwrite']), output.json)
+    made = _made(captioner, settings, how)
+    album = replace(album, made=replace(made, settings=made.settings | dict(interval=video.interval)))
+    _tell_redo(album, paths)
+    todo = [p for p in paths if not album.has(p, {})]
+    now = todo[:limit] if limit else todo
+    failed = write_scenes(captioner, now, album.sidecars, video, album.lines, album.made, note, style, **how)
+    if album.quiet:
+        files = set(map(str, album.sidecars.values()))
+        at = files.pop() if len(files) == 1 else 'beside the videos'*bool(files)
+        counts = Counts(failed, 0, len(paths) - len(todo), len(todo) - len(now)).text(len(paths), 'video', album.keeps)
+        say(as_flags(': '.join(filter(None, (counts, at))), ['overwrite','limit']), album.lines)
     return int(bool(failed))
 
 # %% ../nbs/09d_album.ipynb #albwho2
-def _maker_of_table(file):
-    note = _read_note(str(file))
-    return Made(note.get('label', note['model']), _chosen(note)) if note else None
-
 def made_by(
     file:str|Path, # Table, text file, .xmp file or copy
 )->Made|None: # None where nothing tells
@@ -746,6 +827,36 @@ def makers(
                 if made := made_by(f):
                     yield f, made
 
+# %% ../nbs/09d_album.ipynb #albplan5
+def _unreadable(path):
+    "Why a file cannot be read; empty where it can, as far as one can tell from outside"
+    if is_url(path) or os.access(path, os.R_OK):
+        return ''
+    return os.strerror(errno.EACCES if os.path.lexists(path) else errno.ENOENT)
+
+def _barred(file, record=False):
+    "Why a file cannot be written; empty where it can. `record`: the record in its folder is written, too"
+    file = Path(os.path.abspath(file))
+    if file.is_dir():
+        return os.strerror(errno.EISDIR)
+    # missing folders are made
+    folder = next(o for o in file.parents if os.path.lexists(o))
+    if not folder.is_dir():
+        return f'{folder}: {os.strerror(errno.ENOTDIR)}'
+    note = folder/RECORD
+    closed = [] if os.access(folder, os.W_OK|os.X_OK) else [folder]
+    closed += [note] if record and note.exists() and not os.access(note, os.W_OK) else []
+    return f'{closed[0]}: {os.strerror(errno.EACCES)}' if closed else ''
+
+def _goes(files, album):
+    "Where a caption goes, and where it cannot go"
+    beside = {*album.sidecars.values(), *album.xmp.values()}
+    found = {f: _barred(f, f in beside) for f in [*files, *[album.gallery]*bool(album.gallery)]}
+    fine = ', '.join(str(f) for f,why in found.items() if not why) or 'the terminal'*(not found)
+    words = [f'goes to {fine}']*bool(fine) + [f'cannot go to {f} ({why})' for f,why in found.items() if why]
+    return '; '.join(words)
+
+
 # %% ../nbs/09d_album.ipynb #albplan2
 def planned(
     paths:list, # Photos, as `find_images` returns them
@@ -764,23 +875,31 @@ def planned(
         if album.has(p, kept):
             yield p, 'is there already'
             continue
+        if why := _unreadable(p):
+            yield p, f'cannot be read ({why})'
+            continue
         n += 1
         if limit and n > limit:
-            yield p, 'is left for the next run'
+            yield p, 'is left for the next run' if album.keeps else 'is left out'
             continue
         wanted = [o.files[p] for o in album.places if album.overwrite or album.due(o, p)]
         row = [album.out]*bool(album.out and (album.overwrite or album.name(p) not in kept))
-        yield p, 'goes to ' + (', '.join(map(str, row + wanted)) or album.gallery or 'the terminal')
+        yield p, _goes(row + wanted, album)
 
 def show_plan(
     paths:list, # Photos, as `find_images` returns them
     album:Album=Album(), # Where captions would go
     num_captions:int=1, # Captions per photo
     limit:int=0, # Most photos to caption in the run; 0: all
-):
+)->int: # Exit code: 1 where something cannot be read or written
     "Print what a run would do with each photo; lines of JSON would be for another program, so it goes aside then"
-    n = 0
+    if album.gallery:
+        check_page(album.gallery)
+    n,failed = 0,False
     for path,what in planned(paths, album, num_captions, limit):
         n += what.startswith('goes')
+        failed |= 'cannot ' in what
         say(f'{path}: {what}', album.lines)
-    say(f'{n:,} {called(paths)}{"s"*(n != 1)} would be captioned; nothing was written', album.lines)
+    page = f' and {album.gallery} written'*bool(album.gallery and not _barred(album.gallery))
+    say(f'{n:,} {called(paths)}{"s"*(n != 1)} would be captioned{page}; nothing was written', album.lines)
+    return int(failed)

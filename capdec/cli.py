@@ -15,8 +15,8 @@ from pathlib import Path
 from .config import Beside,Candidates,Crossing,Decoding,ExpectedMapper,Inputs,Keeping,Limits,Machine,MapperConfig
 from .config import Material,OfficialCrossing,OfficialHints,OfficialRun,Output,Restyling,Selection,Swap
 from .config import TrainConfig,Video
-from .core import find_images,find_shards,is_main,is_pickle,no_device,not_the_input,package_file,printable
-from .core import whole_number
+from .core import VIDEO_SUFFIXES,find_images,find_shards,is_main,is_pickle,no_device,not_the_input,package_file
+from .core import printable,whole_number
 from .flags import MANY,OR_ALONE,as_flags,call,error_line,parser_of,without_verb
 from .terminal import exit_code,note,note_skipped,say,say_made
 
@@ -374,7 +374,9 @@ def caption(
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     shards = find_shards(sources)
     output.check(beside, decoding.num_captions, shards, image_column)
-    paths = [] if shards else find_images(sources, empty=empty)
+    # a copy, and an encoder that judges, are for photos alone
+    also = set() if output.exif or pool.judge else VIDEO_SUFFIXES
+    paths = [] if shards else find_images(sources, empty=empty, also=also)
     if is_main():
         note_skipped([('', o) for o in empty])
     from capdec import album as room
@@ -384,7 +386,7 @@ def caption(
     from capdec.video import is_video,scene_files
     paths = room.originals(sources, paths, output.exif) if output.exif else paths
     scenes = scene_files(paths, output, beside, video)
-    album = room.album_of(sources, paths, output, beside)
+    album = room.album_of(sources, paths, output, beside, scenes)
     if dry_run:
         return room.show_plan(shards or paths, album, decoding.num_captions, limit)
     model = kept_style(restyling, model, lambda name=model: load_captioner(name, machine.clip_model_type,
@@ -399,7 +401,8 @@ def caption(
         return caption_all_shards(c, shards, output.out, settings(c), image_column=image_column,
             overwrite=output.overwrite, style=style, **how)
     if scenes:
-        return room.caption_all_scenes(load(machine.device), paths, scenes, output, video, style, **how)
+        c = load(machine.device)
+        return room.caption_all_scenes(c, paths, album, settings(c), video, limit, style, **how)
     with spread(load, machine.device) as c:
         # of several processes: the first has no more work for this one
         if c is None:
@@ -407,8 +410,9 @@ def caption(
         done = room.caption_album(c, paths, album, settings(c), decoding, limits, machine.batch_size, limit, video,
             output.sureness, style)
     if album.quiet:
-        text = as_flags(done.text(len(paths), room.called(paths)), ['overwrite','limit'])
-        say(': '.join(filter(None, (text, output.places(beside)))), output.json)
+        what = room.called(paths)
+        text = as_flags(done.text(len(paths), what, album.keeps), ['overwrite','limit'])
+        say(': '.join(filter(None, (text, output.places(beside, what)))), output.json)
     return 1 if done.failed or done.bare or empty else 0
 
 # %% ../nbs/11_cli.ipynb #climore5
@@ -515,7 +519,8 @@ LOOSE = dict(data=('name','path'), convert=('out',), train=('data',), embed=('da
     demo=('photos',), explore=('photos',), styles=('names',))
 # Names that mean the same
 _MODEL,_PHOTOS = ('checkpoint',),('images',)
-ALSO = dict(caption=dict(model=_MODEL, photos=_PHOTOS), predict=dict(checkpoint=('model',), images=('photos',)),
+ALSO = dict(caption=dict(model=_MODEL, photos=('images','data')),
+    predict=dict(checkpoint=('model',), images=('photos',)),
     convert=dict(source=('checkpoint','model')), embed=dict(images=('photos',)), demo=dict(photos=_PHOTOS),
     explore=dict(photos=_PHOTOS, model=_MODEL))
 # The many flags of `caption`, in the order in which one thinks of them

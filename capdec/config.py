@@ -359,7 +359,7 @@ class Output:
     # Say how sure the captioner is of each caption: a column to sort by (the lowest first), no percentage
     sureness:bool=False
     overwrite:bool=False # Write captions again that are there, also those that you wrote in an .xmp or a photo
-    # Captioner whose captions are written again, such as mini@1 (`capdec made-by` tells; mini: any version)
+    # Captioner whose captions are written again, such as mini, or mini@1 for one version (`capdec made-by` tells)
     redo:str=''
 
     def __post_init__(self):
@@ -373,9 +373,10 @@ class Output:
 @patch
 def places(self:Output,
     beside:Beside=Beside(), # Files beside the photos
+    what:str='photo', # What the photos are called: photo, video or file
 )->str: # Empty where captions are printed
     "The places as words"
-    aside = 'beside the photos'*(beside.sidecar or beside.xmp)
+    aside = f'beside the {what}s'*(beside.sidecar or beside.xmp)
     return ' and '.join(filter(None, (self.out, self.exif, aside, self.gallery)))
 
 # %% ../nbs/00a_config.ipynb #cfg-output-check

@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .config import Beside
-from .core import IMAGE_SUFFIXES,atomic_path,is_url,regular_file
+from .core import IMAGE_SUFFIXES,PICTURE_SUFFIXES,VIDEO_SUFFIXES,atomic_path,is_url,regular_file
 from .exif import read_caption,read_notes,update_caption,write_caption
 from .provenance import Made,note_text,noted_text
 from .xmp import read_xmp_file,write_xmp
@@ -37,11 +37,14 @@ def sidecars(
     if web := [p for p in paths if is_url(p)]:
         raise ValueError(f'`sidecar`: there is no folder beside {web[0]}; use `out`')
     # named or not: both a.jpg and a.png want a.txt
-    all_photos = set(paths) | {o for o in _files_beside(paths) if o.suffix.lower() in IMAGE_SUFFIXES}
-    wanted,out = Counter(p.with_suffix(ending) for p in all_photos), {}
+    all_photos = set(paths) | {o for o in _files_beside(paths) if o.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES}
+    moves = lambda p: p.suffix.lower() in VIDEO_SUFFIXES
+    wanted,out = Counter((p.with_suffix(ending), moves(p)) for p in all_photos), {}
     for p in paths:
         t = p.with_suffix(ending)
-        if wanted[t] > 1 or t in all_photos:
+        # of a photo and a video of one name, the photo has the short one
+        rivals = wanted[t,False] + wanted[t,True]*moves(p)
+        if rivals > 1 or t in all_photos:
             t = p.with_name(f'{p.name}{ending}')
         while t in all_photos:
             t = t.with_name(f'{t.name}{ending}')
@@ -49,18 +52,16 @@ def sidecars(
     return out
 
 # %% ../nbs/09ca_places.ipynb #plac0013
-# What lies beside a photo and is no picture or film of its own
-_TEXTS = {'.xmp','.txt','.caption','.tags','.json','.csv','.md','.html','.xml','.log'}
-
 def xmp_files(
     paths:list, # Photos
 )->dict: # `{photo: its .xmp file}`
     "Where the XMP of each photo lies, or goes"
     if web := [p for p in paths if is_url(p)]:
         raise ValueError(f'`xmp`: there is no folder beside {web[0]}; use `out`')
-    there = _files_beside(paths)
+    named,there = set(paths),_files_beside(paths)
     names = {str(o).lower(): o for o in there}
-    pictures = Counter(o.with_suffix('') for o in there | set(paths) if o.suffix.lower() not in _TEXTS)
+    # texts, subtitles and edits beside a photo bear its name, too
+    pictures = Counter(o.with_suffix('') for o in there | named if o in named or o.suffix.lower() in PICTURE_SUFFIXES)
     out = {}
     for p in paths:
         long,short = p.with_name(f'{p.name}.xmp'), p.with_suffix('.xmp')
@@ -167,6 +168,15 @@ def agrees(self:TextFiles,
     "Does a text file say this?"
     content,text = _text(file), self.text(captions)
     return text in content if self.beside.append else content == text
+
+@patch
+def captions(self:TextFiles,
+    photo, # Photo
+)->list: # Without the words before and behind them
+    "The captions in a text file: ours, where we wrote into somebody's text"
+    content = _text(self.files[photo])
+    lines = (noted_text(self.files[photo], content)[0] or content).splitlines()
+    return [o.removeprefix(self.beside.prefix).removesuffix(self.beside.suffix) for o in lines]
 
 @patch
 def made(self:TextFiles,

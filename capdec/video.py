@@ -19,13 +19,15 @@ from torch import Tensor
 from .candidates import captions_of,photos_needed
 from .captioner import Captioner,Result
 from .config import Beside,Output,Video
-from .core import MissingPackage,atomic_path,is_url,json_text,one_line,optional,printable,regular_file
+from .core import MissingPackage,VIDEO_SUFFIXES,atomic_path,is_url,json_text,one_line,optional,printable
+from .core import regular_file
 from .flags import error_line
+from .provenance import Made,note_text
 from .restyle import listening
 
 # %% ../nbs/09cc_video.ipynb #vide0009
-VIDEOS = {'.mp4','.mov','.m4v','.avi','.mkv','.webm','.3gp','.3g2','.mts','.m2ts','.ts','.mpg','.mpeg','.wmv','.flv',
-    '.ogv','.ogg','.gifv'}
+# In a folder, .ts is more often a program, and .ogg music
+VIDEOS = VIDEO_SUFFIXES | {'.ts','.ogg','.gifv'}
 
 def is_video(
     path:str|Path, # Any file
@@ -237,11 +239,14 @@ def scene_files(
     if not (one or ending or video.scenes):
         return None
     if other := [p for p in paths if not is_video(p)]:
-        raise ValueError(f'{other[0]}: is no video; scenes (`scenes`, .srt, .vtt) are those of videos')
+        raise ValueError(f'{other[0]}: is no video; scenes (`scenes`, .srt, .vtt) are those of videos: name these '
+            'alone, such as trip/*.mp4')
     if one and len(paths) != 1:
         raise ValueError(f'`out` {out}: holds the scenes of one video, and {len(paths)} were named; use `sidecar` '
             f'`sidecar_ext` {out[-4:]}')
-    elsewhere = output.exif or output.gallery or output.redo or beside.xmp
+    elsewhere = output.exif or output.gallery or beside.xmp
+    if words := [o for o in ('prefix','suffix','append') if getattr(beside, o)]:
+        raise ValueError(f'`{words[0]}`: is for captions in text files, and {ending or out} holds scenes; leave it out')
     if elsewhere or out and not one or beside.sidecar and not ending:
         raise ValueError('`scenes`: go into .srt or .vtt files (`out`, `sidecar` `sidecar_ext` .srt), or are printed '
             '(`json`); leave the other places out')
@@ -254,10 +259,17 @@ def _short(seconds):
 def _show_scenes(path, scenes, lines):
     for s in scenes:
         if lines:
-            print(json_text(dict(file=str(path), start=s.start, end=s.end, captions=s.captions)), flush=True)
+            said = dict(caption=s.captions[0]) if len(s.captions) == 1 else dict(captions=s.captions)
+            print(json_text(dict(file=str(path), start=s.start, end=s.end) | said), flush=True)
         else:
             print(*(f'{printable(str(path))}\t{_short(s.start)}-{_short(s.end)}\t{printable(c)}' for c in s.captions),
                 sep='\n')
+
+def _write_subtitles(file, scenes, made):
+    text = subtitles(scenes, Path(file).suffix[1:].lower())
+    with atomic_path(file) as t:
+        t.write_text(text, encoding='utf-8')
+    note_text(file, text, made)
 
 def write_scenes(
     captioner:Captioner, # Captions with it
@@ -265,23 +277,21 @@ def write_scenes(
     files:dict, # `{video: its .srt or .vtt file}`, see `scene_files`; none: print
     video:Video=Video(scenes=True), # How videos are looked at
     lines:bool=False, # Print lines of JSON
-    overwrite:bool=False, # Also write files that are there
+    made:Made=Made(), # What captions, for the record of the files' folders
     tell=print, # Function that is called with a line for each video that fails, and of how many took the style
     style:str|Path='', # Folder of the style that captions
     **how, # For `caption_scenes`
-)->tuple[int,int,int]: # Number of videos that were captioned, that failed, and whose files were there
+)->int: # Number of videos that failed
     "Caption the scenes of videos"
     photos_needed(captioner, given='videos')
-    todo = [o for o in paths if overwrite or not (files.get(o) and Path(files[o]).exists())]
     failed = 0
     with listening(style, captioner, tell) as ear:
-        for p in todo:
+        for p in paths:
             file = files.get(p)
             try:
                 scenes = caption_scenes(captioner, p, video.interval, **how)
                 if file:
-                    with atomic_path(file) as t:
-                        t.write_text(subtitles(scenes, Path(file).suffix[1:].lower()), encoding='utf-8')
+                    _write_subtitles(file, scenes, made)
             except (OSError, ValueError) as e:
                 failed += 1
                 tell(f'skipped: {error_line(e)}')
@@ -290,4 +300,4 @@ def write_scenes(
                 ear(s.captions[0])
             if lines or not file:
                 _show_scenes(p, scenes, lines)
-    return len(todo) - failed, failed, len(paths) - len(todo)
+    return failed

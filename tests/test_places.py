@@ -1,5 +1,7 @@
 "Where captions go beside the table: text files, XMP, copies, a page, lines for pipes; and who wrote them."
+import csv
 import json
+import os
 import re
 
 import pytest
@@ -85,6 +87,17 @@ def test_json_lines_beside_a_table(trip):
     r = run('trip', '--json', '--out', 't.csv')
     assert len(r.stdout.splitlines()) == 3 == len(list(map(json.loads, r.stdout.splitlines())))
     assert '3 photos captioned: t.csv' in r.stderr
+    # the same lines again
+    again = run('trip', '--json', '--out', 't.csv')
+    assert again.stdout == r.stdout and '3 were there already' in again.stderr
+    (trip/'a.txt').write_text('sks, my cup!\n')
+    rows = lambda *args: [json.loads(l) for l in run('trip', '--json', *args).stdout.splitlines()]
+    beside = ('--sidecar', '--prefix', 'sks, ', '--suffix', '!')
+    first = rows(*beside)
+    assert {o['file']: o['caption'] for o in first}['trip/a.jpg'] == 'my cup' and rows(*beside) == first
+    for where in (['--xmp'], ['--exif', 'copies']):
+        found = [rows(*where) for _ in range(2)]
+        assert found[0] == found[1] == [json.loads(o) for o in r.stdout.splitlines()]
 
 # ---- some of them, none of them
 
@@ -97,6 +110,26 @@ def test_limit_goes_on(trip, where):
         assert len((trip.parent/'t.csv').read_text().splitlines()) == 4
     assert '--limit -1' in one_line(run('trip', '--limit', '-1', ok=False))[0]
 
+@pytest.mark.parametrize('where,again', [*((o, ['--redo', 'mini']) for o in (['--out', 't.csv'], ['--sidecar'],
+    ['--xmp'], ['--exif', 'copies'])), (['--out', 't.csv'], ['--overwrite'])])
+def test_limit_goes_on_with_what_is_done_again(trip, where, again):
+    "And of a table no caption is lost meanwhile"
+    run('trip', *where)
+    for i in range(3):
+        # what was overwritten is there; the rest of the table is gone on with
+        r = run('trip', *where, '--max_words', 4, '--limit', 1, *(again if not i or again[0] == '--redo' else []))
+        left = f', {2-i} left for' if i < 2 else ': '
+        assert said(r).startswith('1 photo captioned') and left in said(r), (i, said(r))
+        if where[0] == '--out':
+            rows = list(csv.DictReader((trip.parent/'t.csv').read_text().splitlines()))
+            assert len(rows) == 3 and [len(o['caption'].split()) <= 4 for o in rows] == [True]*(i+1) + [False]*(2-i)
+    assert said(run('trip', *where, '--max_words', 4, '--limit', 1)).startswith('0 photos captioned, 3 were there')
+
+@pytest.mark.parametrize('where', [['--json'], ['--gallery', 'p.html']])
+def test_limit_does_not_go_on_where_nothing_is_kept(trip, where):
+    r = run('trip', *where, '--limit', 1)
+    assert '2 left out (--limit; nothing is kept, so the next run begins with the same ones)' in r.stdout + r.stderr
+
 def everything(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
@@ -107,13 +140,33 @@ def test_a_dry_run_writes_nothing_and_loads_nothing(trip, monkeypatch):
     r = run('trip', '--out', 't.csv', '--sidecar', '--xmp', '--exif', 'new/copies', '--gallery', 'p.html', '--dry_run',
         '--limit', 2, '--style', 'poems.txt')
     lines = r.stdout.splitlines()
-    assert lines == ['trip/a.jpg: goes to trip/a.xmp, new/copies/a.jpg',
-        'trip/b.jpg: goes to t.csv, trip/b.txt, trip/b.xmp, new/copies/b.jpg',
-        'trip/c.png: is left for the next run', '2 photos would be captioned; nothing was written']
+    assert lines == ['trip/a.jpg: goes to trip/a.xmp, new/copies/a.jpg, p.html',
+        'trip/b.jpg: goes to t.csv, trip/b.txt, trip/b.xmp, new/copies/b.jpg, p.html',
+        'trip/c.png: is left for the next run', '2 photos would be captioned and p.html written; nothing was written']
     assert run('trip/a.jpg', '--out', 't.csv', '--sidecar', '--dry-run').stdout.splitlines() == [
         'trip/a.jpg: is there already', '0 photos would be captioned; nothing was written']
     assert run('trip/a.jpg', '--out', 't.csv', '--dry_run', '--redo', 'mini').stdout.splitlines()[0].endswith('t.csv')
     assert everything(trip.parent) == before
+
+def test_a_plan_says_what_cannot_be_written(trip, monkeypatch):
+    "Root may write anywhere, so a folder is closed by hand"
+    real, closed = os.access, {str(trip)}
+    monkeypatch.setattr(os, 'access', lambda p, mode: str(p) not in closed and real(p, mode))
+    r = run('trip/a.jpg', 'gone.jpg', '--sidecar', '--xmp', '--out', 't.csv', '--dry_run', ok=False)
+    why = f'({trip}: Permission denied)'
+    assert r.stdout.splitlines() == [f'trip/a.jpg: goes to t.csv; cannot go to trip/a.txt {why}; cannot go to '
+        f'trip/a.xmp {why}', 'gone.jpg: cannot be read (No such file or directory)',
+        '1 photo would be captioned; nothing was written']
+    closed.clear()
+    (trip/'a.txt').mkdir()
+    assert 'a.txt (Is a directory)' in run('trip/a.jpg', '--sidecar', '--dry_run', ok=False).stdout
+    # the record in the folder is written, too
+    (trip/'.capdec.jsonl').write_text('')
+    closed.add(str(trip/'.capdec.jsonl'))
+    assert '.capdec.jsonl: Permission denied' in run('trip/b.jpg', '--sidecar', '--dry_run', ok=False).stdout
+    assert run('trip/b.jpg', '--gallery', 'p.html', '--dry_run').stdout.startswith('trip/b.jpg: goes to p.html')
+    (trip.parent/'p.html').write_text('mine')
+    assert 'is no gallery' in one_line(run('trip/b.jpg', '--gallery', 'p.html', '--dry_run', ok=False))[0]
 
 # ---- text files
 
@@ -167,8 +220,19 @@ def test_an_xmp_that_is_there(trip):
     assert read_xmp_file(trip/'a.xmp')[0].startswith('A ') and not (trip/'b.xmp').exists()
     # who wrote it is told, though nothing but the description was changed
     assert 'a.xmp\tmini@' in capdec('made-by', 'trip/a.xmp', 'trip/b.jpg.xmp', ok=True).stdout
+    # your words are no caption of ours that could be another one now
+    assert one_line(run('trip/b.jpg', '--xmp', '--max_words', 3)) == []
+    assert '1 of 1 that we tried' in one_line(run('trip/a.jpg', 'trip/b.jpg', '--xmp', '--max_words', 3))[0]
     run('trip/b.jpg', '--xmp', '--overwrite')
     assert read_xmp_file(trip/'b.jpg.xmp')[0].startswith('A ')
+
+def test_other_texts_beside_a_photo_do_not_move_its_xmp(trip):
+    "A text with any ending, subtitles and a phone's edits bear the photo's name, and are no pictures"
+    run('trip/a.jpg', '--xmp')
+    for ending in ('prompt', 'srt', 'AAE'):
+        (trip/f'a.{ending}').write_text('x')
+    assert said(run('trip/a.jpg', '--xmp')).startswith('0 photos captioned, 1 was there')
+    assert [o.name for o in trip.glob('*.xmp')] == ['a.xmp']
 
 # ---- copies
 
@@ -199,9 +263,10 @@ def test_what_an_older_captioner_wrote_is_written_again(trip, mine):
     (trip/'a.txt').write_text('My cup.\n')
     write_xmp(trip/'b.xmp', 'My cup.')
     before = everything(trip.parent)
-    # of other captioners nothing is written again
+    # of other captioners nothing is written again, and a name that nothing has is told
     for other in ('mini@0', 'mine', 'min'):
-        run('trip', *where, '--redo', other)
+        line, = one_line(run('trip', *where, '--redo', other))
+        assert f'--redo {other}: has written nothing here; {label} wrote what is known' in line
     assert {k: v for k, v in everything(trip.parent).items() if v != before[k]} == {}
     run('trip', *where, '--redo', label, '--model', mine)
     told = dict(l.split('\t') for l in capdec('made-by', 'trip', 'copies', 't.jsonl', ok=True).stdout.splitlines())

@@ -1,5 +1,7 @@
 "Videos: one caption for a clip, one for each scene, subtitles; made of photos that packages ship."
 import json
+import re
+import sys
 
 import pytest
 from PIL import Image
@@ -59,7 +61,7 @@ def test_clips_and_photos_in_one_album(trip):
 @pytest.mark.parametrize('kind', ['srt', 'vtt'])
 def test_subtitles(trip, kind):
     r = run('two.mov', '--out', f'two.{kind}', '--interval', .5)
-    assert r.stdout.strip() == '1 video captioned'
+    assert r.stdout.strip() == f'1 video captioned: two.{kind}'
     text = (trip/f'two.{kind}').read_text()
     point = ',' if kind == 'srt' else '.'
     assert text.startswith('WEBVTT') == (kind == 'vtt')
@@ -68,16 +70,70 @@ def test_subtitles(trip, kind):
     run('*.mp4', '*.mov', '--sidecar', '--sidecar_ext', kind)
     assert (trip/f'cat.{kind}').read_text().count('-->') == 1 and (trip/f'two.{kind}').read_text() == text
 
+def test_subtitles_tell_who_wrote_them(trip):
+    "And are written again by that name; what this run would write in the same way stays"
+    made_by = lambda: capdec('made-by', 'two.vtt', 'two.srt', ok=True).stdout.splitlines()
+    for kind in ('vtt', 'srt'):
+        run('two.mov', '--out', f'two.{kind}')
+    assert all(re.fullmatch(r'two\.(vtt|srt)\tmini@\w+ with .*interval 1.0.*', o) for o in made_by())
+    before = (trip/'two.srt').read_text()
+    r = run('two.mov', '--out', 'two.srt', '--redo', 'mini')
+    assert 'would write in the same way, and that stay: 1' in one_line(r)[0] and '1 was there already' in r.stdout
+    r = run('two.mov', '--out', 'two.srt', '--redo', 'mimi', '--max_words', 3)
+    assert re.search(r'--redo mimi: has written nothing here; mini@\w+ wrote what', one_line(r)[0])
+    assert (trip/'two.srt').read_text() == before
+    assert run('two.mov', '--out', 'two.srt', '--redo', 'mini', '--max_words', 3).stdout.startswith('1 video captioned')
+    assert 'max_words 3' in made_by()[1] and (trip/'two.srt').read_text() != before
+    # corrected by hand: yours
+    (trip/'two.srt').write_text(before.replace('A ', 'My '))
+    assert '1 was there already' in run('two.mov', '--out', 'two.srt', '--redo', 'mini').stdout
+    assert made_by()[1] == 'two.srt\tnothing tells'
+
+def test_a_plan_and_a_limit_for_scenes(trip):
+    args = ('cat.mp4', 'two.mov', '--sidecar', '--sidecar_ext', 'srt')
+    assert run(*args, '--limit', 1).stdout.strip() == ('1 video captioned, 1 left for the next run (--limit): beside '
+        'the videos')
+    assert run(*args, '--dry_run').stdout.splitlines() == ['cat.mp4: is there already', 'two.mov: goes to two.srt',
+        '1 video would be captioned; nothing was written']
+    assert run(*args, '--limit', 1).stdout.startswith('1 video captioned, 1 was there already')
+    assert run('cat.mp4', '--scenes', '--dry_run').stdout.startswith('cat.mp4: goes to the terminal')
+
+def test_a_folder_of_videos(trip, monkeypatch):
+    "Each gets a caption, as a photo does; a photo keeps the short name of its text file"
+    (trip/'day').mkdir()
+    for name in ('cat.mp4', 'two.mov'):
+        (trip/name).rename(trip/'day'/name)
+    (trip/'day'/'music.ogg').write_text('no video')
+    texts = dict(l.split('\t') for l in run('day').stdout.splitlines())
+    assert list(texts) == ['day/cat.mp4', 'day/two.mov'] and 'cat' in texts['day/cat.mp4'].lower()
+    assert len(run('day/*.m*').stdout.splitlines()) == 2
+    Image.fromarray(photos.coffee()).save('day/cat.jpg')
+    assert run('day', '--sidecar').stdout.strip() == '3 files captioned: beside the files'
+    assert {o.name for o in (trip/'day').glob('*.txt')} == {'cat.txt', 'cat.mp4.txt', 'two.txt'}
+    assert (trip/'day'/'cat.mp4.txt').read_text().strip() == texts['day/cat.mp4']
+    # copies are for photos
+    r = run('day', '--exif', 'copies')
+    assert r.stdout.startswith('1 photo captioned') and 'left out: 2 videos' in r.stderr
+    assert 'day/cat.jpg: is no video' in one_line(run('day', '--scenes', ok=False))[0]
+    monkeypatch.setitem(sys.modules, 'av', None)
+    r = run('day')
+    assert len(r.stdout.splitlines()) == 1 and one_line(r)[0].endswith('; for videos: pip install av')
+
 def test_scenes_are_printed(trip):
     lines = run('two.mov', '--scenes').stdout.splitlines()
     assert [l.split('\t')[:2] for l in lines] == [['two.mov', '0:00-0:02'], ['two.mov', '0:02-0:04']]
     rows = [json.loads(l) for l in run('two.mov', '--scenes', '--json').stdout.splitlines()]
     assert [(o['start'], o['end']) for o in rows] == [(0, 2), (2, 4)]
-    assert rows[0]['captions'][0] == lines[0].split('\t')[2]
+    # as photos have it
+    assert rows[0]['caption'] == lines[0].split('\t')[2]
+    rows = run('two.mov', '--scenes', '--json', '--num_captions', 2, '--beam_size', 2).stdout.splitlines()
+    assert len(json.loads(rows[0])['captions']) == 2
 
 @pytest.mark.parametrize('args,says', [(['cat.mp4', 'two.mov', '--out', 'a.srt'], 'of one video, and 2 were named'),
     (['cup.jpg', '--scenes'], 'is no video'), (['cat.mp4', '--scenes', '--out', 't.csv'], '--scenes'),
-    (['cat.mp4', '--interval', '0'], 'interval 0'), (['cat.mp4', '--scenes', '--xmp'], '--scenes')])
+    (['cat.mp4', '--interval', '0'], 'interval 0'), (['cat.mp4', '--out', 'a.srt', '--sureness'], '--sureness'),
+    (['cat.mp4', '--sureness'], '--sureness'), (['cat.mp4', '--sidecar', '--sidecar_ext', 'srt', '--prefix', 'x'],
+    '--prefix'), (['cat.mp4', '--scenes', '--xmp'], '--scenes')])
 def test_what_does_not_fit(trip, args, says):
     Image.fromarray(photos.coffee()).save('cup.jpg')
     r = run(*args, ok=False)
@@ -104,7 +160,6 @@ def test_lists_of_other_files_are_not_read(trip, text):
     assert 'not a video that can be read' in one_line(run('list.mp4', ok=False))[0]
 
 def test_without_pyav(trip, monkeypatch):
-    import sys
     monkeypatch.setitem(sys.modules, 'av', None)
     assert "capdec's extra [video]" in one_line(run('cat.mp4', ok=False))[0]
 
