@@ -20,7 +20,7 @@ from .candidates import asks_memory,materials_of,pool_notes
 from .captioner import Captioner,Result
 from .config import Beside,Candidates,Decoding,Limits,Output,Video
 from .core import Journal,as_cell,atomic_path,is_url,json_text,of_cell,one_line,printable
-from .core import IMAGE_SUFFIXES,progress,read_json,remove_left_overs,write_json
+from .core import IMAGE_SUFFIXES,progress,read_json,remove_left_overs,tidied,write_json
 from .embedding import open_small
 from .exif import is_copy,read_caption,write_caption
 from .flags import as_flags,error_line
@@ -428,11 +428,16 @@ def _show(result, album):
             sure = '' if result.sureness is None else f'\t{result.sureness:.3f}'
             print(f'{printable(str(result.path))}\t{printable(t)}{sure}')
 
+def _as_printed(result, limits=Limits(), **how):
+    "The same result, with its captions as sentences; what begins with a prompt stays as it was typed"
+    return result if limits.prompt else result._replace(captions=list(map(tidied, result.captions)))
+
 def _caption_and_note(captioner, todo, album, journal, bar_start, total, shown, **how):
     "Caption photos one by one into places, journal and `shown`: `(failed, not in every place)`"
     failed = bare = other = 0
     bar = progress(captioner.caption_files(todo, **how), 'captioning', total, 'photo', bar_start, show=album.quiet)
     for r in bar:
+        r = _as_printed(r, **how)
         other += _says_other(r, album)
         lines = [] if r.error else _deliver(r, album)
         if lines:
@@ -626,7 +631,8 @@ def _otherwise(captioner, there, album, how):
         return ''
     found = captioner([im for _,im in good], show=False, **{k: v for k,v in how.items() if k != 'sureness'})
     texts = [[one_line(t) for t in ([o] if isinstance(o, str) else o)] for o in found]
-    n = sum(any(place.differs(p, o) for place in ours[p]) for (p,_),o in zip(good, texts))
+    results = [_as_printed(Result(p, o, None), **how) for (p,_),o in zip(good, texts)]
+    n = sum(any(place.differs(r.path, r.captions) for place in ours[r.path]) for r in results)
     return f'{n} of {len(good)} that we tried would get another caption now' if n else ''
 
 # %% ../nbs/09d_album.ipynb #albgall2

@@ -421,9 +421,13 @@ def made_by(
 ):
     "Tell which captioner, set in which way, wrote the captions in a file"
     from capdec.album import makers
+    told = False
     for file,made in makers(files):
+        told = True
         # a tab stays one
         print(printable(str(file)), printable(str(made or 'nothing tells')), sep='\t')
+    if not told:
+        note(f'{", ".join(map(str, files))}: nothing there tells which captioner wrote it')
 
 # %% ../nbs/11_cli.ipynb #clistyl1
 def styles(
@@ -434,7 +438,10 @@ def styles(
     from capdec.restyle import delete_style,kept_styles
     if delete and not names:
         raise ValueError('--delete: name the styles to delete; `capdec styles` lists them')
-    for o in kept_styles(names):
+    found = kept_styles(names)
+    if not found:
+        note('no style is kept yet; `capdec caption PHOTOS --style FILE` makes one of a file of sentences')
+    for o in found:
         print(('deleted ' if delete else '') + printable(str(o)))
         if delete:
             delete_style(o)

@@ -340,7 +340,8 @@ class Beside:
         object.__setattr__(self, 'sidecar_ext', ending)
         for name in ('sidecar_ext','prefix','suffix','append'):
             if getattr(self, name) != getattr(Beside, name) and not self.sidecar:
-                raise ValueError(f'{name} {getattr(self, name)!r}: belongs to `sidecar`, text files beside the photos')
+                value = '' if getattr(self, name) is True else f' {getattr(self, name)!r}'
+                raise ValueError(f'{name}{value}: belongs to `sidecar`, text files beside the photos')
         if not ending[1:].replace('.', '').isalnum():
             raise ValueError(f'sidecar_ext {ending!r}: an ending such as .txt or .caption was expected')
         if ending.lower() == '.xmp':

@@ -6,7 +6,7 @@
 __all__ = ['MAX_JSON', 'MAX_DOWNLOAD', 'MAX_PIXELS', 'IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'PICTURE_SUFFIXES', 'SHARDS', 'BUNDLED',
            'remove_left_overs', 'temporary', 'no_device', 'atomic_path', 'json_text', 'write_json', 'regular_file',
            'no_other_file', 'not_the_input', 'no_stand_in', 'read_json', 'escape_name', 'unescape_name', 'one_line',
-           'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim', 'give_back', 'claimed',
+           'tidied', 'printable', 'as_cell', 'of_cell', 'is_our_table', 'file_sha256', 'claim', 'give_back', 'claimed',
            'forget_lock', 'Journal', 'stored_zip', 'rebuilt', 'load_pickle', 'is_pickle', 'is_url', 'pieces_of',
            'read_url', 'photo_room', 'open_image', 'find_images', 'find_shards', 'pick_device', 'own_part', 'is_main',
            'derived', 'package_file', 'bundled', 'full_name', 'of_this_edition', 'MissingPackage', 'optional',
@@ -283,6 +283,14 @@ def one_line(
 )->str: # Without line breaks, tabs and double spaces
     "A caption that fits into a line of a file"
     return ' '.join(text.split())
+
+# %% ../nbs/00_core.ipynb #tidied01
+def tidied(
+    sentence:str, # A sentence, as tokenisers leave it
+)->str: # As it is printed
+    "A capital first, and no blank before a comma or a full stop"
+    sentence = re.sub(r"\s+([.,!?;:]+)(?=\s|$)", r'\1', sentence)
+    return sentence[:1].upper() + sentence[1:]
 
 # %% ../nbs/00_core.ipynb #print001
 # Control characters, also as bytes of names that are not UTF-8, and what turns the direction of text around
@@ -1344,7 +1352,7 @@ class MissingPackage(ModuleNotFoundError, ValueError):
 
 @contextlib.contextmanager
 def optional(
-    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data, heic, video, faiss or ray
+    extra:str, # Extra of capdec that brings the packages: train, eval, explore, data, heic, video, faiss, log or ray
 ): # Context manager, for the imports
     "Import what a plain installation does not have; a package that is missing is one line that names the extra"
     try:

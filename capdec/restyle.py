@@ -7,7 +7,7 @@ __all__ = ['rehearsal', 'voice_pool', 'caption_likeness', 'restyle', 'KeptStyle'
            'StyleEar', 'style_ear', 'listening']
 
 # %% ../nbs/08e_restyle.ipynb #2c6c3d17
-import copy,glob,hashlib,json,math,os,re,shlex,shutil,sys,warnings
+import copy,glob,hashlib,json,math,os,shlex,shutil,sys,time,warnings
 from contextlib import contextmanager
 from dataclasses import asdict,replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from . import __version__
 from .bridges import Bridge,parse_bridge
 from .concepts import Hints,Vocabulary
 from .config import Candidates,Restyling
-from .core import MissingPackage,claimed,file_sha256,forget_lock,own_part,read_json,whole_number
+from .core import MissingPackage,claimed,file_sha256,forget_lock,own_part,read_json,tidied,whole_number
 from .core import write_json
 from .data import read_sentences
 from .evaluation import StyleClassifier
@@ -140,12 +140,31 @@ def _words_of(captioner, captions):
     return Hints(captions, Vocabulary(names) if names else None)
 
 # %% ../nbs/08e_restyle.ipynb #restyle-train1
+_SECONDS = 10 # Seconds between two lines of a run whose bar nobody sees
+
+def _no_bar(show):
+    "Are lines told in place of a bar, since the output goes into a file?"
+    return show and not sys.stderr.isatty()
+
+def _loss_teller(steps):
+    "Tells the loss now and then, and at the end"
+    began = last = time.monotonic()
+    def tell(step, loss):
+        nonlocal last
+        now = time.monotonic()
+        if step < steps and now - last < _SECONDS:
+            return
+        last = now
+        rest = f', about {(now - began)/step*(steps - step):.0f} s to go'*(step < steps)
+        note(f'step {step:,} of {steps:,}: loss {loss:.3f} nats per token; {now - began:.0f} s{rest}')
+    return tell
+
 def _train(model, data, config, work, show, hints=None):
     "Train in place, and say when the captioner has lost its speech"
     # Apple's GPUs lack operations that training needs
     device = model.device.type if model.device.type != 'mps' else 'cpu'
     losses = [o for _,o in train(model, data, config, work, prefix='model', save_every=config.epochs, device=device,
-        show=show, hints=hints)['steps']]
+        show=show, hints=hints, callback=_loss_teller(config.max_steps) if _no_bar(show) else None)['steps']]
     guess = math.log(len(model.tokenizer))
     if losses and losses[-1] > .75*guess:
         warnings.warn(f'steps {config.max_steps}, lr {config.lr}: a loss of {losses[-1]:.2f} nats per token is left, '
@@ -153,14 +172,9 @@ def _train(model, data, config, work, show, hints=None):
             f'(usual: {Restyling.style_steps} and 5e-4)')
 
 # %% ../nbs/08e_restyle.ipynb #restyle-texts
-def _tidy(sentence):
-    "As it is printed: a capital first, and no blank before a comma or a full stop"
-    sentence = re.sub(r"\s+([.,!?;:]+)(?=\s|$)", r'\1', sentence)
-    return sentence[:1].upper() + sentence[1:]
-
 def _read_style(sentences):
     "The sentences of a style, tidied: a captioner writes as it has read"
-    return list(map(_tidy, read_sentences(sentences)))
+    return list(map(tidied, read_sentences(sentences)))
 
 def _style_sentences(sentences):
     "The sentences to restyle on, with a remark when there are very few"
@@ -187,6 +201,8 @@ def _restyled(captioner, texts, own, out_dir, show):
     config = TrainConfig(lr=own['lr'], bs=own['bs'], epochs=steps, max_steps=steps, warmup_steps=max(1, steps//10),
         noise_variance=own['noise_variance'], dont_norm=not model.config.normalize_prefix,
         grad_clip=1., mixed_precision='no', seed=own['seed'], log_steps=20, checkpoint_steps=100)
+    if _no_bar(show):
+        note(f'{len(texts):,} sentences, {steps:,} steps of {own["bs"]}, on {model.device.type}')
     data = _mixed(captioner, texts, own['mix'], own['seed'], show)
     _far_from_captions(captioner.bridge, data[0][:len(texts)])
     _train(new, data, config, work, show, _words_of(captioner, data[1]))
@@ -211,7 +227,7 @@ def restyle(
     noise_variance:float|None=None, # Noise variance (default: the variance that the captioner was trained with)
     only_prefix:bool=False, # Train the mapper alone
     seed:int=0, # Seed of order, noise, and which sentences are rehearsed
-    show:bool=True, # Whether to show a progress bar
+    show:bool=True, # Whether to show a progress bar, or lines where the output goes into a file
 )->Parts: # The parts of a new captioner
     "Restyle a captioner from text alone"
     model,bridge = captioner.model,captioner.bridge
@@ -377,7 +393,7 @@ class StyleEar:
         n,styled = self.heard,self.styled
         if not n:
             return ''
-        said = f'{styled:,} of {n:,} caption{"s"*(n != 1)} sound{"s"*(styled == 1)} like {self.name}'
+        said = f'{styled:,} of {n:,} caption{"s"*(n != 1)} sound{"s"*(1 in (n, styled))} like {self.name}'
         return f'{said}, to a classifier of its sentences'
 
 def style_ear(

@@ -20,7 +20,7 @@ from .candidates import captions_of
 from .captioner import Captioner,Result
 from .config import Limits
 from .core import IMAGE_SUFFIXES,MAX_DOWNLOAD,SHARDS,atomic_path,json_text,one_line,optional,progress,read_json
-from .core import own_part,remove_left_overs,write_json
+from .core import own_part,remove_left_overs,tidied,write_json
 from .embedding import Team,chunks
 from .folder import Parts
 from .restyle import listening
@@ -112,7 +112,7 @@ def _results(captioner, photos, **how):
 def _rows(results, num_captions, predictions):
     "Rows of the table: `key`, or `image_id` as the official runner has it; `caption` or `captions`; `error`"
     for key,captions,error in results:
-        said = [o.lower() for o in captions] if predictions else captions
+        said = [o.lower() if predictions else tidied(o) for o in captions]
         many = dict(captions=said) if num_captions > 1 else dict(caption=said[0] if said else None)
         yield {'image_id' if predictions else 'key': key} | many | dict(error=error)
 

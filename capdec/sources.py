@@ -399,6 +399,12 @@ def training_data(
     return _embedded_here(data, out_dir, clip_model_type, device, split, swap, image, image_dir, encoder)
 
 # %% ../nbs/08b_sources.ipynb #55b37bea
+def _is_embedded(out):
+    "Did an earlier run finish this store?"
+    with contextlib.suppress(OSError, ValueError):
+        return vector_store(out) is not None
+    return False
+
 def _embedded_here(data, out_dir, clip_model_type, device, split, swap, image, image_dir, encoder):
     "Embed a file of captions into a store below `out_dir`"
     from capdec.embedding import embed_captions,embed_images,load_encoder
@@ -407,7 +413,8 @@ def _embedded_here(data, out_dir, clip_model_type, device, split, swap, image, i
     encoder = encoder or load_encoder(clip_model_type, device or None)
     if is_main():
         what = 'photos' if image else 'captions'
-        print(f'embedding the {what} of {data} with {clip_model_type}', file=sys.stderr)
+        if not _is_embedded(out):
+            print(f'embedding the {what} of {data} with {clip_model_type}', file=sys.stderr)
     records = captions_from(data, Selection(split=split))
     if image:
         return embed_images(with_photos(records, image_dir, data), encoder, out, root=image_dir, meta=meta)

@@ -352,7 +352,8 @@ def tracker_settings(
         if log_to not in known:
             raise ValueError(f'log_to {log_to!r}: use {", ".join(known)}')
         if log_to not in map(str, get_available_trackers()):
-            raise ValueError(f'log_to {log_to!r}: is not installed; pip install {log_to}')
+            extra = " (capdec's extra [log] brings it)" if log_to == 'tensorboard' else ''
+            raise ValueError(f'log_to {log_to!r}: is not installed; pip install {log_to}{extra}')
     if not out_dir:
         raise ValueError(f'log_to {log_to!r}: needs `out_dir`, the folder of the run')
     where = ProjectConfiguration(project_dir=str(out_dir), logging_dir=str(Path(out_dir)/'logs'))
@@ -478,6 +479,11 @@ class _Run:
     def step(self):
         return self.batch_no//self.config.accumulate
 
+    @property
+    def over(self):
+        "Are all steps done, or does the validation loss no longer fall?"
+        return self.step >= self.total or bool(self.config.patience) and self.bad >= self.config.patience
+
 # %% ../nbs/05_training.ipynb #runhead1
 def _header(run, left_out=''):
     "What a run is given"
@@ -497,7 +503,11 @@ def _header(run, left_out=''):
         lines.append(f'told beside the vector: {f"things of {n:,} names" if n else "no words"}')
     if run.val is not None:
         lines[0] += f'; {len(run.val):,} captions to validate on'
-    return lines + [f'going on at step {run.step:,}']*bool(run.step)
+    if run.over:
+        lines.append(f'finished by an earlier run at step {run.step:,}; to begin again: resume=False, --restart')
+    elif run.step:
+        lines.append(f'going on at step {run.step:,}')
+    return lines
 
 # %% ../nbs/05_training.ipynb #run00005
 _PROGRESS = dict(batch_no=int, history=dict, bad=int, count=int, ecount=int, best=int|float|None, sum=int|float,
@@ -703,7 +713,7 @@ def _all_epochs(run, bar, prefix, save_every, callback):
     "Epoch after epoch, until all steps are done or the validation loss no longer falls"
     config = run.config
     net = run.acc.prepare_model(run.model) if run.acc.num_processes > 1 else run.model
-    done = run.step >= run.total or bool(config.patience) and run.bad >= config.patience
+    done = run.over
     while not done:
         epoch = _rest_of_epoch(run, net, bar, callback)
         done = run.step >= run.total

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from .candidates import captions_of,photos_needed
 from .captioner import Captioner,Result
-from .config import Beside,Output,Video
+from .config import Beside,Limits,Output,Video
 from .core import MissingPackage,VIDEO_SUFFIXES,atomic_path,is_url,json_text,one_line,optional,printable
-from .core import regular_file
+from .core import regular_file,tidied
 from .flags import error_line
 from .provenance import Made,note_text
 from .restyle import listening
@@ -265,6 +265,10 @@ def _show_scenes(path, scenes, lines):
             print(*(f'{printable(str(path))}\t{_short(s.start)}-{_short(s.end)}\t{printable(c)}' for c in s.captions),
                 sep='\n')
 
+def _as_sentences(scene, limits=Limits(), **how):
+    "What begins with a prompt stays as it was typed"
+    return scene if limits.prompt else scene._replace(captions=list(map(tidied, scene.captions)))
+
 def _write_subtitles(file, scenes, made):
     text = subtitles(scenes, Path(file).suffix[1:].lower())
     with atomic_path(file) as t:
@@ -289,7 +293,7 @@ def write_scenes(
         for p in paths:
             file = files.get(p)
             try:
-                scenes = caption_scenes(captioner, p, video.interval, **how)
+                scenes = [_as_sentences(o, **how) for o in caption_scenes(captioner, p, video.interval, **how)]
                 if file:
                     _write_subtitles(file, scenes, made)
             except (OSError, ValueError) as e:

@@ -1,4 +1,6 @@
 "`capdec styles`: what `caption --style` has kept, listed and deleted"
+import re
+
 import pytest
 from PIL import Image
 from skimage import data as photos
@@ -13,10 +15,25 @@ def photo(tmp_path):
     Image.fromarray(photos.coffee()).resize((96, 64)).save(tmp_path/'a.jpg')
     return tmp_path/'a.jpg'
 
+def test_restyling_tells_what_it_does(photo, tmp_path, monkeypatch):
+    "In the shell, where the output goes into a file: what it is given, its loss, and when it ends"
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr('capdec.restyle._SECONDS', 0)
+    (tmp_path/'poems.txt').write_text(''.join(f'Lo, the hound {i} doth run.\n' for i in range(12)))
+    r = capdec('caption', photo, '--style', tmp_path/'poems.txt', '--style_steps', 45, *FAST, ok=True)
+    lines = [o.split(': ', 1)[1] for o in one_line(r)]
+    assert lines[1] == '12 sentences, 45 steps of 32, on cpu'
+    told = [re.fullmatch(r'step (\d+) of 45: loss \d+\.\d+ nats per token; \d+ s(, about \d+ s to go)?', o)
+        for o in lines[3:6]]
+    assert [(o[1], bool(o[2])) for o in told] == [('20', True), ('40', True), ('45', False)]
+    assert 'kept in' in lines[6]
+
 def test_styles_are_listed_and_deleted(photo, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     monkeypatch.setattr('capdec.restyle.restyle', lambda captioner, text, folder, steps, mix: captioner.save(folder))
-    assert capdec('styles', ok=True).stdout == ''
+    # a program that reads the list reads nothing
+    r = capdec('styles', ok=True)
+    assert r.stdout == '' and 'no style is kept yet' in one_line(r)[0]
     poems = tmp_path/'poems.txt'
     poems.write_text('Lo, the hound doth run.\n')
     for more in ([], ['--style_mix', .5]):

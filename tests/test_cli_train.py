@@ -301,7 +301,8 @@ def test_training_tells_what_it_does(tmp_path, monkeypatch):
         "'my out/coco_prefix_latest'")
     # nothing is left to do, and that is told as well
     r = capdec('train', '--data', 'k.json', '--out_dir', "my out", *small, ok=True)
-    assert 'capdec: going on at step 26' in r.stderr
+    assert 'capdec: finished by an earlier run at step 26; ' in r.stderr and '--restart' in r.stderr
+    assert 'going on' not in r.stderr and 'embedding' not in r.stderr
     r = capdec('train', '--data', 'k.json', '--out_dir', "my out", *small, '--log_to', 'paper', ok=False)
     assert "--log_to 'paper': use" in r.stderr
 

@@ -99,6 +99,19 @@ def test_json_lines_beside_a_table(trip):
         found = [rows(*where) for _ in range(2)]
         assert found[0] == found[1] == [json.loads(o) for o in r.stdout.splitlines()]
 
+@pytest.mark.parametrize('where', [[], ['--out', 't.csv'], ['--json'], ['--sidecar']])
+def test_what_a_captioner_of_tokens_says_is_tidied(trip, monkeypatch, where):
+    "As it learned it, a caption has no capital, and a blank before its full stop"
+    from capdec.captioner import Captioner, Result
+    says = lambda self, paths, **how: (Result(p, [how['limits'].prompt + 'a cup , hot .'], None) for p in paths)
+    monkeypatch.setattr(Captioner, 'caption_files', says)
+    run('trip/a.jpg', *where)
+    r = run('trip/a.jpg', *where) if where[:1] != ['--out'] else None
+    texts = [r.stdout if r else (trip.parent/'t.csv').read_text(), *(o.read_text() for o in trip.glob('*.txt'))]
+    assert 'A cup, hot.' in ''.join(texts) and 'hot .' not in ''.join(texts)
+    # what you typed stays
+    assert 'so: a cup , hot .' in run('trip/b.jpg', '--prompt', 'so: ').stdout
+
 # ---- some of them, none of them
 
 @pytest.mark.parametrize('where', [['--out', 't.csv'], ['--sidecar'], ['--exif', 'copies'], ['--xmp']])
@@ -186,7 +199,7 @@ def test_text_files_for_training(trip):
     third = (trip/'a.caption').read_text().splitlines()
     assert third[0] == first and len(third) == 2 and third[1] != second
 
-@pytest.mark.parametrize('args,says', [(['--prefix', 'x'], '--prefix'), (['--append'], '--append'),
+@pytest.mark.parametrize('args,says', [(['--prefix', 'x'], '--prefix'), (['--append'], '--append: belongs'),
     (['--sidecar', '--sidecar_ext', '.xmp'], '--xmp'), (['--sidecar', '--sidecar_ext', 'a/b'], '--sidecar_ext'),
     (['--sidecar', '--sidecar_ext', 'JPG'], '--sidecar_ext'), (['--sidecar', '--sidecar_ext', 'mp4'], '--sidecar_ext'),
     (['--xmp', '--num_captions', 2], '--num_captions'), (['--redo', 'mini'], '--redo'), (['--gallery', 'p.png'],
@@ -298,6 +311,8 @@ def test_what_tells_nothing(trip):
     r = capdec('made-by', 'trip/a.jpg', 'trip/notes.txt', ok=True)
     assert r.stdout == 'trip/a.jpg\tnothing tells\ntrip/notes.txt\tnothing tells\n'
     assert 'gone.txt' in one_line(capdec('made-by', 'gone.txt', ok=False))[0]
+    r = capdec('made-by', 'trip', ok=True)
+    assert r.stdout == '' and one_line(r) == ['capdec: trip: nothing there tells which captioner wrote it']
 
 @pytest.mark.parametrize('line', ['[]', '{"file": "a.txt", "text": "A cup.\\n", "model": 5}', 'x', '{"file": 5}',
     '\xff'])

@@ -345,6 +345,8 @@ def test_a_program_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr('accelerate.tracking.get_available_trackers', lambda: [])
     with pytest.raises(ValueError, match="log_to 'wandb': is not installed; pip install wandb"):
         run(tiny(), config(), tmp_path/'r', log_to='wandb')
+    with pytest.raises(ValueError, match=r"pip install tensorboard .capdec's extra .log. brings it"):
+        run(tiny(), config(), tmp_path/'r', log_to='tensorboard')
     assert not (tmp_path/'r'/'train.log').exists()
 
 def test_tensorboard(tmp_path):
