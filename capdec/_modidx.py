@@ -910,6 +910,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'capdec.explore.map_axes': ('explore.html#map_axes', 'capdec/explore.py'),
                                 'capdec.explore.moved': ('explore.html#moved', 'capdec/explore.py'),
                                 'capdec.explore.new_words': ('explore.html#new_words', 'capdec/explore.py'),
+                                'capdec.explore.plain_number': ('explore.html#plain_number', 'capdec/explore.py'),
                                 'capdec.explore.serve': ('explore.html#serve', 'capdec/explore.py'),
                                 'capdec.explore.uploads': ('explore.html#uploads', 'capdec/explore.py'),
                                 'capdec.explore.voila_command': ('explore.html#voila_command', 'capdec/explore.py')},

@@ -168,7 +168,8 @@ FAULTS = """width => {
     for (const o of document.querySelectorAll('.capdec *'))
         if (o.getClientRects().length && box(o).right > edge)
             faults.push(`beyond the edge: ${o.outerHTML.slice(0, 80)}`)
-    const first = ['.capdec-photo', '.capdec-card', '.capdec .noUi-target', '.capdec-figure svg', '.capdec textarea']
+    const first = ['.capdec-photo', '.capdec-card', '.capdec .noUi-target', '.capdec-figure svg',
+        '.capdec [placeholder^=another]', '.capdec textarea']
     const tops = first.map(o => box(document.querySelector(o)).top)
     if (tops.some((t, i) => i && t <= tops[i-1])) faults.push(`not in order: ${tops}`)
     const svg = document.querySelector('.capdec-figure svg')

@@ -319,5 +319,5 @@ def test_the_gallery_shows_all_photos_that_may_be_shown():
 
 def test_the_card_shows_the_readmes_picture():
     beside = ROOT/'capdec'/'models'/'mini'
-    assert '](images/captions.png)' in (beside/'README.md').read_text(encoding='utf-8')
-    assert (beside/'images'/'captions.png').read_bytes() == (ROOT/'nbs'/'images'/'captions.png').read_bytes()
+    assert '](images/captions.jpg)' in (beside/'README.md').read_text(encoding='utf-8')
+    assert (beside/'images'/'captions.jpg').read_bytes() == (ROOT/'nbs'/'images'/'captions.jpg').read_bytes()

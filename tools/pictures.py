@@ -1,4 +1,4 @@
-"""Draw nbs/images/card.png, which social networks show beside a link, captions.png, which the README opens with, and
+"""Draw nbs/images/card.jpg, which social networks show beside a link, captions.jpg, which the README opens with, and
 the gallery of all fresh photos that may be shown (nbs/gallery.md).
 
 The photos are fresh ones, which `python tools/fresh_photos.py` fetches, under licences that let everybody show them.
@@ -50,11 +50,12 @@ def show(ax, photo, ratio=1.3):
     ax.axis('off')
 
 def save(fig, name):
-    "As a small PNG"
+    "In true colours: a palette bands the sky of a photo"
     path = ROOT/'nbs'/'images'/name
     with atomic_path(path) as p:
         fig.savefig(p, format='png', facecolor=fig.get_facecolor())
-        Image.open(p).convert('RGB').quantize(256).save(p, format='png', optimize=True)
+        im = Image.open(p).convert('RGB')
+        im.save(p, format='jpeg', quality=90, subsampling=0, optimize=True)
     print(path.name, path.stat().st_size//1000, 'KB')
 
 def draw_card(photos):
@@ -67,7 +68,7 @@ def draw_card(photos):
         show(fig.add_axes([.05+.305*i, .22, .285, .42]), photo)
         fig.text(.05+.305*i, .185, '\n'.join(textwrap.wrap(caption, 34)), size=15, color='#222', va='top')
     fig.text(.95, .04, 'the captioner learned from sentences alone', size=13, color='#777', ha='right')
-    save(fig, 'card.png')
+    save(fig, 'card.jpg')
 
 def draw_captions(photos):
     "Right captions, and two that are wrong"
@@ -78,11 +79,11 @@ def draw_captions(photos):
         text = caption if right else f'wrong: {caption}'
         ax.set_title('\n'.join(textwrap.wrap(text, 30)), size=11, color='#222' if right else '#a3271b')
     fig.tight_layout()
-    save(fig, 'captions.png')
+    save(fig, 'captions.jpg')
     # the card shows it too, on a hub and in the docs
     beside = ROOT/'capdec'/'models'/'mini'/'images'
     beside.mkdir(exist_ok=True)
-    shutil.copy(ROOT/'nbs'/'images'/'captions.png', beside)
+    shutil.copy(ROOT/'nbs'/'images'/'captions.jpg', beside)
 
 OPEN = re.compile(r'CC0|Public Domain|MIT|Expat|Apache|BSD|CC-BY-[0-9]')
 
