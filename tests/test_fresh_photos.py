@@ -321,3 +321,19 @@ def test_the_card_shows_the_readmes_picture():
     beside = ROOT/'capdec'/'models'/'mini'
     assert '](images/captions.jpg)' in (beside/'README.md').read_text(encoding='utf-8')
     assert (beside/'images'/'captions.jpg').read_bytes() == (ROOT/'nbs'/'images'/'captions.jpg').read_bytes()
+
+def test_pictures_of_photos_have_all_their_colours():
+    "A palette bands skies"
+    for name in ('captions.jpg', 'card.jpg', 'explore.png'):
+        with Image.open(ROOT/'nbs'/'images'/name) as im:
+            assert im.mode == 'RGB', name
+
+def test_the_badges_say_what_the_settings_say():
+    "They are files of ours: no other address is asked"
+    from pictures import badges
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    for name, svg in badges().items():
+        assert (ROOT/'nbs'/'images'/name).read_text(encoding='utf-8') == svg
+        said = re.search('<title>.*?: (.*?)</title>', svg)[1]
+        assert f'{said}](nbs/images/{name})' in readme
+        assert re.findall('https?://[^" ]+', svg) == ['http://www.w3.org/2000/svg']

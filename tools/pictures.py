@@ -5,6 +5,7 @@ The photos are fresh ones, which `python tools/fresh_photos.py` fetches, under l
 Two readers graded their captions (nbs/data/fresh_grades.json); what both call wrong is labelled so.
 """
 import argparse
+import configparser
 import html
 import re
 import shutil
@@ -22,6 +23,36 @@ ROOT = Path(__file__).resolve().parents[1]
 CARD = ('animals-12', 'animals-18', 'vehicles-02')
 RIGHT = ('animals-12', 'vehicles-09', 'animals-18', 'city-13', 'animals-05', 'vehicles-02')
 WRONG = ('objects-14', 'food-03')
+
+BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="20" viewBox="0 0 {w} 20" role="img"
+  aria-label="{name}: {value}" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">
+<title>{name}: {value}</title>
+<rect width="{w}" height="20" rx="3" fill="#444"/>
+<path d="M{at} 0h{rest}a3 3 0 0 1 3 3v14a3 3 0 0 1 -3 3h-{rest}z" fill="{colour}"/>
+<text x="{half}" y="14" fill="#fff" text-anchor="middle" textLength="{left}">{name}</text>
+<text x="{middle}" y="14" fill="#fff" text-anchor="middle" textLength="{right}">{value}</text>
+</svg>
+"""
+
+def badge(
+    name, # What stands on the left
+    value, # What stands on the right
+    colour, # Colour of the right part
+): # SVG
+    "A small sign for the head of the README, which needs no other address"
+    left, right = (round(6.1*len(o)) for o in (name, value))
+    at, w = left + 12, left + right + 24
+    return BADGE.format(name=name, value=value, colour=colour, w=w, at=at, rest=w - at - 3, half=at/2, left=left,
+        middle=at + (w - at)/2, right=right)
+
+def badges(): # `{file name: SVG}`
+    "What settings.ini says of the licence and of Python, and that nothing is sent anywhere"
+    cfg = configparser.ConfigParser(delimiters=['='])
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    told = cfg['DEFAULT']
+    return {'badge-licence.svg': badge('licence', dict(apache2='Apache-2.0')[told['license']], '#1c5fa8'),
+        'badge-python.svg': badge('python', f"{told['min_python']} to {told['max_python']}", '#1c5fa8'),
+        'badge-offline.svg': badge('captions', 'offline, on a CPU', '#2a7f3e')}
 
 def captioned(
     ids, # Names of photos
@@ -142,6 +173,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--photos', default=ROOT/'_out'/'fresh', type=Path, help='folder of the fresh photos')
     at = parser.parse_args().photos
+    for name, svg in badges().items():
+        (ROOT/'nbs'/'images'/name).write_text(svg, encoding='utf-8')
     photos = captioned(sorted({*CARD, *RIGHT, *WRONG}), at)
     draw_card(photos)
     draw_captions(photos)
