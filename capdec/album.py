@@ -901,6 +901,7 @@ def show_plan(
     "Print what a run would do with each photo; lines of JSON would be for another program, so it goes aside then"
     if album.gallery:
         check_page(album.gallery)
+    _tell_redo(album, paths)
     n,failed = 0,False
     for path,what in planned(paths, album, num_captions, limit):
         n += what.startswith('goes')
