@@ -159,7 +159,8 @@ def test_a_dry_run_writes_nothing_and_loads_nothing(trip, monkeypatch):
     assert run('trip/a.jpg', '--out', 't.csv', '--sidecar', '--dry-run').stdout.splitlines() == [
         'trip/a.jpg: is there already', '0 photos would be captioned; nothing was written']
     assert run('trip/a.jpg', '--out', 't.csv', '--dry_run', '--redo', 'mini').stdout.splitlines()[0].endswith('t.csv')
-    assert 'mimi: has written nothing here' in one_line(run('trip/a.jpg', '--sidecar', '--dry_run', '--redo', 'mimi'))[0]
+    r = run('trip/a.jpg', '--sidecar', '--dry_run', '--redo', 'mimi')
+    assert 'mimi: has written nothing here' in one_line(r)[0]
     assert everything(trip.parent) == before
 
 def test_a_plan_says_what_cannot_be_written(trip, monkeypatch):
