@@ -71,6 +71,8 @@ class CapDecConfig(MapperConfig):
     # Number of tokens in a row that no caption says twice, unless `generate` is told otherwise; 0: no such rule, as
     # CapDec
     no_repeat_ngram:int=0
+    # Whether no caption names a thing twice, unless `generate` is told otherwise; CapDec has no such rule
+    no_repeat_words:bool=False
     provenance:dict=field(default_factory=dict) # Free notes: training data, date, scores
 
     def __post_init__(self):
@@ -169,6 +171,9 @@ class Limits:
     # Number of tokens in a row that no caption says twice, whatever their case; 0: no such rule; `None`: what the
     # captioner's config says
     no_repeat_ngram:int|None=None
+    # Whether a caption says no word of content twice; words such as a, of, two, red may come again (default: what the
+    # captioner's config says)
+    no_repeat_words:bool|None=None
     prompt:str='' # Words that each caption starts with
     temperature:float=1.0 # Temperature, which divides the logits: above 1 more varied, below 1 more predictable
     # Token ids that end a caption (default: the captioner's own, `model.stop_ids`; official beam search: `[13]`,

@@ -49,6 +49,9 @@ def _kind(field):
     if field.metadata.get('alone'):
         return OR_ALONE
     kinds = field.type.__args__ if isinstance(field.type, UnionType) else (field.type,)
+    # three answers: true, false, and nothing said
+    if kinds[0] is bool and len(kinds) > 1:
+        return SWITCH
     return MANY if list in kinds else kinds[0]
 
 def flags_of(

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given,settings,strategies as st
+from safetensors.torch import load_file
 
 import capdec.decoding
-from capdec.studies.bench import plain_beam_search
 from capdec.config import Limits
-from capdec.decoding import Caption,beam_search,drawn,generate,greedy,sample
+from capdec.core import package_file
+from capdec.decoding import MAY_COME_TWICE,Caption,beam_search,drawn,generate,greedy,sample
+from capdec.folder import captioner_folder
 from capdec.model import CapDecConfig,CaptionModel,gpt2_tokenizer,load_official,train_tokenizer
+from capdec.studies.bench import plain_beam_search
 
 TOK = train_tokenizer(['a brown dog runs along the beach.', 'a red bus.'], 300)
 
@@ -165,6 +168,38 @@ def test_no_repeats_by_default():
     assert generate(model, x, **kw) == never and generate(model, x, no_repeat_ngram=0, **kw) == free
     with pytest.raises(ValueError, match='no_repeat_ngram -1: at least 0'):
         dataclasses.replace(model.config, no_repeat_ngram=-1)
+
+def dev_vectors(n):
+    return load_file(package_file('data','flickr8k_dev_vectors.safetensors'))['image'][:n].float()
+
+def content(text):
+    "The words of a caption that may come once, a plural counted with its singular"
+    words = [o.removesuffix('s') for o in text.lower().replace('.', ' ').split()]
+    return [o for o in words if len(o) > 2 and o not in MAY_COME_TWICE]
+
+@pytest.mark.parametrize('method', ['beam','greedy','sample'])
+def test_no_thing_twice(method):
+    model = CaptionModel.from_pretrained(captioner_folder('mini'), 'cpu')
+    x = dev_vectors(100)
+    whole = {o[1:].removesuffix('s').lower() for o in model.raw_tokenizer.get_vocab() if o[:1] == 'Ġ'}
+    # words of one token each
+    said = lambda found: [[w for w in content(o) if w in whole] for o in found]
+    twice = lambda found: [o for o in said(found) if len(set(o)) < len(o)]
+    kw = dict(texts=True, max_length=20, generator=torch.Generator().manual_seed(0) if method == 'sample' else None)
+    free = generate(model, x, method, no_repeat_words=False, **kw)
+    assert len(twice(free)) >= 3
+    for prompt in ('', 'A dog'):
+        assert not twice(generate(model, x, method, no_repeat_words=True, prompt=prompt, **kw))
+
+def test_no_thing_twice_by_default():
+    "The captioner's own setting holds unless the caller has another"
+    model = CaptionModel.from_pretrained(captioner_folder('mini'), 'cpu')
+    x,kw = dev_vectors(60),dict(method='greedy', texts=True)
+    found = {o: generate(model, x, no_repeat_words=o, **kw) for o in (False, True)}
+    assert found[False] != found[True]
+    for o in (False, True):
+        model.config = dataclasses.replace(model.config, no_repeat_words=o)
+        assert generate(model, x, **kw) == found[o]
 
 def test_prompt():
     "A prompt is what the model has already said: a forced first part of the caption"
@@ -337,11 +372,10 @@ def test_the_quick_cache_equals_the_library(lm, monkeypatch):
 def bundled():
     "The bundled captioner and what is bundled for it: 500 photos as vectors, and the demo's photos, across its bridge"
     from capdec.captioner import Captioner
-    from capdec.core import demo_photos,package_file
-    from safetensors.torch import load_file
+    from capdec.core import demo_photos
     c = Captioner.from_pretrained('mini', 'cpu')
     with torch.inference_mode():
-        x = c.bridge(c.model.unit(load_file(package_file('data', 'flickr8k_dev_vectors.safetensors'))['image'].float()))
+        x = c.bridge(c.model.unit(dev_vectors(None)))
         return c.model,torch.cat([x, c.embed(demo_photos())])
 
 @pytest.mark.parametrize('method,step,kw', [('beam', 3, {}), ('greedy', 2, {}), ('sample', 5, dict(num_captions=2)),
