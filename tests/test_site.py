@@ -78,15 +78,62 @@ def test_figures_say_what_they_show():
     "Pictures in Markdown have a text for those who cannot see them"
     assert [f'{p.name}: {o}' for p in PAGES for o in re.findall(r'!\[\]\([^)]*\)', prose(p))] == []
 
-def test_every_page_is_in_the_navigation_once():
+def sidebar():
+    "The pages in the order in which the sidebar lists them"
     top = CONFIG['website']['sidebar']['contents']
     entries = [f for o in top for f in ([o] if isinstance(o, str) else o['contents'])]
-    listed = [f['href'] if isinstance(f, dict) else f for f in entries]
+    return [f['href'] if isinstance(f, dict) else f for f in entries]
+
+def test_every_page_is_in_the_navigation_once():
     names = {o.rpartition('/')[2] for o in tracked()}
-    assert sorted(listed) == sorted(p.name for p in NBS.iterdir() if p.suffix in ('.ipynb', '.md') and p.name in names)
+    there = sorted(p.name for p in NBS.iterdir() if p.suffix in ('.ipynb', '.md') and p.name in names)
+    assert sorted(sidebar()) == there
     web = CONFIG['website']
     for f in (web['favicon'], web['open-graph']['image'], *CONFIG['format']['html']['css']):
         assert (NBS/f).exists(), f
+
+def paragraphs(text, begin):
+    "The lessons that each paragraph with this beginning links to"
+    found = re.findall(rf'^{re.escape(begin)}.*', text, re.M)
+    return [re.findall(r'\]\((\w[\w.]*\.ipynb)(?:#[^)]*)?\)', o) for o in found]
+
+def faults_on_the_way(order, texts):
+    "Where a reader who follows the sidebar stumbles: a lesson presumes what comes later, or sends you back"
+    at = {o: n for n,o in enumerate(order)}
+    faults = []
+    for n,name in enumerate(order):
+        need,following = paragraphs(texts[name], 'You need:'), paragraphs(texts[name], '**Next:**')
+        if len(need) != 1 or len(following) != 1:
+            faults.append(f'{name}: "You need" {len(need)} times, "Next" {len(following)} times')
+            continue
+        after = order[n + 1] if n + 1 < len(order) else 'index.ipynb'
+        faults += [f'{name}: presumes {o}, which comes later' for o in need[0] if at.get(o, -1) >= n]
+        back = [o for o in following[0] if o != after and at.get(o, -1) <= n]
+        faults += [f'{name}: next is {o}, which came before' for o in back]
+        if after not in following[0]:
+            faults.append(f'{name}: "Next" does not lead to {after}')
+    return faults
+
+def lessons():
+    return [o for o in sidebar() if o.endswith('.ipynb') and o != 'index.ipynb']
+
+def test_lessons_stand_in_the_order_in_which_they_are_read():
+    assert faults_on_the_way(lessons(), {o: home.beside(markdown(NBS/o)) for o in lessons()}) == []
+
+def test_a_lesson_out_of_order_is_seen():
+    a = 'You need: Python.\n\n**Next:** [b](b.ipynb).'
+    b = 'You need: [a](a.ipynb).\n\n**Next:** [home](index.ipynb).'
+    order = ['a.ipynb', 'b.ipynb']
+    def told(a, b):
+        return faults_on_the_way(order, dict(zip(order, (a, b))))
+    assert told(a, b) == []
+    assert told(a.replace('Python', '[b](b.ipynb#why)'), b) == ['a.ipynb: presumes b.ipynb, which comes later']
+    assert told(a, b.replace('home](index', 'a](a')) == ['b.ipynb: next is a.ipynb, which came before',
+        'b.ipynb: "Next" does not lead to index.ipynb']
+    assert told(a.replace('[b](b.ipynb)', 'b'), b) == ['a.ipynb: "Next" does not lead to b.ipynb']
+    assert told(a, b.replace('**Next:**', 'Then')) == ['b.ipynb: "You need" 1 times, "Next" 0 times']
+    moved = faults_on_the_way(order[::-1], dict(zip(order, (a, b))))
+    assert 'b.ipynb: presumes a.ipynb, which comes later' in moved
 
 def test_what_the_published_pages_need():
     "Long code is wrapped, `View source` finds the notebooks, and the sidebar shows the section of the page alone"
