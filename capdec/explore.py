@@ -490,7 +490,7 @@ def _photo_html(src, name):
 
 def _figure(svg):
     "A drawing whose letters grow where it is narrow"
-    return f'<div class="capdec-figure">{svg}</div>'
+    return render('explore/figure.html', drawing=svg)
 
 # %% ../nbs/10_explore.ipynb #a2828a3c
 def uploads(

@@ -612,12 +612,14 @@ def table_text(
     "The table for a terminal"
     wide = max(len(o['row']) for o in rows) + 2
     shown = lambda o: '-' if o is None else o if isinstance(o, str) else f'{o:.1f}'
-    lines = [f'{"":{wide}}{"":8}{"published":>11}{"obtained":>10}{"gain":>7}  sees; published in']
+    lines = [f'{"":{wide}}{"":8}{"published":>11}{"obtained":>10}{"gain":>7}']
     for o in rows:
         gain = f'{o["gain"]:+.1f}' if o['gain'] else ''
-        lines.append(f'{o["row"]:{wide}}{o["metric"]:8}{shown(o["published"]):>11}{o["obtained"]:>10.1f}{gain:>7}  '
-            f'{o["sees"]}; {o["paper"]}')
-    return '\n'.join(lines)
+        line = f'{o["row"]:{wide}}{o["metric"]:8}{shown(o["published"]):>11}{o["obtained"]:>10.1f}{gain:>7}'
+        lines.append(line.rstrip())
+    # once for each row, and not behind each of its metrics
+    sources = {o['row']: f'  {o["row"]:{wide}}{o["sees"]}; {o["paper"]}' for o in rows}
+    return '\n'.join([*lines, 'What a row may see; where it was published:', *sources.values()])
 
 # %% ../nbs/10c_reproduce.ipynb #rep00058
 MINI_NOTE = ('at mini scale encoder, language model, captions and photos are small ones: the steps are the same, the '

@@ -204,7 +204,7 @@ def undocumented(mod):
             if not v.docment and not getattr(v.anno, 'help', None):
                 yield f'{name}: {k}'
 
-# what a later commit owes
+# Every public parameter says what it is, those of patched methods and of configurations too
 @pytest.mark.parametrize('module', MODULES)
 def test_every_public_parameter_is_documented(module):
     assert set(undocumented(importlib.import_module(f'capdec.{module}'))) == set()

@@ -325,7 +325,10 @@ def test_the_table_gives_gains_to_levers(tmp_path):
     # where nothing was published, all metrics are shown
     assert len([o for o in rows if o['row'] == 'x']) == 5
     lines = room.table_text(rows).splitlines()
-    assert len(lines) == 1 + len(rows) and '+7.8' in lines[6]
+    assert '+7.8' in lines[6]
+    # where each row comes from stands once, below the table
+    assert lines[1 + len(rows):] == ['What a row may see; where it was published:',
+        *(f'  {o:8}captions alone; paper' for o in ('CapDec', 'vote', 'x'))]
 
 def test_training_with_words_keeps_their_names(tmp_path):
     "The file that `--concepts` takes at inference"
