@@ -1630,7 +1630,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                  'capdec/studies/across.py'),
                                        'capdec.studies.across._fresh': ('across_the_gap.html#_fresh', 'capdec/studies/across.py'),
                                        'capdec.studies.across._photo_set': ('across_the_gap.html#_photo_set', 'capdec/studies/across.py'),
-                                       'capdec.studies.across._told': ('across_the_gap.html#_told', 'capdec/studies/across.py'),
                                        'capdec.studies.across.add_rows': ('across_the_gap.html#add_rows', 'capdec/studies/across.py'),
                                        'capdec.studies.across.captions_by': ('across_the_gap.html#captions_by', 'capdec/studies/across.py'),
                                        'capdec.studies.across.cider_of': ('across_the_gap.html#cider_of', 'capdec/studies/across.py'),

@@ -22,8 +22,8 @@ from .terminal import exit_code,note,note_skipped,say,say_made
 
 # %% ../nbs/11_cli.ipynb #32190447
 def parse(
-    # Caption file: Karpathy's JSON, COCO's, Flickr8k's token file, FlickrStyle10K's zip, CSV, JSONL, plain text,
-    # Parquet or Arrow shards; .gz and .zip as they are
+    # File of captions: Karpathy's or COCO's JSON, Flickr8k's token file, FlickrStyle10K's zip, CSV, JSONL, plain text,
+    # Parquet or Arrow shards; you need not unpack .gz and .zip
     data:str,
     out:str='captions.json', # File to write; NAME.store makes a folder of Arrow shards, for corpora larger than memory
     which:Selection=Selection(), # Which captions of the file
@@ -40,16 +40,18 @@ def parse(
 
 # %% ../nbs/11_cli.ipynb #308338c0
 def open_text(
-    data:str, # Text file, CSV, or a folder or .zip of either
+    data:str, # Text file or CSV, or a folder or .zip with such files
     out:str='sentences.json', # File to write; NAME.store makes a folder of Arrow shards, for corpora larger than memory
-    min_words:int=None, # Fewest words of a sentence (default: 4; with --shakespeare any number)
-    max_words:int=None, # Most words of a sentence (default: 20; with --official 18, with --shakespeare any number)
-    column:str='', # Column of a CSV that holds the text
+    min_words:int=None, # Smallest number of words in a sentence (default: 4; with --shakespeare any number)
+    # Largest number of words in a sentence (default: 20; with --official 18, with --shakespeare any number)
+    max_words:int=None,
+    column:str='', # Name of the column that holds the text, in a CSV
     official:bool=False, # Clean the text as CapDec's hp_to_coco_format.py does
     shakespeare:bool=False, # Make every line a caption, as CapDec's parse_sheikspeare.py does
-    mix:str='', # File of captions to mix in half and half (README, Open Text Training)
-    share:float=0.5, # Share of sentences in the mix, 0 to 1
-    language:str='en', # Language of the text (en, de, zh, ...), whose abbreviations and full stops the splitter expects
+    mix:str='', # File of captions to mix with the sentences, half and half (Open Text Training in CapDec's README)
+    share:float=0.5, # Share of sentences in the mix, from 0 to 1
+    # Language of the text (en, de, zh, ...): the splitter then knows its abbreviations and full stops
+    language:str='en',
     encoding:str='utf-8', # Encoding of the text, such as cp1252
     seed:int=0, # Seed of the mix
 ):
@@ -69,19 +71,24 @@ def open_text(
 
 # %% ../nbs/11_cli.ipynb #8b5635d9
 def embed(
-    data:str='', # File of captions (any that `parse` reads), or an official embeddings pickle or a store to convert
-    images:MANY='', # Photos to embed instead: folders, files or patterns
-    image_dir:str='', # Folder of the images of `data`: their vectors go with the captions, to train as ClipCap does
-    out:str='', # Store to write (default: beside the input, ending in .store); NAME.pkl: also that official pickle
-    clip_model_type:str='RN50x4', # Encoder: an OpenAI CLIP, a CLIP or SigLIP of Hugging Face, a file, mini
+    data:str='', # File of captions, any that `parse` reads; or an official embeddings pickle or a store, to convert it
+    images:MANY='', # Photos to embed instead of captions: folders, files or patterns
+    # Folder of the photos of `data`: the captions get the vectors of their photos, to train as ClipCap does
+    image_dir:str='',
+    # Store to write, or NAME.pkl for an official pickle as well (default: beside the input, ending in .store)
+    out:str='',
+    # Encoder to use: an OpenAI CLIP, a CLIP or SigLIP of the Hugging Face hub, a file, or mini
+    clip_model_type:str='RN50x4',
     which:Selection=Selection(), # Which captions of the file
-    kind:str='', # Vectors to take from an official pickle: text or image (default: text; into another pickle both go)
+    # Kind of vectors to take from an official pickle: text or image (default: text; both, where another pickle is
+    # written)
+    kind:str='',
     swap:Swap=Swap(), # Gender terms to exchange
-    batch_size:int=256, # Captions per forward pass (photos: an eighth)
+    batch_size:int=256, # Number of captions in a batch (of photos an eighth as many)
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
     dtype:str='', # Type to compute in: auto, float32, bfloat16 or float16 (default: float32, on a GPU float16)
 ):
-    "Make CLIP vectors of captions or photos, in a store; an interrupted run continues when it is started again"
+    "Make CLIP vectors of captions or photos; run it again to continue an interrupted run"
     from capdec.open_text import CorpusReport
     from capdec.sources import check_embedding,converted,embedded,team,vector_store,vectors_file
     images = [images] if isinstance(images, str) and images else images
@@ -113,15 +120,16 @@ def train(
     material:Material=Material(), # What to train on
     keeping:Keeping=Keeping(), # Where models go
     pretrain_weights:str='', # Captioner to go on from: folder, hub id, official .pt, published name, or mini
-    add_modality_offset:OR_ALONE='', # Modality offset to add after the noise: a file; alone, the one beside the data
+    # File of the modality offset to add after the noise; without a name, the file beside the data
+    add_modality_offset:OR_ALONE='',
     training:TrainConfig=TrainConfig(), # How to train
     mapper:MapperConfig=MapperConfig(), # What the captioner is made of
-    only_prefix:bool=False, # Train the mapper alone
+    only_prefix:bool=False, # Train only the mapper; the language model stays as it is
     lm:str='gpt2', # Language model to start from: hub id, folder, or mini
     swap:Swap=Swap(), # Gender terms to exchange, when `data` is a file of captions
     hints:OfficialHints=OfficialHints(), # What official --pretrain_weights do not say
-    device:str='', # Device to compute on: cpu leaves a GPU alone (default: the best there is)
-    log_to:str='', # Send the losses to tensorboard, wandb or another program that Accelerate knows
+    device:str='', # Device to compute on: cpu, cuda, mps; cpu leaves a GPU alone (default: the best there is)
+    log_to:str='', # Program to send the losses to: tensorboard, wandb or another one that Accelerate knows
 ):
     "Train a captioner on caption vectors; run it again to continue an interrupted run"
     import torch
@@ -225,15 +233,18 @@ def predict(
 # %% ../nbs/11_cli.ipynb #1645a003
 def convert(
     source:str, # Official or ClipCap checkpoint (.pt), published name such as capdec-coco-0.015, or captioner's folder
-    out:str='', # Folder to make; from a folder, a .safetensors file of official names (default: named like the source)
+    # Folder to make; when the source is a captioner's folder, a .safetensors file with official names (default: named
+    # like the source)
+    out:str='',
     hints:OfficialHints=OfficialHints(), # What the checkpoint does not say
-    clip_model_type:str='', # Encoder that made the vectors (default: by their width)
-    dont_norm:bool=False, # The checkpoint was trained on vectors as they come, as most of ClipCap's were
-    noise_variance:float=None, # Noise variance that the captioner was trained with, for its config
-    num_heads:int=8, # Attention heads of the mapper
-    dtype:str='', # Type of the numbers: float16 halves the folder
+    clip_model_type:str='', # Encoder that made the vectors (default: guessed from their width)
+    # Say that the checkpoint was trained on vectors that were not normalised, as most of ClipCap's were
+    dont_norm:bool=False,
+    noise_variance:float=None, # Noise variance that the captioner was trained with; it is noted in the config
+    num_heads:int=8, # Number of attention heads of the mapper
+    dtype:str='', # Type of the saved numbers: float16 makes the folder half as large
 ):
-    "Bring an official checkpoint into a folder of this project, or a captioner back to official names"
+    "Turn an official checkpoint into a folder of this project, or a captioner back into one"
     from capdec.official import convert as bring
     path = bring(source, out, hints.tokenizer or None, dtype or None, lm_heads=hints.lm_heads or None,
         num_heads=num_heads, encoder=clip_model_type or None, normalize_prefix=not dont_norm,
@@ -242,15 +253,18 @@ def convert(
 
 # %% ../nbs/11_cli.ipynb #c388a590
 def noise(
-    data:str, # Store of caption vectors, official pickle, or file of captions; several captions for each image
-    max_images:int=1000, # Number of images to take, from the first
-    clip_model_type:str='RN50x4', # Encoder, when `data` is a file of captions
+    data:str, # Captions, several for each image: a store of their vectors, an official pickle, or a file of captions
+    max_images:int=1000, # Number of images to take, counted from the first
+    clip_model_type:str='RN50x4', # Encoder to use when `data` is a file of captions
     split:str='train', # Part of a file that has parts, such as Karpathy's
-    out:str='', # .safetensors file for the shape of the differences between captions, for `train --noise_shape` (CLOSE)
-    images:str='', # Store of the photos' vectors: `out` gets the shape of photo less caption, which knows pairs
+    # File (.safetensors) to write the shape of the differences between captions to, for `train --noise_shape` (CLOSE)
+    out:str='',
+    # Store of the photos' vectors: `out` then gets the shape of the differences between photos and captions, which
+    # needs pairs
+    images:str='',
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
-    "Tell the noise variance that suits your captions, by the L-infinity distance of two captions of an image"
+    "Compute the noise variance for your captions, from how far apart those of an image lie"
     from capdec.noise import estimate_noise_variance
     from capdec.sources import some_captions,write_shape
     not_the_input(out, data, images)
@@ -264,12 +278,14 @@ def noise(
 # %% ../nbs/11_cli.ipynb #6f34ef83
 def offset(
     images:str, # Store of image vectors, or official pickle with both kinds
-    texts:str='', # Store of caption vectors (not needed with a pickle that holds both)
+    texts:str='', # Store of caption vectors; a pickle that holds both kinds needs none
     out:str='offset.safetensors', # File to write (.safetensors or .npz), for --add_modality_offset
-    rows:int=0, # Number of rows to take, from the first (the official tool: 20,000; 0: all)
-    moments:bool=False, # Also write covariances of both kinds, for the ways mean, standard and whiten (--moments FILE)
+    rows:int=0, # Number of rows to take, counted from the first (the official tool takes 20,000; 0: all)
+    # Also write the covariances of both kinds of vectors: `caption --moments FILE` reads them, for the ways mean,
+    # standard and whiten
+    moments:bool=False,
 ):
-    "Measure the modality offset: the way from the mean of the caption vectors to the mean of the image vectors"
+    "Measure the modality offset: the way from the mean caption vector to the mean image vector"
     no_device(out)
     from capdec.gap import modality_moments
     from capdec.noise import modality_centres,save_offset
@@ -283,16 +299,16 @@ def offset(
 # %% ../nbs/11_cli.ipynb #29e5ab6c
 def bridger(
     images:str, # Store of image vectors, or official pickle with both kinds
-    texts:str='', # Store of the vectors of the photos' captions (not needed with a pickle that holds both)
+    texts:str='', # Store of the vectors of the photos' captions; a pickle that holds both kinds needs none
     out:str='bridger.safetensors', # File to write, for `predict --modality_bridger`
-    epochs:int=100, # Passes over the pairs (official)
-    lr:float=1e-3, # Learning rate of SGD with momentum 0.9 (official)
-    bs:int=32, # Pairs per step (official)
-    num_layers:int=8, # Number of linear layers (official)
+    epochs:int=100, # Number of passes over the pairs, as in the official tool
+    lr:float=1e-3, # Learning rate of SGD with momentum 0.9, as in the official tool
+    bs:int=32, # Number of pairs per step, as in the official tool
+    num_layers:int=8, # Number of linear layers, as in the official tool
     seed:int=0, # Seed of the order of the pairs
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
-    "Train a supervised bridge from image to text vectors on pairs (an ablation: no longer text-only)"
+    "Train a bridge from image to text vectors on pairs (an ablation: no longer text-only)"
     no_device(out)
     from capdec.core import pick_device
     from capdec.noise import ImageToTextBridge,save_bridge
@@ -309,20 +325,26 @@ def bridger(
 # %% ../nbs/11_cli.ipynb #cf491219
 def evaluate(
     predictions:str, # JSON file of predictions, as `capdec predict` writes it: [{image_id, caption}]
-    references:str='', # Captions of the same images, any file that `parse` reads
+    references:str='', # File of captions that people wrote of the same images, any that `parse` reads
     split:str='val', # Part of a file that has parts, such as Karpathy's
-    metrics:str='bleu,meteor,rouge,cider,spice', # Metrics, with commas; spice is left out where its files are missing
-    images:MANY='', # Folders, files or patterns of the photos: also CLIPScore, and for `gallery`
-    clip_model_type:str='ViT-B/32', # Encoder of CLIPScore (ViT-B/32: as its authors; or mini; none: no CLIPScore)
+    # Metrics, separated by commas; spice is left out where its files are missing
+    metrics:str='bleu,meteor,rouge,cider,spice',
+    # Photos of the predictions: folders, files or patterns; with them you also get CLIPScore, and `gallery` needs them
+    images:MANY='',
+    # Encoder for CLIPScore: ViT-B/32 (its authors' choice), mini or another; none leaves CLIPScore out
+    clip_model_type:str='ViT-B/32',
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    out:str='', # JSON file for the scores, with those of every image
-    training:str='', # Training captions: also report the share of novel captions
-    style:str='', # Captions in a style: also report how far it shows in the predictions; needs `factual`
-    factual:str='', # Plain captions (Karpathy's train split), which the style is told from
-    gallery:str='', # PNG file for the worst and the best predictions with their photos; needs `images`
-    by:str='CIDEr', # Metric that says which are the worst and the best
+    out:str='', # JSON file to write all scores to, those of every image included
+    # File of the training captions: with it you also get the share of predictions that are not among them
+    training:str='',
+    # File of captions in a style: with it you also get how far the style shows in the predictions; needs `factual`
+    style:str='',
+    # File of plain captions (of Karpathy's, the part train is read), from which a classifier tells the style
+    factual:str='',
+    gallery:str='', # PNG file to draw the worst and the best predictions with their photos into; needs `images`
+    by:str='CIDEr', # Metric by which the worst and the best are found
 ):
-    "Score predictions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore), and tell what their wording is like"
+    "Score predictions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore), and count their words"
     from capdec import evaluation as room
     from capdec.data import read_captions
     from capdec.sources import begun,photos_of
@@ -352,14 +374,14 @@ def evaluate(
 
 # %% ../nbs/11_cli.ipynb #18685b7d
 def caption(
-    # Photos, folders, patterns, addresses (http://, https://), and videos by name or pattern; or shards: .tar
-    # (WebDataset), .parquet
+    # Photos: files, folders, patterns or addresses (http://, https://); videos, by name or pattern; or shards: .tar
+    # (WebDataset) or .parquet
     photos:MANY,
     output:Output=Output(), # Where the captions go
-    model:str='mini', # Captioner: mini, a folder, a hub id, an official .pt
+    model:str='mini', # Captioner to use: mini, a folder, a hub id or an official .pt
     restyling:Restyling=Restyling(), # The style, and how to restyle
     beside:Beside=Beside(), # Files beside the photos
-    limit:int=0, # Most photos to caption now; the next run goes on (0: all)
+    limit:int=0, # Largest number of photos to caption now; the next run goes on with the others (0: all)
     dry_run:bool=False, # Tell what would be done, and do nothing
     decoding:Decoding=Decoding(), # How captions are decoded
     limits:Limits=Limits(), # What a caption may be like
@@ -367,9 +389,10 @@ def caption(
     crossing:Crossing=Crossing(), # Way across the gap
     pool:Candidates=Candidates(), # Which captions are candidates, and what chooses
     machine:Machine=Machine(), # What it is computed with
-    image_column:str='', # Column of the images in Parquet shards (default: image, jpg, bytes or another usual name)
+    # Name of the column of images in Parquet shards (default: image, jpg, bytes or another usual name)
+    image_column:str='',
 ):
-    "Caption photos and folders; bad files are reported and skipped, an interrupted run continues"
+    "Caption photos and folders; bad files are named and skipped, an interrupted run continues"
     whole_number('--limit', limit, 0)
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     shards = find_shards(sources)
@@ -451,7 +474,7 @@ def data(
     name:str='', # Data set to tell about (default: all)
     path:str='', # Your local copy of it: a file or a folder
 ):
-    "List the known data sets, or count what a local copy holds against what it should hold"
+    "List the known data sets, or check whether your copy of one is complete"
     from capdec.data import counts_table,sources_table,verify_source
     if path and not name:
         raise ValueError(f'--name: which data set is {path}? `capdec data` lists them')
@@ -464,12 +487,12 @@ def data(
 
 # %% ../nbs/11_cli.ipynb #7ec45299
 def demo(
-    photos:MANY='', # Your own photos: files, folders or patterns
+    photos:MANY='', # Your own photos, beside those that come with installed packages: files, folders or patterns
     out:str='_out/demo', # Folder for the page
     quick:bool=False, # Caption only, without the training experiment
-    full:bool=False, # Use the whole corpus in the experiment, which takes three times as long
+    full:bool=False, # Train on the whole corpus in the experiment, which takes half as long again
 ):
-    "Caption photos offline, train captioners from text alone with and without noise, and show it all on a page"
+    "Caption photos offline, train captioners with and without noise, and show it all on a page"
     import shlex
     from capdec.demo import run_demo
     named = [photos] if isinstance(photos, str) else photos
@@ -481,9 +504,10 @@ def demo(
 def explore(
     photos:MANY='', # Photos to choose from: folders, files or patterns (default: those that installed packages bring)
     model:MANY='mini', # Captioners to choose from: mini, folders, hub ids
-    ip:str='127.0.0.1', # Address to listen on; any other than this one lets others in
-    port:int=8866, # Port; 0: a free one
-    no_browser:bool=False, # Only tell the address, and open no browser
+    # Address to listen on; with any other than 127.0.0.1, other computers can use the explorer and see your photos
+    ip:str='127.0.0.1',
+    port:int=8866, # Port to listen on; 0 takes one that is free
+    no_browser:bool=False, # Print the address, and open no browser
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
     "Move a photo's vector by hand and watch the caption change, in a browser"
@@ -497,14 +521,18 @@ def explore(
 def reproduce(
     # Experiment: coco, flickr30k, coco-flickr30k (trained, tested), flickr30k-coco, noise-sweep, style or open-text
     name:str,
-    scale:str='full', # full, as the paper has it; or mini: minutes on a CPU, with the bundled models
+    scale:str='full', # Size of the experiment: full, as in the paper; or mini, minutes on a CPU with the bundled models
     data:str='data', # Folder with the files of the data sets, under the names of their publishers
     out:str='reproduced', # Folder to make everything in; a step that is done there is not run again
-    levers:MANY='', # What others added to CapDec, or none (default: all with published numbers and their files here)
+    # Names of things that others added to CapDec, or none (default: all that have published numbers, and whose files
+    # are here)
+    levers:MANY='',
     dry_run:bool=False, # Show the plan, and do nothing
     seed:int=0, # Seed of the training
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    prose:str='', # Text whose voice open-text learns: a file, folder or .zip (default: the data's plays of Shakespeare)
+    # Text whose voice open-text learns: a file, folder or .zip (default: Shakespeare's plays, in the folder of the
+    # data)
+    prose:str='',
 ):
     "Run a published experiment, and print what was published beside what you obtained"
     from capdec.reproduce import reproduce as run
@@ -530,7 +558,7 @@ ALSO = dict(caption=dict(model=_MODEL, photos=('images','data')),
     predict=dict(checkpoint=('model',), images=('photos',)),
     convert=dict(source=('checkpoint','model')), embed=dict(images=('photos',)), demo=dict(photos=_PHOTOS),
     explore=dict(photos=_PHOTOS, model=_MODEL))
-# The many flags of `caption`, in the order in which one thinks of them
+# The many flags of `caption`, in the order in which you think of them
 GROUPS = dict(caption={
     'what': ('photos','overwrite','redo','limit','dry_run','image_column'),
     'where to': ('out','json','sidecar','sidecar_ext','prefix','suffix','append','xmp','exif','gallery',

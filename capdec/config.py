@@ -36,11 +36,10 @@ class MapperConfig:
     # Kind of the mapper: mlp, transformer (official alias: transformer_encoder) or transformer_decoder
     mapping_type:str='transformer'
     prefix_length:int=40 # Number of vectors that the language model reads before the caption (k)
-    prefix_length_clip:int=40 # Number of tokens that a transformer mapper makes of the CLIP vector (mlp: not used)
-    # Number of layers of a transformer mapper (mlp: not used)
-    num_layers:int=field(default=8, kw_only=True)
-    # Number of positions behind the prefix for words that are told beside the vector (a hard prompt, as in ViECap); 0:
-    # none, as CapDec
+    prefix_length_clip:int=40 # Number of tokens that a transformer mapper makes of the CLIP vector (an mlp has none)
+    num_layers:int=field(default=8, kw_only=True) # Number of layers of a transformer mapper (an mlp has none)
+    # Number of places behind the prefix for words that the decoder is told beside the vector (a hard prompt, as in
+    # ViECap); 0: none, as in CapDec
     hint_tokens:int=field(default=0, kw_only=True)
 
     def __post_init__(self):
@@ -120,33 +119,35 @@ class TrainConfig:
     lr:float=2e-5 # Peak learning rate
     epochs:int=10 # Number of passes over the captions (paper: COCO about 8, FlickrStyle10K about 25)
     bs:int=34 # Number of captions per step, over all processes (official: 34; COCO 30, Flickr30k 16)
-    # Steps of linear warm-up; lower it for a small corpus, where the whole run may be shorter
+    # Number of warm-up steps, in which the learning rate rises; lower it for a small corpus, where the whole run may be
+    # shorter
     warmup_steps:int=5000
     weight_decay:float=0. # Weight decay of AdamW (as transformers 4 had it)
     eps:float=1e-6 # Epsilon of AdamW (as transformers 4 had it)
-    noise_variance:float=0. # Variance of the noise per coordinate (the paper's best for RN50x4: 0.016)
-    uniform_noise:bool=False # Uniform noise from a ball instead of Gaussian noise
-    # Shape of the noise: round (CapDec), captions (wide where captions of one image differ, text alone), or a file from
-    # `capdec noise --out` (CLOSE)
+    noise_variance:float=0. # Variance of the noise on each number of a vector (the paper's best for RN50x4: 0.016)
+    uniform_noise:bool=False # Draw the noise evenly from a ball instead of from a Gaussian
+    # Shape of the noise: round (CapDec); captions (wide where captions of one image differ, which text alone tells); or
+    # a file from `capdec noise --out` (CLOSE)
     noise_shape:str='round'
-    target:str='own' # Caption that a vector is turned into: own (CapDec), or another one of the same image (CLOSE)
-    remove_mean:bool=False # Take the mean off the caption vectors (C3); photos then cross by the bridge `mean`
-    # Share of the mean of the nearest captions of other images in what the decoder learns from (IFCap's image-like
-    # retrieval: the noised vector asks); photos then cross by the bridge none+nearest:SHARE. 0: none, as CapDec
+    # Caption that a vector is turned into: own (its own, as in CapDec) or another (of the same image, CLOSE)
+    target:str='own'
+    remove_mean:bool=False # Subtract the mean of all caption vectors from each (C3); photos then need the bridge `mean`
+    # Share of each vector that comes from the mean of the nearest captions of other images (IFCap's image-like
+    # retrieval: the noised vector asks). Photos then need the bridge none+nearest:SHARE. 0: none of it, as in CapDec
     retrieve:float=0.
-    retrieve_k:int=9 # Number of nearest captions that are taken (IFCap: 9)
+    retrieve_k:int=9 # Number of nearest captions that make this mean (IFCap: 9)
     # Names that a captioner with `hint_tokens` is told: nouns (those of the captions, or the names that the captioner
-    # you train on knows already), or a file with a name a line
+    # you go on from knows already), or a file with one name per line
     vocabulary:str='nouns'
-    hint_none:float=.3 # Share of captions with which no word is told
-    hint_false:float=.05 # Share of captions told words that are told a false one, too
+    hint_none:float=.3 # Share of the captions that come without any word
+    hint_false:float=.05 # Share of the captions with words that also get a false word
     dont_norm:bool=False # Leave the vectors' lengths as the encoder made them
-    grad_clip:float=0. # Largest gradient norm; 0: no clipping (official)
+    grad_clip:float=0. # Largest norm of the gradient; a larger gradient is shortened. 0: never, as in the official code
     accumulate:int=1 # Number of batches whose gradients are summed up before an optimiser step
     # Precision of the training: no, bf16, or auto (bf16 where the device computes it itself)
     mixed_precision:str='auto'
     max_tokens:int=0 # Number of tokens at which captions are cut; 0: what the captioner's own config says
-    # Treat tokens as the official code does: no full stop added, token 0 never learned, variance 0 skips the noise step
+    # Do as the official code does: add no full stop, never learn token 0, skip the noise step at variance 0
     official:bool=False
     seed:int=0 # Seed of the order, the noise, the dropout and fresh weights
     patience:int=0 # Number of epochs without a better validation loss after which training stops; 0: never
@@ -164,18 +165,19 @@ class TrainConfig:
 @dataclass(frozen=True)
 class Limits:
     "What a caption may be like; defaults are CapDec's own"
-    max_length:int=67 # Most tokens of a caption, the prompt not counted (CapDec: 67)
-    min_length:int=0 # Fewest tokens of a caption, its stop included
-    min_words:int=0 # Fewest words of a caption, those of the prompt included
-    max_words:int=0 # Most words of a caption, those of the prompt included; 0: no limit
+    max_length:int=67 # Largest number of tokens in a caption, the prompt not counted (CapDec: 67)
+    min_length:int=0 # Smallest number of tokens in a caption, its stop included
+    min_words:int=0 # Smallest number of words in a caption, those of the prompt included
+    max_words:int=0 # Largest number of words in a caption, those of the prompt included; 0: no limit
     # Number of tokens in a row that no caption says twice, whatever their case; 0: no such rule; `None`: what the
     # captioner's config says
     no_repeat_ngram:int|None=None
-    # Whether a caption says no word of content twice; words such as a, of, two, red may come again (default: what the
-    # captioner's config says)
+    # Whether a caption names nothing twice: no word of content comes again, words such as a, of, two, red may (default:
+    # what the captioner's config says)
     no_repeat_words:bool|None=None
-    prompt:str='' # Words that each caption starts with
-    temperature:float=1.0 # Temperature, which divides the logits: above 1 more varied, below 1 more predictable
+    prompt:str='' # Words that each caption begins with
+    # Temperature, by which logits are divided: above 1 sampled captions get more varied, below 1 more predictable
+    temperature:float=1.0
     # Token ids that end a caption (default: the captioner's own, `model.stop_ids`; official beam search: `[13]`,
     # official greedy search: `[13, 764]`)
     stop_ids:list[int]|None=None
@@ -195,11 +197,11 @@ class Limits:
 @dataclass(frozen=True)
 class Decoding:
     "How captions are decoded; defaults are CapDec's own"
-    num_captions:int=1 # Captions per photo
+    num_captions:int=1 # Number of captions for each photo
     method:str='beam' # Way to decode: beam, greedy or sample
-    # Seed of --method sample: it gives the same photo the same captions (default: they differ each time)
+    # Seed of --method sample: with it, the same photo gets the same captions again (default: they differ each time)
     seed:int|None=None
-    beam_size:int=5 # Number of beams of the search
+    beam_size:int=5 # Number of beams of the beam search: beginnings of a caption that are kept at each word
 
     def __post_init__(self):
         _whole(self, 1, 'num_captions', 'beam_size')
@@ -226,22 +228,24 @@ NO_COSINE = ('gives the cosine, and nothing asks for it; use choose, such as cho
 @dataclass(frozen=True)
 class Candidates:
     "Which captions are candidates for a photo, and what chooses among them; defaults are the captioner's own"
-    # What chooses: vote (they agree with each other and with remembered captions), logprob, cosine, judges (all of
-    # these together), or several with weights such as vote:1,cosine:0.5; with + each is standardised for each photo
-    # before it is weighed, as in vote:0.7+cosine:0.3; beam: the best beam, CapDec's way (default: as the captioner was
-    # saved)
+    # What chooses among several captions of a photo: vote (how far they agree with each other and with remembered
+    # captions), logprob, cosine, judges (all of these together), or several with weights, such as vote:1,cosine:0.5.
+    # With + instead of commas, each is standardised for the photo before it is weighed: vote:0.7+cosine:0.3. beam takes
+    # the best beam, which is CapDec's way (default: as the captioner was saved)
     choose:str=''
-    # Ways across the gap that give candidates, such as offset offset+memory (default: the bridge alone)
+    # Ways across the gap that give candidates, such as: offset offset+memory (default: only the captioner's bridge)
     ways:str|list=()
-    # Views of a photo whose mean is captioned: 1, or 2 with its mirror image (default: as the captioner was saved)
+    # Number of views of a photo whose mean is captioned: 1, or 2 with its mirror image (default: as the captioner was
+    # saved)
     views:int=0
-    # Captions that are drawn from each way, beside its best beams (default: as the captioner was saved, else none)
+    # Number of captions to draw at random from each way, beside its best beams (default: as the captioner was saved,
+    # else none)
     samples:int|None=None
-    # Seed of the captions that are drawn; photos share it, so that a caption does not depend on its neighbours
-    # (default: as the captioner was saved, else 0)
+    # Seed of the captions that are drawn. All photos share it, so that a caption does not depend on the photos beside
+    # it (default: as the captioner was saved, else 0)
     samples_seed:int|None=None
-    # Encoder that gives the cosine in place of the captioner's own, such as ViT-B/32; it looks at the photos once more.
-    # own: the captioner's (default: as the captioner was saved, else own)
+    # Encoder that computes the cosine instead of the captioner's own, such as ViT-B/32; it looks at each photo once
+    # more. own: the captioner's (default: as the captioner was saved, else own)
     judge:str=''
 
     def __post_init__(self):
@@ -264,12 +268,13 @@ class Candidates:
 @dataclass(frozen=True)
 class Selection:
     "Which captions of a data set"
-    split:str='train' # Part of one of Karpathy's files: train (with restval), val, test or all
+    split:str='train' # Part of a file that has parts, such as Karpathy's: train (with restval), val, test or all
     dataset_mode:str='' # Name or official number of the data set, such as coco, flickr30k/val, humorous/test, 2
-    # File that lists the images whose captions to keep, one a line (dataset_mode coco-balanced; of predict: snowboard)
+    # File with the names of the images to keep, one per line; --dataset_mode coco-balanced needs it, and snowboard in
+    # `capdec predict`
     images_list:str=''
-    factual:str='' # File of Flickr8k's captions, which dataset_mode factual (4) needs
-    # Seed of FlickrStyle's random split, 6/7 train and 1/7 test (dataset_mode humorous, romantic, factual)
+    factual:str='' # File of Flickr8k's captions; --dataset_mode factual (4) needs it
+    # Seed of the random split of FlickrStyle10K: 6/7 to train, 1/7 to test (--dataset_mode humorous, romantic, factual)
     split_seed:int=0
     # Name of a table's column of captions (default: caption, text, sentence or another usual name)
     caption_column:str=''
@@ -292,7 +297,8 @@ class Swap:
     "Which gender terms of captions to exchange"
     # Whose gender terms to swap: 0 nobody's, 1 both, 2 men's only, 3 women's only (each with probability 0.5)
     fix_gender_imbalance_mode:int=0
-    # JSON file of term pairs to swap instead of the built-in ones: any attribute, see `capdec.fairness.load_terms`
+    # JSON file with pairs of terms to swap instead of the built-in ones; they may be about any attribute (the format:
+    # `capdec.fairness.load_terms`)
     gender_terms:str=''
     seed:int=0 # Seed of the swaps
 
@@ -301,24 +307,28 @@ class OfficialHints:
     "What an official checkpoint does not say about itself"
     # Folder with GPT-2's tokenizer, for an official checkpoint (default: gpt2 in ~/.cache/capdec, else from the hub)
     tokenizer:str=''
-    # Attention heads of an official checkpoint's language model (default: its width / 64, as in all of OpenAI's)
+    # Number of attention heads of an official checkpoint's language model (default: its width / 64, as in all of
+    # OpenAI's)
     lm_heads:int=0
 
 @dataclass(frozen=True)
 class ExpectedMapper:
     "What you expect of a checkpoint's mapper; what is 0 or empty is not compared"
     prefix_length:int=0 # Number of the checkpoint's prefix vectors, to be checked (default: what the checkpoint says)
-    prefix_length_clip:int=0 # Number of CLIP tokens of its mapper, to be checked (default: what the checkpoint says)
-    num_layers:int=0 # Number of layers of its mapper, to be checked (default: what the checkpoint says)
-    mapping_type:str='' # Kind of its mapper, to be checked (default: what the checkpoint says)
+    # Number of CLIP tokens of the checkpoint's mapper, to be checked (default: what the checkpoint says)
+    prefix_length_clip:int=0
+    num_layers:int=0 # Number of layers of the checkpoint's mapper, to be checked (default: what the checkpoint says)
+    mapping_type:str='' # Kind of the checkpoint's mapper, to be checked (default: what the checkpoint says)
 
 @dataclass(frozen=True)
 class Restyling:
     "How to restyle a captioner on a file of sentences"
-    style:str='' # File of sentences to restyle `model` on (kept: next time its name is enough), or a captioner
-    style_steps:int=400 # Optimiser steps of the restyling; more make the style stronger
-    # Share of the captioner's own plain sentences in the restyling, 0 to less than 1; with more of them fewer captions
-    # show the style
+    # File of sentences whose style `model` learns before it captions (it is kept: next time the name is enough), or a
+    # captioner in that style
+    style:str=''
+    style_steps:int=400 # Number of training steps in that style; more steps make it stronger
+    # Share of the captioner's own plain sentences in this training, from 0 to less than 1; the more of them, the fewer
+    # captions show the style
     style_mix:float=0.
 
     def __post_init__(self):
@@ -333,12 +343,12 @@ class Restyling:
 @dataclass(frozen=True)
 class Beside:
     "Files beside photos that hold their captions"
-    sidecar:bool=False # Write a text file beside each photo (a.txt; a.jpg.txt where the name is taken)
+    sidecar:bool=False # Write a text file beside each photo: a.txt for a.jpg (a.jpg.txt where that name is taken)
     sidecar_ext:str='.txt' # Ending of the text files, such as .caption
     prefix:str='' # Words before each caption in the text files
     suffix:str='' # Words behind each caption in the text files
-    append:bool=False # Put the captions behind what stands in a text file already, instead of leaving it as it is
-    xmp:bool=False # Write an .xmp beside each photo; of one that is there nothing but the description changes
+    append:bool=False # Add the captions behind what is in a text file already, instead of leaving that file alone
+    xmp:bool=False # Write an .xmp file beside each photo; in one that is there already, only the description changes
 
     def __post_init__(self):
         ending = self.sidecar_ext if self.sidecar_ext.startswith('.') else f'.{self.sidecar_ext}'
@@ -356,16 +366,20 @@ class Beside:
 @dataclass(frozen=True)
 class Output:
     "Where the captions of photos go"
-    # .csv, .json or .jsonl file, .srt or .vtt for one video; - prints JSON lines (default: print); for shards a folder,
-    # NAME.parquet or NAME.jsonl
+    # File for the captions: .csv, .json or .jsonl; .srt or .vtt for one video; - prints lines of JSON. For shards a
+    # folder: NAME.parquet or NAME.jsonl (default: captions are printed)
     out:str=''
-    json:bool=False # Print a line of JSON for each photo, for another program, also beside a file
-    exif:str='' # Folder for copies of the photos (JPEG, PNG, WebP) with the caption in EXIF, XMP and IPTC
-    gallery:str='' # .html file: a page of all photos with their captions, with a search
-    # Say how sure the captioner is of each caption: a column to sort by (the lowest first), no percentage
+    # Print a line of JSON for each photo, which another program can read, also when captions go into a file
+    json:bool=False
+    exif:str='' # Folder for copies of the photos (JPEG, PNG, WebP) that hold the caption in EXIF, XMP and IPTC
+    gallery:str='' # File (.html) for a page of all photos with their captions, which you can search
+    # Add a column that says how sure the captioner is of each caption. Sort by it and look at the lowest first; it is
+    # no percentage
     sureness:bool=False
-    overwrite:bool=False # Write captions again that are there, also those that you wrote in an .xmp or a photo
-    # Captioner whose captions are written again, such as mini, or mini@1 for one version (`capdec made-by` tells)
+    # Replace captions that are there already, also those that you wrote into an .xmp file or a photo
+    overwrite:bool=False
+    # Captioner whose captions are replaced, such as mini, or mini@1 for one version (`capdec made-by` tells which one
+    # wrote them)
     redo:str=''
 
     def __post_init__(self):
@@ -389,7 +403,7 @@ def places(self:Output,
 @patch
 def check(self:Output,
     beside:Beside=Beside(), # Files beside the photos
-    num_captions:int=1, # Captions per photo
+    num_captions:int=1, # Number of captions for each photo
     shards:list=(), # Shards, if those are captioned
     image_column:str='', # Column of their images
 ):
@@ -419,8 +433,8 @@ def check(self:Output,
 @dataclass(frozen=True)
 class Video:
     "How videos are looked at"
-    interval:float=1. # Seconds between the pictures of a video that are looked at
-    scenes:bool=False # A caption for each scene of a video, with its times, instead of one for the video
+    interval:float=1. # Number of seconds between the pictures that are taken from a video
+    scenes:bool=False # Write a caption for each scene of a video, with its times, instead of one for the whole video
 
     def __post_init__(self):
         if not self.interval > 0:
@@ -430,11 +444,12 @@ class Video:
 @dataclass(frozen=True)
 class Inputs:
     "What `capdec predict` captions"
-    # Folders, files or patterns of photos; or shards (.tar, .parquet): `out` is then a folder of shards
+    # Photos to caption: folders, files or patterns; or shards (.tar, .parquet), and then `out` is a folder of shards
     images:str|list=''
-    data:str='' # File of captions whose images are captioned instead, one entry per image
-    image_dir:str='' # Folder of the images of `data`; where it names none, they are found by the id in their name
-    embeddings:str='' # Store of vectors, or official pickle, to caption instead
+    data:str='' # File of captions that names the photos to caption instead; each photo gets one caption
+    # Folder of the photos of `data`; where `data` names no files, a photo is found by the id in its name
+    image_dir:str=''
+    embeddings:str='' # Store of vectors, or official pickle, to caption instead of photos
 
     def check(self,
         which:Selection=Selection(), # Which captions of `data`
@@ -463,11 +478,13 @@ class OfficialRun:
     beam:bool=True # Use beam search; --beam false for greedy
     beam_size:int=5 # Number of beams
     official:bool=False # Stop where the official code does: beam search at `.` alone, greedy also at ` .`
-    is_rn:bool|None=None # The vectors have 640 numbers, false: 512 (checked when given; the checkpoint tells)
+    # Whether vectors have 640 numbers (false: 512), as for the official tool; the checkpoint says so itself, and what
+    # you give is checked
+    is_rn:bool|None=None
     dont_normalize_prefix:bool=False # Do not normalise the vectors
-    text_autoencoder:bool=False # Caption the captions: their text vectors go in
-    ablation_dist:bool=False # Only print the distances between the captions of an image of `data` (or of a pickle)
-    ablation_image_dist:bool=False # Only print the distance of images of `data` and their captions (or of a pickle)
+    text_autoencoder:bool=False # Caption the text vectors of the captions, instead of photos
+    ablation_dist:bool=False # Only print how far apart the captions of an image of `data` (or of a pickle) lie
+    ablation_image_dist:bool=False # Only print how far the images of `data` (or of a pickle) lie from their captions
 
     def decoding(self)->Decoding:
         "How captions are decoded"
@@ -482,11 +499,13 @@ class OfficialRun:
 @dataclass(frozen=True)
 class Material:
     "What `capdec train` learns from"
-    # Store made by `embed`, official embeddings pickle, or file of captions to embed first; COCO and FLICKR are presets
+    # Vectors to train on: a store made by `capdec embed`, or an official embeddings pickle; or a file of captions,
+    # which are embedded first. COCO and FLICKR stand for coco.store and flickr30k.store
     data:str='clip_embedding.pkl'
-    val_pt:str='' # Validation data, like `data`
-    clip_model_type:str='RN50x4' # Encoder, when `data` is a file of captions
-    is_not_rn:bool=False # The vectors have 512 numbers (checked; the width is read off the data)
+    val_pt:str='' # Data to validate on, given like `data`
+    clip_model_type:str='RN50x4' # Encoder to use when `data` is a file of captions
+    # Whether vectors have 512 numbers, as for the official tool; the data says so itself, and what you give is checked
+    is_not_rn:bool=False
     use_image_embedding_as_clipcap:bool=False # Train on image vectors, as ClipCap does
     image_dir:str='' # Folder of the photos, for --use_image_embedding_as_clipcap with a file of captions
 
@@ -494,7 +513,7 @@ class Material:
 class Keeping:
     "Where a training is kept"
     out_dir:str='./checkpoints' # Folder for models, checkpoints and the loss curve
-    prefix:str='coco_prefix' # Name of saved models
+    prefix:str='coco_prefix' # Beginning of the names of saved models
     save_every:int=1 # Epochs between kept models; the first and the last are always kept
     restart:bool=False # Start again instead of continuing the run in `out_dir`
 

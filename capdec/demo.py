@@ -370,7 +370,7 @@ def run_demo(
     photos:list=(), # Your own photos: files, folders, patterns
     out:str|Path='_out/demo', # Folder for the page
     quick:bool=False, # Leave the experiment out
-    full:bool=False, # Use the whole corpus for each seed, which takes three times as long
+    full:bool=False, # Train each seed on the whole corpus, which takes half as long again
 )->int: # 1 if none of your photos could be read, else 0
     "Caption photos, train with and without noise, write the page and say where it is"
     check_folder(out)

@@ -13,7 +13,7 @@ class Result:
         self.returncode, self.stdout, self.stderr = returncode, stdout, stderr
 
 def capdec(*args, cwd=None, ok=None):
-    "Run the command in this process (importing torch anew takes seconds); an error that is not one line escapes"
+    "Run the command in this process (importing torch again takes seconds); an error that is not one line escapes"
     from capdec.cli import main
     out, err, here = io.StringIO(), io.StringIO(), os.getcwd()
     if cwd:
@@ -49,11 +49,11 @@ def _become(code, args, cwd, env, files):
     import torch
     code_out = 1
     try:
-        # after a fork PyTorch makes its pool of threads anew at the first call; two threads at once would find none
+        # after a fork PyTorch makes a new pool of threads at the first call; two threads at once would find none
         torch.set_num_threads(1)
         for fd, f in enumerate(files):
             os.dup2(f.fileno(), fd)
-        # what is ignored by whoever runs the tests, in the background or under nohup
+        # the tests may run in the background or under nohup, where signals are ignored
         for o in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
             signal.signal(o, signal.default_int_handler if o == signal.SIGINT else signal.SIG_DFL)
         sys.stdin = open(0, closefd=False)

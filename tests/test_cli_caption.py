@@ -120,7 +120,7 @@ def test_what_cannot_be_is_one_line(trip, args, says):
 
 @pytest.mark.parametrize('kind,n', [('csv', 2), ('json', 2), ('jsonl', 1)])
 def test_a_finished_table_is_gone_on_with(trip, tmp_path, kind, n):
-    "New photos join it, those that are in it are left alone, and --overwrite begins anew"
+    "New photos join it, those that are in it are left alone, and --overwrite begins again"
     out,args = tmp_path/f'c.{kind}', ('--num_captions', n, '--device', 'cpu', '--beam_size', n)
     bad = trip/'bad.jpg'
     bad.write_text('no photo')

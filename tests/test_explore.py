@@ -167,7 +167,7 @@ def test_words_are_shown_and_taken_away(teller, deaf):
     assert plain(app.caption).startswith(teller(cat, concepts=[*sure[1:], sure[0], 'tractor', '<b>sun</b>']))
     press(app, 'tractor')
     assert chips(app)['tractor'] is False and app.error.value == ''
-    # another photo is asked anew, and a captioner that takes no words shows none
+    # another photo is asked again, and a captioner that takes no words shows none
     app.photo.value = demo_photos()[2].name
     assert app.view.words is None and 'tractor' not in chips(app)
     assert plain(app.caption).startswith(teller(demo_photos()[2]))

@@ -214,7 +214,7 @@ def test_errors_are_clear(tmp_path):
     f.write_bytes(f.read_bytes()[:1000])
     with pytest.raises(ValueError, match='not a complete checkpoint'):
         run(tiny(), config(epochs=1), tmp_path/'r')
-    # starts anew
+    # starts again
     run(tiny(), config(epochs=1), tmp_path/'r', resume=False)
 
 def test_validation_loss_ignores_batching():

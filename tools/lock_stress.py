@@ -1,6 +1,7 @@
 """Claim one file from several processes, over and over, and count how often two of them held it at once.
 
-Whoever holds the claim makes a file that must not be there yet, and removes it again: a second holder would meet it.
+A process that holds the claim makes a file that must not be there yet, and removes it again. A second holder would
+meet that file.
 Usage: python tools/lock_stress.py [--processes 6] [--seconds 20] [--folder _out/locks]
 """
 import argparse, json, multiprocessing, os, sys, tempfile, time
