@@ -42,16 +42,14 @@ def parse(
 def open_text(
     data:str, # Text file or CSV, or a folder or .zip with such files
     out:str='sentences.json', # File to write; NAME.store makes a folder of Arrow shards, for corpora larger than memory
-    min_words:int=None, # Smallest number of words in a sentence (default: 4; with --shakespeare any number)
-    # Largest number of words in a sentence (default: 20; with --official 18, with --shakespeare any number)
-    max_words:int=None,
+    min_words:int=None, # Smallest number of words in a sentence (default: 4; --shakespeare: any)
+    max_words:int=None, # Largest number of words in a sentence (default: 20; --official: 18; --shakespeare: any)
     column:str='', # Name of the column that holds the text, in a CSV
     official:bool=False, # Clean the text as CapDec's hp_to_coco_format.py does
     shakespeare:bool=False, # Make every line a caption, as CapDec's parse_sheikspeare.py does
     mix:str='', # File of captions to mix with the sentences, half and half (Open Text Training in CapDec's README)
     share:float=0.5, # Share of sentences in the mix, from 0 to 1
-    # Language of the text (en, de, zh, ...): the splitter then knows its abbreviations and full stops
-    language:str='en',
+    language:str='en', # Language of the text (en, de, zh, ...), whose abbreviations the splitter should know
     encoding:str='utf-8', # Encoding of the text, such as cp1252
     seed:int=0, # Seed of the mix
 ):
@@ -73,16 +71,11 @@ def open_text(
 def embed(
     data:str='', # File of captions, any that `parse` reads; or an official embeddings pickle or a store, to convert it
     images:MANY='', # Photos to embed instead of captions: folders, files or patterns
-    # Folder of the photos of `data`: the captions get the vectors of their photos, to train as ClipCap does
-    image_dir:str='',
-    # Store to write, or NAME.pkl for an official pickle as well (default: beside the input, ending in .store)
-    out:str='',
-    # Encoder to use: an OpenAI CLIP, a CLIP or SigLIP of the Hugging Face hub, a file, or mini
-    clip_model_type:str='RN50x4',
+    image_dir:str='', # Folder of the photos of `data`, whose vectors go with the captions, to train as ClipCap does
+    out:str='', # Store to write; NAME.pkl: an official pickle, too (default: beside the input, ending in .store)
+    clip_model_type:str='RN50x4', # Encoder to use: an OpenAI CLIP, a CLIP or SigLIP of Hugging Face, a file, or mini
     which:Selection=Selection(), # Which captions of the file
-    # Kind of vectors to take from an official pickle: text or image (default: text; both, where another pickle is
-    # written)
-    kind:str='',
+    kind:str='', # Kind of vectors to take from an official pickle: text or image (default: text; for a pickle, both)
     swap:Swap=Swap(), # Gender terms to exchange
     batch_size:int=256, # Number of captions in a batch (of photos an eighth as many)
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
@@ -120,8 +113,7 @@ def train(
     material:Material=Material(), # What to train on
     keeping:Keeping=Keeping(), # Where models go
     pretrain_weights:str='', # Captioner to go on from: folder, hub id, official .pt, published name, or mini
-    # File of the modality offset to add after the noise; without a name, the file beside the data
-    add_modality_offset:OR_ALONE='',
+    add_modality_offset:OR_ALONE='', # File of the modality offset to add after the noise; no name: beside the data
     training:TrainConfig=TrainConfig(), # How to train
     mapper:MapperConfig=MapperConfig(), # What the captioner is made of
     only_prefix:bool=False, # Train only the mapper; the language model stays as it is
@@ -233,13 +225,10 @@ def predict(
 # %% ../nbs/11_cli.ipynb #1645a003
 def convert(
     source:str, # Official or ClipCap checkpoint (.pt), published name such as capdec-coco-0.015, or captioner's folder
-    # Folder to make; when the source is a captioner's folder, a .safetensors file with official names (default: named
-    # like the source)
-    out:str='',
+    out:str='', # Folder to make; from a captioner's folder, a .safetensors file (default: named like the source)
     hints:OfficialHints=OfficialHints(), # What the checkpoint does not say
     clip_model_type:str='', # Encoder that made the vectors (default: guessed from their width)
-    # Say that the checkpoint was trained on vectors that were not normalised, as most of ClipCap's were
-    dont_norm:bool=False,
+    dont_norm:bool=False, # Say that vectors were not normalised in training, as for most of ClipCap's checkpoints
     noise_variance:float=None, # Noise variance that the captioner was trained with; it is noted in the config
     num_heads:int=8, # Number of attention heads of the mapper
     dtype:str='', # Type of the saved numbers: float16 makes the folder half as large
@@ -257,11 +246,8 @@ def noise(
     max_images:int=1000, # Number of images to take, counted from the first
     clip_model_type:str='RN50x4', # Encoder to use when `data` is a file of captions
     split:str='train', # Part of a file that has parts, such as Karpathy's
-    # File (.safetensors) to write the shape of the differences between captions to, for `train --noise_shape` (CLOSE)
-    out:str='',
-    # Store of the photos' vectors: `out` then gets the shape of the differences between photos and captions, which
-    # needs pairs
-    images:str='',
+    out:str='', # File (.safetensors) for the shape of the captions' differences, for `train --noise_shape` (CLOSE)
+    images:str='', # Store of the photos' vectors: `out` then gets how photos and captions differ, which needs pairs
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
     "Compute the noise variance for your captions, from how far apart those of an image lie"
@@ -281,9 +267,7 @@ def offset(
     texts:str='', # Store of caption vectors; a pickle that holds both kinds needs none
     out:str='offset.safetensors', # File to write (.safetensors or .npz), for --add_modality_offset
     rows:int=0, # Number of rows to take, counted from the first (the official tool takes 20,000; 0: all)
-    # Also write the covariances of both kinds of vectors: `caption --moments FILE` reads them, for the ways mean,
-    # standard and whiten
-    moments:bool=False,
+    moments:bool=False, # Also write covariances, with which `caption --moments FILE` can take mean, standard and whiten
 ):
     "Measure the modality offset: the way from the mean caption vector to the mean image vector"
     no_device(out)
@@ -327,20 +311,15 @@ def evaluate(
     predictions:str, # JSON file of predictions, as `capdec predict` writes it: [{image_id, caption}]
     references:str='', # File of captions that people wrote of the same images, any that `parse` reads
     split:str='val', # Part of a file that has parts, such as Karpathy's
-    # Metrics, separated by commas; spice is left out where its files are missing
-    metrics:str='bleu,meteor,rouge,cider,spice',
-    # Photos of the predictions: folders, files or patterns; with them you also get CLIPScore, and `gallery` needs them
-    images:MANY='',
-    # Encoder for CLIPScore: ViT-B/32 (its authors' choice), mini or another; none leaves CLIPScore out
+    metrics:str='bleu,meteor,rouge,cider,spice', # Metrics, with commas; spice is left out where its files are missing
+    images:MANY='', # Photos of the predictions: files, folders or patterns; CLIPScore and `gallery` need them
+    # Encoder for CLIPScore: ViT-B/32 (as its authors), mini or another; none: no CLIPScore
     clip_model_type:str='ViT-B/32',
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
     out:str='', # JSON file to write all scores to, those of every image included
-    # File of the training captions: with it you also get the share of predictions that are not among them
-    training:str='',
-    # File of captions in a style: with it you also get how far the style shows in the predictions; needs `factual`
-    style:str='',
-    # File of plain captions (of Karpathy's, the part train is read), from which a classifier tells the style
-    factual:str='',
+    training:str='', # File of training captions: also report the share of predictions that are not among them
+    style:str='', # File of captions in a style: also report how far it shows in the predictions; needs `factual`
+    factual:str='', # File of plain captions (of Karpathy's the part train), from which a classifier tells the style
     gallery:str='', # PNG file to draw the worst and the best predictions with their photos into; needs `images`
     by:str='CIDEr', # Metric by which the worst and the best are found
 ):
@@ -389,8 +368,7 @@ def caption(
     crossing:Crossing=Crossing(), # Way across the gap
     pool:Candidates=Candidates(), # Which captions are candidates, and what chooses
     machine:Machine=Machine(), # What it is computed with
-    # Name of the column of images in Parquet shards (default: image, jpg, bytes or another usual name)
-    image_column:str='',
+    image_column:str='', # Name of the column of images in Parquet shards (default: image, jpg, bytes or alike)
 ):
     "Caption photos and folders; bad files are named and skipped, an interrupted run continues"
     whole_number('--limit', limit, 0)
@@ -504,8 +482,7 @@ def demo(
 def explore(
     photos:MANY='', # Photos to choose from: folders, files or patterns (default: those that installed packages bring)
     model:MANY='mini', # Captioners to choose from: mini, folders, hub ids
-    # Address to listen on; with any other than 127.0.0.1, other computers can use the explorer and see your photos
-    ip:str='127.0.0.1',
+    ip:str='127.0.0.1', # Address to listen on; any other than 127.0.0.1 lets other computers see your photos
     port:int=8866, # Port to listen on; 0 takes one that is free
     no_browser:bool=False, # Print the address, and open no browser
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
@@ -524,15 +501,11 @@ def reproduce(
     scale:str='full', # Size of the experiment: full, as in the paper; or mini, minutes on a CPU with the bundled models
     data:str='data', # Folder with the files of the data sets, under the names of their publishers
     out:str='reproduced', # Folder to make everything in; a step that is done there is not run again
-    # Names of things that others added to CapDec, or none (default: all that have published numbers, and whose files
-    # are here)
-    levers:MANY='',
+    levers:MANY='', # Names of what others added to CapDec, or none (default: all with published numbers and files here)
     dry_run:bool=False, # Show the plan, and do nothing
     seed:int=0, # Seed of the training
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
-    # Text whose voice open-text learns: a file, folder or .zip (default: Shakespeare's plays, in the folder of the
-    # data)
-    prose:str='',
+    prose:str='', # Text whose voice open-text learns: a file, folder or .zip (default: Shakespeare's plays, in `data`)
 ):
     "Run a published experiment, and print what was published beside what you obtained"
     from capdec.reproduce import reproduce as run
