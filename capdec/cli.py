@@ -233,7 +233,7 @@ def convert(
     num_heads:int=8, # Number of attention heads of the mapper
     dtype:str='', # Type of the saved numbers: float16 makes the folder half as large
 ):
-    "Turn an official checkpoint into a folder of this project, or a captioner back into one"
+    "Turn an official checkpoint into a captioner's folder, or a captioner back into one"
     from capdec.official import convert as bring
     path = bring(source, out, hints.tokenizer or None, dtype or None, lm_heads=hints.lm_heads or None,
         num_heads=num_heads, encoder=clip_model_type or None, normalize_prefix=not dont_norm,
@@ -250,7 +250,7 @@ def noise(
     images:str='', # Store of the photos' vectors: `out` then gets how photos and captions differ, which needs pairs
     device:str='', # Device to compute on: cpu, cuda, mps (default: the best there is)
 ):
-    "Compute the noise variance for your captions, from how far apart those of an image lie"
+    "Compute the noise variance that suits your captions, by the rule of the paper"
     from capdec.noise import estimate_noise_variance
     from capdec.sources import some_captions,write_shape
     not_the_input(out, data, images)
@@ -269,7 +269,7 @@ def offset(
     rows:int=0, # Number of rows to take, counted from the first (the official tool takes 20,000; 0: all)
     moments:bool=False, # Also write covariances, with which `caption --moments FILE` can take mean, standard and whiten
 ):
-    "Measure the modality offset: the way from the mean caption vector to the mean image vector"
+    "Measure the modality offset: from the mean caption vector to the mean image vector"
     no_device(out)
     from capdec.gap import modality_moments
     from capdec.noise import modality_centres,save_offset
@@ -323,7 +323,7 @@ def evaluate(
     gallery:str='', # PNG file to draw the worst and the best predictions with their photos into; needs `images`
     by:str='CIDEr', # Metric by which the worst and the best are found
 ):
-    "Score predictions (BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore), and count their words"
+    "Score predictions: BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore, and their wording"
     from capdec import evaluation as room
     from capdec.data import read_captions
     from capdec.sources import begun,photos_of
@@ -370,7 +370,7 @@ def caption(
     machine:Machine=Machine(), # What it is computed with
     image_column:str='', # Name of the column of images in Parquet shards (default: image, jpg, bytes or alike)
 ):
-    "Caption photos and folders; bad files are named and skipped, an interrupted run continues"
+    "Caption photos and folders; bad files are skipped, an interrupted run continues"
     whole_number('--limit', limit, 0)
     sources,empty = [photos] if isinstance(photos, (str,Path)) else photos, []
     shards = find_shards(sources)
@@ -470,7 +470,7 @@ def demo(
     quick:bool=False, # Caption only, without the training experiment
     full:bool=False, # Train on the whole corpus in the experiment, which takes half as long again
 ):
-    "Caption photos offline, train captioners with and without noise, and show it all on a page"
+    "Caption photos offline, train with and without noise, and show it all on a page"
     import shlex
     from capdec.demo import run_demo
     named = [photos] if isinstance(photos, str) else photos
