@@ -619,7 +619,7 @@ def table_text(
         lines.append(line.rstrip())
     # once for each row, and not behind each of its metrics
     sources = {o['row']: f'  {o["row"]:{wide}}{o["sees"]}; {o["paper"]}' for o in rows}
-    return '\n'.join([*lines, 'What a row may see; where it was published:', *sources.values()])
+    return '\n'.join([*lines, '', 'What a row may see; where it was published:', *sources.values()])
 
 # %% ../nbs/10c_reproduce.ipynb #rep00058
 MINI_NOTE = ('at mini scale encoder, language model, captions and photos are small ones: the steps are the same, the '

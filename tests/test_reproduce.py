@@ -327,7 +327,7 @@ def test_the_table_gives_gains_to_levers(tmp_path):
     lines = room.table_text(rows).splitlines()
     assert '+7.8' in lines[6]
     # where each row comes from stands once, below the table
-    assert lines[1 + len(rows):] == ['What a row may see; where it was published:',
+    assert lines[1 + len(rows):] == ['', 'What a row may see; where it was published:',
         *(f'  {o:8}captions alone; paper' for o in ('CapDec', 'vote', 'x'))]
 
 def test_training_with_words_keeps_their_names(tmp_path):
