@@ -20,7 +20,7 @@ from .bridges import parse_bridge
 from .choosing import Choice,Rarity,choose,parse_choice
 from .config import NO_COSINE,Candidates,Limits
 from .core import full_name,whole_number
-from .decoding import _draws,generate
+from .decoding import uniform_draws,generate
 from .embedding import encoder_place,load_encoder
 from .folder import Parts
 from .index import stand_in
@@ -29,7 +29,7 @@ from .noise import normalize
 # %% ../nbs/08i_candidates.ipynb #cand007
 def _lots(ways, samples, seed, limits=Limits(), max_length=None, **_):
     "Random numbers `(ways, samples, length)`; all photos share them, so none depends on which others come along"
-    return _draws(ways, samples, max_length or limits.max_length, torch.Generator().manual_seed(seed))
+    return uniform_draws(ways, samples, max_length or limits.max_length, torch.Generator().manual_seed(seed))
 
 def told_and_not(
     model, # `CaptionModel`

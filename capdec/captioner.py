@@ -49,6 +49,7 @@ class Captioner:
 
     @property
     def device(self):
+        "Where captions are computed"
         return self.model.device
     @property
     def dtype(self):

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FREE_BYTES', 'MAX_RATIO', 'MAX_LINE', 'MAX_VALUE', 'KARPATHY_SPLITS', 'PARTS', 'STYLES', 'CAPTION_COLUMNS',
            'IMAGE_COLUMNS', 'ID_COLUMNS', 'TABLES', 'JSON_SHAPES', 'ANY', 'KAGGLE', 'SOURCES', 'DATASET_MODES',
-           'open_binary', 'open_utf8', 'json_items', 'image_id_of', 'whole_id', 'IdIndex', 'part_name', 'parts_of_path',
-           'read_karpathy', 'read_coco', 'read_flickr8k_tokens', 'style_part', 'read_flickrstyle', 'read_table',
-           'read_text', 'sniff', 'read_captions', 'read_sentences', 'write_captions', 'write_metrics_layout',
-           'references', 'select_images', 'Source', 'dataset_mode', 'read_dataset', 'verify_source', 'counts_table',
-           'sources_table']
+           'is_archive', 'archive_members', 'open_binary', 'BoundedText', 'open_utf8', 'json_items', 'image_id_of',
+           'whole_id', 'IdIndex', 'part_name', 'parts_of_path', 'read_karpathy', 'read_coco', 'read_flickr8k_tokens',
+           'style_part', 'read_flickrstyle', 'read_table', 'read_text', 'sniff', 'read_captions', 'read_sentences',
+           'write_captions', 'write_metrics_layout', 'references', 'select_images', 'Source', 'dataset_mode',
+           'read_dataset', 'verify_source', 'counts_table', 'sources_table']
 
 # %% ../nbs/01_data_parsing.ipynb #1d498319
 import ast,bz2,contextlib,errno,fnmatch,functools,gzip,hashlib,io,itertools,json,lzma,re,shutil,tarfile,tempfile
@@ -133,12 +133,16 @@ def _in_tar(t, o, path):
     return t.extractfile(o)
 
 # %% ../nbs/01_data_parsing.ipynb #357fb0aa
-def _is_archive(path):
+def is_archive(
+    path:str|Path, # Any file
+)->bool: # False also for a folder
     "A zip archive, or a tar archive, compressed or not?"
     path = Path(path)
     return path.is_file() and (_magic(path) == b'PK\3\4' or _is_tar(path))
 
-def _members(path):
+def archive_members(
+    path:Path, # Archive or folder
+)->list[str]: # In alphabetical order; of a folder the paths below it
     "Names of the files in an archive or below a folder"
     if path.is_dir():
         return sorted(o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
@@ -151,7 +155,7 @@ def _members(path):
 # %% ../nbs/01_data_parsing.ipynb #0489ca4b
 def _seen_in(path):
     "Names of the files in an archive or folder that are meant to be read: none hidden, nothing that macOS adds"
-    return [o for o in _members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
+    return [o for o in archive_members(path) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
 
 def _fitting(names, pattern):
     "The names that fit the first pattern that any name fits, of patterns as `'*.json|*.csv'`"
@@ -188,7 +192,7 @@ def _locate(path, pattern):
             if _magic(p)[:2] == b'PK' or _is_tar(p):
                 return p, path.relative_to(p).as_posix()
             break
-        return (p, _find_member(p, pattern)) if _is_archive(p) else (p, None)
+        return (p, _find_member(p, pattern)) if is_archive(p) else (p, None)
     raise FileNotFoundError(f'{path}: no such file')
 
 # %% ../nbs/01_data_parsing.ipynb #56eb38d6
@@ -228,10 +232,13 @@ def open_binary(
 # %% ../nbs/01_data_parsing.ipynb #lines0002
 MAX_LINE = 10_000_000 # Characters of a line
 
-class _Text(io.TextIOWrapper):
+class BoundedText(io.TextIOWrapper):
     "Text whose lines are not too long to be read"
     path = ''
-    def readline(self, size=-1):
+    def readline(self,
+        size:int=-1, # Most characters; below 0: a whole line
+    )->str: # With its line break
+        "The next line"
         line = super().readline(size if size >= 0 else MAX_LINE)
         if len(line) >= MAX_LINE and size < 0 and not line.endswith('\n'):
             raise ValueError(f'{self.path}: has a line of {MAX_LINE:,} characters or more ({line[:40]!r}...), as no '
@@ -249,7 +256,7 @@ def open_utf8(
         if not f.peek(1)[:1]:
             raise ValueError(f'{path}: is empty')
         try:
-            text = _Text(f, encoding='utf-8-sig', newline=None)
+            text = BoundedText(f, encoding='utf-8-sig', newline=None)
             text.path = path
             yield text
         except UnicodeDecodeError as e:
@@ -688,7 +695,7 @@ def _list_beside(path, split):
     "The list of a part's images in the same folder or archive as a token file"
     part = part_name(split)
     name = f"*{'dev' if part == 'val' else part}Images.txt"
-    where,member = (Path(path), '') if Path(path).is_dir() or _is_archive(path) else _locate(path, '*')
+    where,member = (Path(path), '') if Path(path).is_dir() or is_archive(path) else _locate(path, '*')
     with contextlib.suppress(FileNotFoundError):
         if member is not None:
             return where/_find_member(where, name)
@@ -776,7 +783,7 @@ def read_flickrstyle(
 
 def _style_rows(path, style, part, seed, factual):
     text = STYLES.get(style, STYLES['humorous'])
-    if Path(path).is_file() and not _is_archive(path):
+    if Path(path).is_file() and not is_archive(path):
         raise ValueError(f'{path}: FlickrStyle10K comes as an archive or a folder (FlickrStyle_v0.9), which holds '
             f'the image names too; name that')
     with open_binary(path, f'*{text.split("/")[0]}/train.p|train.p') as f:
@@ -1259,7 +1266,7 @@ def _samples(path):
     if not (Path(path).is_file() and _is_tar(path)):
         return {}
     samples = {}
-    for name in _members(Path(path)):
+    for name in archive_members(Path(path)):
         key,dot,end = name.rpartition('/')[2].partition('.')
         samples.setdefault(name[:len(name)-len(end)-len(dot)], {})[end.lower()] = name
     has_photo = lambda ends: any(f'.{o}' in IMAGE_SUFFIXES for o in ends)
@@ -1392,7 +1399,7 @@ def sniff(
 def _part_file(path, part):
     "Which file is meant where an archive or folder holds one for each part, as COCO's `captions_val2014.json`"
     path = Path(path)
-    if part.split is None or not (path.is_dir() or _is_archive(path)):
+    if part.split is None or not (path.is_dir() or is_archive(path)):
         return path
     found = _fitting(_seen_in(path), ANY)
     # the texts beside photos, or lists of photos, are not captions of parts
@@ -1422,9 +1429,9 @@ def _own_name(path, part):
 def _not_flickrstyle(path):
     "FlickrStyle10K read as plain text would lose the names of its images"
     path = Path(path)
-    if not (path.is_dir() or _is_archive(path)):
+    if not (path.is_dir() or is_archive(path)):
         return
-    if found := [o for o in _members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]:
+    if found := [o for o in archive_members(path) for s in STYLES.values() if o.endswith(s.split('/')[1])]:
         raise ValueError(f'{path}: is FlickrStyle10K ({", ".join(found)}); say which captions: the data set humorous '
             f'or romantic (--dataset_mode), or name the text file to read it without its images')
 
@@ -1649,7 +1656,7 @@ def dataset_mode(
 def _own_file(path, src, part=None):
     "Where a source's file lies when `path` is an archive or folder that holds several"
     path = Path(path)
-    if not (path.is_dir() or _is_archive(path)) or src.layout not in ('karpathy','captions','ids'):
+    if not (path.is_dir() or is_archive(path)) or src.layout not in ('karpathy','captions','ids'):
         return path
     name = 'dataset_coco.json' if src.layout == 'ids' else PurePosixPath(src.files).name.replace('*', part or '*')
     try:
@@ -1788,8 +1795,8 @@ def _count_ids(path, src):
 def _count_raw(path, src):
     if 'books' not in src.counts:
         return {'lines': (None, sum(1 for _,l in _lines(path, f'{src.files}|*.txt|*.csv') if l.strip()))}
-    many = Path(path).is_dir() or _is_archive(path)
-    return {'books': (None, sum(o.lower().endswith('.txt') for o in _members(Path(path))) if many else 1)}
+    many = Path(path).is_dir() or is_archive(path)
+    return {'books': (None, sum(o.lower().endswith('.txt') for o in archive_members(Path(path))) if many else 1)}
 
 # %% ../nbs/01_data_parsing.ipynb #bdcbf95f
 def verify_source(

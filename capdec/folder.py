@@ -25,11 +25,11 @@ from .core import BUNDLED,bundled,file_sha256,full_name,of_this_edition,one_line
 from .core import pick_device,read_json,regular_file
 from .core import whole_number,write_json
 from .data import read_sentences
-from .decoding import _is_plain_gpt2,generate
+from .decoding import is_plain_gpt2,generate
 from .embedding import CLIP_MODELS,load_encoder
 from .gap import Alignment,alignment,load_moments
 from .index import IN_MEMORY,CaptionIndex,Mapped,in_memory
-from .model import WEIGHTS,CaptionModel,_hub_folder
+from .model import WEIGHTS,CaptionModel,hub_folder
 from .noise import normalize
 from .official import find_weights,is_official,load_checkpoint
 from .precision import compute_dtype,known_dtype,tower_dtype
@@ -125,7 +125,7 @@ def captioner_folder(
         return ships
     if Path(name).exists():
         return Path(name)
-    return _hub_folder(str(name))
+    return hub_folder(str(name))
 
 # %% ../nbs/08c_captioner_folder.ipynb #notes0001
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ def set_dtype(
 )->CaptionModel: # The same decoder
     "Choose the type that captions are computed in, on the device that the decoder is on"
     model.compute = compute_dtype(dtype, model.device)
-    if model.compute == 'int8' and not _is_plain_gpt2(model.raw_lm):
+    if model.compute == 'int8' and not is_plain_gpt2(model.raw_lm):
         raise ValueError(f'dtype int8: is for GPT-2s, and the language model is {model.config.lm}; use auto')
     return model if model.device.type == 'cpu' else model.to(getattr(torch, model.compute))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .noise import _read_offset,modality_centres,normalize
+from .noise import read_offset,modality_centres,normalize
 from .weights import is_finite
 
 # %% ../nbs/03a_gap.ipynb #gap009
@@ -97,7 +97,7 @@ def load_moments(
     path:str|Path, # `.safetensors` or `.npz` file that `capdec offset --moments` wrote
 )->dict: # As `modality_moments`
     "Read means and covariances of both modalities"
-    z,need = _read_offset(Path(path)),('center_image','center_text','covariance_image','covariance_text')
+    z,need = read_offset(Path(path)),('center_image','center_text','covariance_image','covariance_text')
     if lack := [o for o in need if o not in z]:
         raise ValueError(f'{path}: holds no {lack[0]}; write it with `capdec offset --moments`')
     found = {k: torch.as_tensor(z[k]).float() for k in need}

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['EOS', 'LIGHT', 'WEIGHTS', 'BESIDE', 'MOST_BUFFERS', 'MOST_LAYERS', 'LARGEST_SIZE', 'ENCODER_OF_WIDTH',
            'train_tokenizer', 'weights_folder', 'gpt2_tokenizer', 'find_stop_ids', 'MLPMapper', 'TransformerMapper',
-           'TransformerDecoderMapper', 'make_mapper', 'CaptionModel', 'official_max_tokens', 'pad_tokens',
-           'official_mapper', 'load_official', 'to_official', 'CapDecConfig', 'MAPPING_TYPES']
+           'TransformerDecoderMapper', 'make_mapper', 'WeightTable', 'LightGPT2', 'LightTokenizer', 'CaptionModel',
+           'official_max_tokens', 'pad_tokens', 'float_dtype', 'hub_folder', 'official_mapper', 'official_tensors',
+           'load_official', 'to_official', 'CapDecConfig', 'MAPPING_TYPES']
 
 # %% ../nbs/04_model.ipynb #c5e2e11f
 import math,os,tempfile
@@ -20,7 +21,7 @@ from fastcore.basics import patch
 from torch import Tensor,nn
 
 from .config import CapDecConfig,MAPPING_TYPES,from_json
-from .core import MAX_JSON,_FULL,_writing,claimed,pick_device,read_json,regular_file,temporary,write_json
+from .core import MAX_JSON,WRITE_ERRNOS,claimed,pick_device,read_json,regular_file,temporary,write_json,writing
 from .weights import check_fit,check_vocabulary,is_finite,load_tensors,safe_config,sketch,tokenizer_errors
 
 _all_ = ['CapDecConfig','MAPPING_TYPES']
@@ -268,9 +269,12 @@ class _Settings(SimpleNamespace):
     def max_position_embeddings(self):
         return self.n_positions
 
-class _Table(nn.Module):
+class WeightTable(nn.Module):
     "Weights `(n_in, n_out)` and a bias, or a table of vectors; their numbers come from a file"
-    def __init__(self, *shape, bias=False):
+    def __init__(self,
+        *shape, # Rows and columns
+        bias:bool=False, # With a bias
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(shape[-1])) if bias else None
@@ -280,27 +284,30 @@ class _Table(nn.Module):
         return F.embedding(ids, self.weight)
 
 # %% ../nbs/04_model.ipynb #lite0003
-class _LightGPT2(nn.Module):
+class LightGPT2(nn.Module):
     "The weights of a plain GPT-2 under their own names: enough to caption with"
-    def __init__(self, config):
+    def __init__(self,
+        config:dict, # What `transformers` writes as a GPT-2's config.json
+    ):
         super().__init__()
         c = self.config = _Settings(**config)
         h,inner = c.n_embd,c.n_inner or 4*c.n_embd
         self.transformer = body = nn.Module()
-        body.config,body.wte,body.wpe = c,_Table(c.vocab_size, h),_Table(c.n_positions, h)
+        body.config,body.wte,body.wpe = c,WeightTable(c.vocab_size, h),WeightTable(c.n_positions, h)
         body.h = nn.ModuleList(nn.Module() for _ in range(c.n_layer))
         for o in body.h:
             o.ln_1,o.ln_2 = (nn.LayerNorm(h, eps=c.layer_norm_epsilon) for _ in range(2))
             o.attn,o.mlp = nn.Module(),nn.Module()
-            o.attn.c_attn,o.attn.c_proj = _Table(h, 3*h, bias=True),_Table(h, h, bias=True)
+            o.attn.c_attn,o.attn.c_proj = WeightTable(h, 3*h, bias=True),WeightTable(h, h, bias=True)
             o.attn.scaling,o.mlp.act = (h//c.n_head)**-.5,_ACTS[c.activation_function]
-            o.mlp.c_fc,o.mlp.c_proj = _Table(h, inner, bias=True),_Table(inner, h, bias=True)
+            o.mlp.c_fc,o.mlp.c_proj = WeightTable(h, inner, bias=True),WeightTable(inner, h, bias=True)
         body.ln_f,self.lm_head = nn.LayerNorm(h, eps=c.layer_norm_epsilon),nn.Module()
         tied = c.tie_word_embeddings
         self.lm_head.weight = body.wte.weight if tied else nn.Parameter(torch.empty(c.vocab_size, h))
         self.lm_head.bias = None
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self)->WeightTable: # `(v, h)`
+        "The table of tokens"
         return self.transformer.wte
 
 def _is_light(config):
@@ -315,9 +322,12 @@ def _is_light(config):
         and type(config.get('n_inner')) in (int, type(None)) and not any(config.get(o) for o in unusual))
 
 # %% ../nbs/04_model.ipynb #lite0004
-class _LightTokenizer:
+class LightTokenizer:
     "What captioning asks of a tokenizer: `tokenizers` without `transformers` around it"
-    def __init__(self, tokenizer, settings):
+    def __init__(self,
+        tokenizer, # `tokenizers.Tokenizer`
+        settings:dict, # Special tokens by what they are for, and other settings of the whole tokenizer
+    ):
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.tok,self.settings = tokenizer,settings
@@ -326,19 +336,32 @@ class _LightTokenizer:
     def __len__(self):
         return self.tok.get_vocab_size()
 
-    def __call__(self, text, **kwargs):
+    def __call__(self,
+        text:str, # A text
+        **kwargs, # For the whole tokenizer; nothing is done with them here
+    )->dict: # `input_ids`
+        "The tokens of a text"
         return dict(input_ids=self.tok.encode(text, add_special_tokens=False).ids)
 
-    def get_vocab(self):
+    def get_vocab(self)->dict: # `{token: its id}`
+        "All tokens"
         return self.tok.get_vocab()
 
-    def convert_ids_to_tokens(self, ids):
+    def convert_ids_to_tokens(self,
+        ids:list[int], # Token ids
+    )->list[str]: # Tokens
+        "Tokens as the vocabulary spells them"
         return [self.tok.id_to_token(i) for i in ids]
 
-    def decode(self, ids, skip_special_tokens=False):
+    def decode(self,
+        ids:list[int], # Token ids
+        skip_special_tokens:bool=False, # Leave out tokens that are no text
+    )->str: # A text
+        "The text of some tokens"
         return self.tok.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def full(self):
+    def full(self): # `PreTrainedTokenizerFast`
+        "The same tokenizer, whole"
         from transformers import PreTrainedTokenizerFast
         return PreTrainedTokenizerFast(tokenizer_object=self.tok, **self.settings)
 
@@ -389,7 +412,7 @@ class CaptionModel(nn.Module):
     ):
         super().__init__()
         # a light one is never trained
-        self.training = not isinstance(lm, _LightGPT2)
+        self.training = not isinstance(lm, LightGPT2)
         # positions left for a caption
         self.room = _room_for_captions(config, lm)
         _check_tokens(tokenizer, lm)
@@ -402,18 +425,22 @@ class CaptionModel(nn.Module):
 
     @property
     def device(self):
+        "Where captions are computed"
         return next(self.mapper.parameters()).device
 
     @property
     def raw_lm(self):
+        "The language model as it was loaded, light or whole"
         return self._modules['lm']
 
     @property
     def lm(self):
+        "The language model of `transformers`"
         return self.full().raw_lm
 
     @property
     def tokenizer(self):
+        "The tokenizer of `transformers`"
         return self.full().raw_tokenizer
 
     @tokenizer.setter
@@ -425,13 +452,13 @@ class CaptionModel(nn.Module):
 def full(self:CaptionModel)->CaptionModel: # Itself
     "Take the language model and the tokenizer of `transformers`, where light ones stood for them"
     light = self.raw_lm
-    if isinstance(light, _LightGPT2):
+    if isinstance(light, LightGPT2):
         weight,state = light.transformer.wte.weight,light.state_dict()
         lm = _build_lm(_plain_config(light.config.to_dict()))
         lm.load_state_dict(state)
         lm = lm.to(weight.device, weight.dtype).train(self.training)
         self.lm = lm.requires_grad_(weight.requires_grad)
-    if isinstance(self.raw_tokenizer, _LightTokenizer):
+    if isinstance(self.raw_tokenizer, LightTokenizer):
         self.raw_tokenizer = self.raw_tokenizer.full()
     return self
 
@@ -648,7 +675,10 @@ BESIDE = ('captioner.json','bridge.safetensors','memory.txt','concepts.safetenso
 _TOKENIZER = ('tokenizer.json','tokenizer_config.json','special_tokens_map.json','added_tokens.json','vocab.json',
     'merges.txt','vocab.txt','tokenizer.model','spiece.model','chat_template.jinja')
 
-def _float_dtype(dtype):
+def float_dtype(
+    dtype:str|torch.dtype, # Type, or its name
+)->torch.dtype: # A type of floating-point numbers
+    "The type of that name; an error for anything else"
     out = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(out, torch.dtype) or not out.is_floating_point:
         raise ValueError(f'dtype {dtype!r}: use float32, float16 or bfloat16')
@@ -666,7 +696,8 @@ def state(self:CaptionModel,
         if w.numel() and place in seen:
             continue
         seen.add(place)
-        out[name] = w.detach().to('cpu', _float_dtype(dtype) if dtype and w.is_floating_point() else None).contiguous()
+        kind = float_dtype(dtype) if dtype and w.is_floating_point() else None
+        out[name] = w.detach().to('cpu', kind).contiguous()
     return out
 
 def _checked(state, folder):
@@ -713,7 +744,7 @@ def save(self:CaptionModel,
     with claimed(folder, 'another process is saving a captioner there; wait until it has ended', lock):
         try:
             # a full disk is one line that names the folder
-            with _writing(folder, _FULL), temporary(folder.parent) as tmp:
+            with writing(folder, WRITE_ERRNOS), temporary(folder.parent) as tmp:
                 tmp.mkdir()
                 self.tokenizer.save_pretrained(tmp)
                 lm_config = {k:v for k,v in self.lm.config.to_dict().items() if k != '_name_or_path'}
@@ -776,7 +807,7 @@ def _build_lm(config):
 def _light_tokenizer(folder, settings):
     "The tokenizer of a folder without `transformers`; None where its end-of-text token is not in it"
     from tokenizers import Tokenizer
-    tok = _LightTokenizer(Tokenizer.from_file(str(folder/'tokenizer.json')), settings)
+    tok = LightTokenizer(Tokenizer.from_file(str(folder/'tokenizer.json')), settings)
     return tok if tok.eos_token_id is not None else None
 
 def _saved_tokenizer(folder, light=False):
@@ -816,7 +847,10 @@ def _read_folder(folder):
     return config,load_tensors(folder/WEIGHTS)
 
 # %% ../nbs/04_model.ipynb #lod00006
-def _hub_folder(name, revision=None):
+def hub_folder(
+    name:str, # Name on the hub, `user/model`
+    revision:str|None=None, # Branch, tag or commit (default: the newest)
+)->Path: # Folder of the download
     "Download a captioner from the hub, or say in one line why not"
     from huggingface_hub import snapshot_download
     try:
@@ -839,11 +873,11 @@ def from_pretrained(cls:CaptionModel,
     if Path(name).is_file():
         raise ValueError(f'{name}: is a file; a captioner is a folder (official checkpoints end in .pt, .pth, .ckpt '
             f'or .safetensors)')
-    folder = Path(name) if Path(name).is_dir() else _hub_folder(str(name), revision)
+    folder = Path(name) if Path(name).is_dir() else hub_folder(str(name), revision)
     config,state = _read_folder(folder)
     settings = from_json(CapDecConfig, config, folder/'config.json')
     light = light and LIGHT and _is_light(config['lm_config'])
-    tokenizer,speaker = _saved_tokenizer(folder, light), _LightGPT2 if light else _build_lm
+    tokenizer,speaker = _saved_tokenizer(folder, light), LightGPT2 if light else _build_lm
     def build():
         return cls(settings, speaker(_plain_config(config['lm_config'])), tokenizer)
     model = _filled(build, state, folder/WEIGHTS, folder/'config.json')
@@ -905,7 +939,9 @@ def official_mapper(
     return _filled(lambda: make_mapper(c, h), {k:v.float() for k,v in state.items()}, source),c
 
 # %% ../nbs/04_model.ipynb #4038a586
-def _read_official(source):
+def official_tensors(
+    source:str|Path|dict, # Official checkpoint: a file, or its tensors by name
+)->dict: # `{name: tensor}`, without what wrappers put before all names
     "The tensors of an official checkpoint, a file or a dictionary"
     state = load_tensors(source) if isinstance(source, (str,Path)) else dict(source)
     # what DataParallel, Lightning and torch.compile put before all names
@@ -954,7 +990,7 @@ def load_official(
     "Load a checkpoint of the official CapDec or of ClipCap"
     name = source if isinstance(source, (str,Path)) else 'state dict'
     # older `transformers` saved the causal mask too
-    state = {k:v for k,v in _read_official(source).items()
+    state = {k:v for k,v in official_tensors(source).items()
         if not (k.startswith('gpt.transformer.h.') and k.endswith(('.attn.bias','.attn.masked_bias')))}
     strange = [k for k in state if not k.startswith(('gpt.','clip_project.'))]
     if strange:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_OFFSET', 'OFFSETS', 'normalize', 'ball_noise', 'add_noise', 'keyed_randn', 'estimate_noise_variance',
-           'distance_stats', 'modality_centres', 'modality_offset', 'save_offset', 'load_offset', 'find_offset',
-           'project_on_memory', 'ImageToTextBridge', 'save_bridge', 'load_bridge', 'find_bridge']
+           'distance_stats', 'modality_centres', 'modality_offset', 'save_offset', 'read_offset', 'load_offset',
+           'find_offset', 'project_on_memory', 'ImageToTextBridge', 'save_bridge', 'load_bridge', 'find_bridge']
 
 # %% ../nbs/03_noise_injection.ipynb #66921a09
 import math,zipfile
@@ -198,7 +198,9 @@ def save_offset(
 # %% ../nbs/03_noise_injection.ipynb #24990071
 MAX_OFFSET = 100_000_000 # Bytes of the vectors in an `.npz` file, at most
 
-def _read_offset(path):
+def read_offset(
+    path:Path, # .npz, .safetensors or official .pkl file
+)->dict: # `{name: tensor or array}`
     "Tensors or arrays of a file with a modality offset, by name"
     import numpy as np
     if is_pickle(path):
@@ -224,7 +226,7 @@ def load_offset(
 )->Tensor: # `(d,)`, to be added in training
     "Read a modality offset; the official `CLIP_embeddings_centers_info.pkl` (of RN50x4) can be read as it is"
     path = regular_file(path, 'a modality offset')
-    z = _read_offset(path)
+    z = read_offset(path)
     if not isinstance(z, dict):
         raise ValueError(f'{path}: no modality offset (a table of named vectors was expected)')
     names = next((o for o in _OFFSET_NAMES if set(o) <= set(z)), None)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from .core import _FULL,_writing,atomic_path,bundled,claimed,file_sha256,one_line,pieces_of,printable,progress
-from .model import WEIGHTS,CaptionModel,_float_dtype,_hub_folder,_read_official,load_official,to_official
+from .core import WRITE_ERRNOS,atomic_path,bundled,claimed,file_sha256,one_line,pieces_of,printable,progress
+from .core import writing
+from .model import WEIGHTS,CaptionModel,float_dtype,hub_folder,load_official,official_tensors,to_official
 from .model import weights_folder
 
 # %% ../nbs/04b_official.ipynb #6af72746
@@ -98,7 +99,7 @@ def _check_whole(path):
                 damaged = zipfile.ZipFile(f).testzip()
             else:
                 # half of an older one cannot be read
-                damaged = not _read_official(path)
+                damaged = not official_tensors(path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError):
         damaged = True
     if damaged:
@@ -197,7 +198,7 @@ def _append(name, url, part):
     start = part.stat().st_size if part.exists() else 0
     # a server that sends fewer than 50,000 bytes a second for long is given up
     pieces = pieces_of(url, timeout=60, pace=50_000, start=start)
-    with contextlib.closing(pieces), _writing(part, _FULL):
+    with contextlib.closing(pieces), writing(part, WRITE_ERRNOS):
         try:
             more = next(pieces)
         except ConnectionError:
@@ -238,7 +239,7 @@ def _from_drive(name, path):
                 # what an earlier run has left may be of another file
                 if again or not resumed:
                     raise
-        with _writing(path):
+        with writing(path):
             os.replace(part, path)
     return path
 
@@ -330,7 +331,7 @@ def find_weights(
         if p.exists():
             return p
     if os.environ.get('CAPDEC_HUB'):
-        return _hub_folder(f'{os.environ["CAPDEC_HUB"]}/{name}')
+        return hub_folder(f'{os.environ["CAPDEC_HUB"]}/{name}')
     return _download(name, home/f'{name}.pt')
 
 # %% ../nbs/04b_official.ipynb #25dff56a
@@ -394,7 +395,7 @@ def convert(
     "Bring a checkpoint into the other format"
     official = is_official(find_weights(source))
     if dtype:
-        _float_dtype(dtype)
+        float_dtype(dtype)
     if dtype and not official:
         raise ValueError(f'dtype {dtype}: says how a captioner\'s folder is stored; official weights stay as they are')
     # the new file lies here, not beside the source

@@ -14,7 +14,7 @@ from itertools import chain,islice
 from pathlib import Path
 
 from .core import is_our_table,of_cell,optional
-from .data import _Text,_is_archive,_members,open_binary
+from .data import BoundedText,archive_members,is_archive,open_binary
 
 # %% ../nbs/07_open_text.ipynb #3588e59f
 def _check_language(language):
@@ -69,7 +69,7 @@ def _text_file(path, encoding):
     # with UTF-8, a mark at the beginning is no text
     how = dict(encoding='utf-8-sig' if encoding.lower().replace('-', '') == 'utf8' else encoding, newline='')
     try:
-        with open_binary(path) as f, _Text(f, **how) as text:
+        with open_binary(path) as f, BoundedText(f, **how) as text:
             text.path = path
             yield text
     except UnicodeDecodeError as e:
@@ -151,7 +151,7 @@ def _files(source):
     for s in ([source] if isinstance(source, (str,Path)) else source):
         p = Path(s)
         suffix = Path(p.name.lower().removesuffix('.gz')).suffix
-        if p.is_dir() or p.is_file() and suffix not in _NOT_TEXT and _is_archive(p):
+        if p.is_dir() or p.is_file() and suffix not in _NOT_TEXT and is_archive(p):
             yield from _inside(p)
         elif suffix in _NOT_TEXT:
             raise ValueError(f'{p}: {suffix} is not read as text; use .txt, .csv or .tsv (each also .gz), or a folder, '
@@ -161,7 +161,7 @@ def _files(source):
 
 def _inside(box):
     "The .txt files in a folder or archive; where there are none, its tables"
-    names = [o for o in _members(box) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
+    names = [o for o in archive_members(box) if not any(p.startswith(('.','__MACOSX')) for p in o.split('/'))]
     for kind in ('.txt', ('.csv','.tsv')):
         if found := sorted(box/o for o in names if o.lower().removesuffix('.gz').endswith(kind)):
             return found

@@ -16,7 +16,8 @@ from .captioner import Captioner,load_captioner
 from .config import Candidates,Crossing,Decoding,Limits
 from .core import find_shards,optional,progress,whole_number
 from .flags import MANY
-from .shards import ShardCounts,_column,_IMAGES,_photo,_results,caption_or_skip,shard_files,shards_to_do
+from .shards import PHOTO_COLUMNS,ShardCounts,caption_or_skip,caption_photos,column_of,photo_bytes,shard_files
+from .shards import shards_to_do
 from .terminal import note,run_command,say_made
 
 # %% ../nbs/09f_ray_data.ipynb #ray09
@@ -108,9 +109,9 @@ class PhotoActor:
         "Caption a batch of photos"
         with optional('ray'):
             import pyarrow as pa
-        image = _column(batch.schema, self.work.image_column, _IMAGES, 'the data set', 'images')
-        photos = ((None, _photo(o)) for o in batch.column(image).to_pylist())
-        found = list(_results(self.captioner, photos, **self.work.how()))
+        image = column_of(batch.schema, self.work.image_column, PHOTO_COLUMNS, 'the data set', 'images')
+        photos = ((None, photo_bytes(o)) for o in batch.column(image).to_pylist())
+        found = list(caption_photos(self.captioner, photos, **self.work.how()))
         many = self.work.decoding.num_captions > 1
         said = [o or None if many else next(iter(o), None) for _,o,_ in found]
         kind = pa.list_(pa.string()) if many else pa.string()

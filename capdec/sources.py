@@ -20,7 +20,7 @@ from pathlib import Path
 from .config import Material,Selection,Swap
 from .core import file_sha256,find_images,is_main,is_pickle,of_this_edition,optional,own_part,pick_device
 from .core import write_json
-from .data import (SOURCES,dataset_mode as data_set_of,_is_archive,IdIndex,read_captions,read_dataset,
+from .data import (SOURCES,dataset_mode as data_set_of,is_archive,IdIndex,read_captions,read_dataset,
     select_images,sniff,write_captions,write_metrics_layout)
 from .fairness import GENDER,SwapReport,debias,load_terms
 from .gap import difference_covariance,pair_covariance
@@ -35,7 +35,7 @@ def is_running_text(
     "Is this text that must be cut into sentences first?"
     if Path(data).is_dir():
         return not is_store(data)
-    return _is_archive(data) or sniff(data) in ('text','table')
+    return is_archive(data) or sniff(data) in ('text','table')
 
 # %% ../nbs/08b_sources.ipynb #3550ceea
 def _of_data_set(data, name, which, verb, report):

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import __version__
-from .core import _writing,atomic_path,claim,escape_name,file_sha256,forget_lock,give_back,load_pickle,optional
-from .core import read_json,unescape_name,write_json
+from .core import atomic_path,claim,escape_name,file_sha256,forget_lock,give_back,load_pickle,optional
+from .core import read_json,unescape_name,write_json,writing
 
 # %% ../nbs/01a_store.ipynb #72216bdf
 FORMAT = 'capdec embedding store'
@@ -255,7 +255,7 @@ def create(cls:EmbeddingStore,
         if index['finished']:
             give_back(lock)
             return cls(path)
-        with _writing(path):
+        with writing(path):
             # what a run that died has left
             for o in path.glob('.*.tmp'):
                 o.unlink()
@@ -332,7 +332,7 @@ def append(self:EmbeddingStore,
         return self
     batch = _batch(rows, vectors, self._schema, self.columns, self.dim, self.dtype)
     f = self.path/f'shard-{len(self._index["shards"]):05d}.arrow'
-    with _writing(self.path):
+    with writing(self.path):
         with atomic_path(f) as tmp:
             with pa.OSFile(str(tmp), 'wb') as o, pa.ipc.new_stream(o, batch.schema) as w:
                 w.write_batch(batch)
@@ -353,7 +353,7 @@ def finish(self:EmbeddingStore,
     if self._lock is None:
         raise ValueError(f'{self.path}: is open for reading; there is nothing to finish')
     index = {**self._index, 'report': json.loads(json.dumps(report or {})), 'finished': True}
-    with _writing(self.path):
+    with writing(self.path):
         write_json(self.path/'index.json', index)
     self._index = index
     give_back(self._lock)

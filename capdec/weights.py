@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor,nn
 
-from .core import _Unpickler,read_json,rebuilt,regular_file,stored_zip
+from .core import PlainUnpickler,read_json,rebuilt,regular_file,stored_zip
 
 # %% ../nbs/00d_weights.ipynb #wreader01
 _KINDS = dict(HalfStorage=torch.float16, BFloat16Storage=torch.bfloat16, FloatStorage=torch.float32,
@@ -24,9 +24,9 @@ _KINDS = dict(HalfStorage=torch.float16, BFloat16Storage=torch.bfloat16, FloatSt
 class _Bag:
     "The attributes of an object, without its code"
 
-class _ScriptReader(_Unpickler):
+class _ScriptReader(PlainUnpickler):
     "Reads the objects of a TorchScript archive as bags of attributes"
-    dispatch = {**_Unpickler.dispatch}
+    dispatch = {**PlainUnpickler.dispatch}
     def __init__(self, archive, top):
         names = {('torch._utils','_rebuild_tensor_v2'): rebuilt, ('collections','OrderedDict'): OrderedDict}
         super().__init__(io.BytesIO(archive.read(f'{top}data.pkl')), names)

@@ -289,7 +289,7 @@ def test_names_are_found_wherever_the_captioner_lies(teller, tmp_path, monkeypat
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.setattr('capdec.official._hub_checkpoint', lambda *a: None)
     for room in ('folder', 'model'):
-        monkeypatch.setattr(f'capdec.{room}._hub_folder', lambda *a: teller[1])
+        monkeypatch.setattr(f'capdec.{room}.hub_folder', lambda *a: teller[1])
     assert starting_model('') == (None, None)
     for name in (str(teller[1]), '~/run/coco_prefix_latest', '~/run', str(tmp_path/'run'), 'me/teller'):
         model, was = starting_model(name)

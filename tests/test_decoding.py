@@ -383,7 +383,7 @@ def bundled():
 def test_quick_and_library_give_the_same_captions(bundled, method, step, kw, monkeypatch):
     "The switch `FAST` changes how long a caption takes, and nothing else"
     model,x = bundled[0],bundled[1][::step]
-    assert capdec.decoding.FAST and capdec.decoding._is_plain_gpt2(model.lm) and len(bundled[1]) > 500
+    assert capdec.decoding.FAST and capdec.decoding.is_plain_gpt2(model.lm) and len(bundled[1]) > 500
     if method == 'sample':
         kw = dict(kw, uniform=torch.rand(len(x), 2, 67, generator=torch.Generator().manual_seed(0)))
     same_captions(*both_ways(monkeypatch, model, x, method, normalize=False, **kw), ties=.02)

@@ -13,7 +13,7 @@ from capdec.captioner import Captioner
 from capdec.core import demo_photos, package_file
 from capdec.folder import load_parts
 from capdec.mini import MiniConfig, MiniEncoder
-from capdec.model import CaptionModel, _LightGPT2, _LightTokenizer
+from capdec.model import CaptionModel, LightGPT2, LightTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = package_file('models', 'mini', 'captioner')
@@ -33,7 +33,7 @@ def test_what_is_loaded_for_the_first_caption(tmp_path):
 
 def test_light_and_whole_say_the_same():
     c = Captioner.from_pretrained('mini', 'cpu')
-    assert isinstance(c.model.raw_lm, _LightGPT2) and isinstance(c.model.raw_tokenizer, _LightTokenizer)
+    assert isinstance(c.model.raw_lm, LightGPT2) and isinstance(c.model.raw_tokenizer, LightTokenizer)
     whole = CaptionModel.from_pretrained(FOLDER, 'cpu')
     x = c.embed(demo_photos() + [p.rotate(90) for p in map(Image.open, demo_photos()[:3])])
     for how in (dict(), dict(num_captions=3), dict(method='greedy'), dict(prompt='A photo of'), dict(min_words=12),
@@ -42,7 +42,7 @@ def test_light_and_whole_say_the_same():
         a, b = (decoding.generate(o, x, normalize=False, **how) for o in (c.model, whole))
         assert a == b
     # none of these made it whole
-    assert isinstance(c.model.raw_lm, _LightGPT2) and isinstance(c.model.raw_tokenizer, _LightTokenizer)
+    assert isinstance(c.model.raw_lm, LightGPT2) and isinstance(c.model.raw_tokenizer, LightTokenizer)
 
 @pytest.mark.parametrize('ask', ['lm', 'tokenizer', 'train', 'save', 'logits', 'encode', 'slow reader', 'half'])
 def test_whatever_else_is_asked_makes_it_whole(tmp_path, monkeypatch, ask):
@@ -70,11 +70,11 @@ def test_whatever_else_is_asked_makes_it_whole(tmp_path, monkeypatch, ask):
     else:
         m = m.to(torch.bfloat16)
         assert m.lm.transformer.wte.weight.dtype == torch.bfloat16 and not m.lm.training
-    assert not isinstance(m.full().raw_lm, _LightGPT2) and m.lm.lm_head.weight is m.lm.transformer.wte.weight
+    assert not isinstance(m.full().raw_lm, LightGPT2) and m.lm.lm_head.weight is m.lm.transformer.wte.weight
 
 def test_the_switch(monkeypatch):
     monkeypatch.setattr(models, 'LIGHT', False)
-    assert not isinstance(load_parts('mini', 'cpu', encoder=False).model.raw_lm, _LightGPT2)
+    assert not isinstance(load_parts('mini', 'cpu', encoder=False).model.raw_lm, LightGPT2)
 
 @pytest.mark.parametrize('change', [dict(add_cross_attention=True), dict(activation_function='silu'), dict(n_head=3),
     dict(n_embd='256'), dict(scale_attn_weights=False), dict(scale_attn_by_inverse_layer_idx=True),
@@ -91,7 +91,7 @@ def test_another_tokenizer_is_left_to_the_library(tmp_path, change):
     f = tmp_path/'m'/'tokenizer_config.json'
     f.write_text(json.dumps(json.loads(f.read_text()) | change))
     m = CaptionModel.from_pretrained(tmp_path/'m', light=True)
-    assert not isinstance(m.raw_tokenizer, _LightTokenizer)
+    assert not isinstance(m.raw_tokenizer, LightTokenizer)
 
 def test_a_token_that_is_not_there_is_the_librarys_affair(tmp_path):
     import shutil
@@ -108,7 +108,7 @@ def test_every_activation_and_an_untied_head(act):
     torch.manual_seed(0)
     whole = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=20, n_inner=40,
         activation_function=act, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None)).eval()
-    mine = _LightGPT2(whole.config.to_dict())
+    mine = LightGPT2(whole.config.to_dict())
     assert models._is_light(whole.config.to_dict())
     mine.load_state_dict(whole.state_dict())
     x = torch.randn(3, 4, 32)

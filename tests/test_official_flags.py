@@ -528,7 +528,7 @@ def test_published_names(tmp_path, monkeypatch, coco):
     shutil.copytree(package_file('models', 'mini', 'captioner'), tmp_path/'capdec-coco-0.015')
     assert Captioner.from_pretrained('capdec-coco-0.015', 'cpu').encoder.dim == 512
     monkeypatch.setenv('CAPDEC_HUB', 'us')
-    monkeypatch.setattr('capdec.official._hub_folder', lambda name: tmp_path/'capdec-coco-0.015'
+    monkeypatch.setattr('capdec.official.hub_folder', lambda name: tmp_path/'capdec-coco-0.015'
         if name == 'us/capdec-coco-0.1' else None)
     from capdec.official import find_weights
     assert find_weights('capdec-coco-0.1') == tmp_path/'capdec-coco-0.015'

@@ -102,7 +102,7 @@ def test_what_a_machine_cannot_do(machine):
 
 def test_8_bits_are_for_gpt2(machine, mini, monkeypatch):
     machine('avx512_vnni')
-    monkeypatch.setattr('capdec.folder._is_plain_gpt2', lambda lm: False)
+    monkeypatch.setattr('capdec.folder.is_plain_gpt2', lambda lm: False)
     with pytest.raises(ValueError, match='dtype int8: is for GPT-2s, and the language model is mini; use auto'):
         set_dtype(copy.copy(mini.model), 'int8')
 

@@ -576,7 +576,7 @@ def test_tensors_of_any_kind_come_out_of_a_pickle(tmp_path, dtype):
 def test_a_pickle_larger_than_memory_is_not_called_damaged(tmp_path, monkeypatch, e):
     def fail(self):
         raise e
-    monkeypatch.setattr('capdec.core._Unpickler.load', fail)
+    monkeypatch.setattr('capdec.core.PlainUnpickler.load', fail)
     (tmp_path/'big.pkl').write_bytes(b'x')
     with pytest.raises(ValueError, match='big.pkl: its 0.0 GB do not fit into the memory'):
         load_pickle(tmp_path/'big.pkl')

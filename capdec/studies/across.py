@@ -29,7 +29,8 @@ from ..gap import alignment,difference_covariance,modality_moments,pair_covarian
 from ..model import WEIGHTS,CaptionModel
 from ..noise import modality_offset,normalize
 from .common import Rows,kept,machine_name,text_vectors
-from .recipe import _karpathy,_may_learn,held_out,same_words,scored_photos,tidy_caption,training_photos
+from .recipe import data_set_images,held_out,may_learn,same_words,scored_photos,tidy_caption
+from .recipe import training_photos
 from ..terminal import note,run_command,say,say_made
 from ..textside import save_shape
 from ..training import train
@@ -277,8 +278,8 @@ def world_captions(
     held,found = held_out(shared), {}
     for data_set in WORLDS[name]:
         part = 'restval' if data_set == 'coco' else 'train'
-        for i,o in enumerate(_karpathy(shared, data_set)):
-            if o['split'] == part and _may_learn(data_set, o):
+        for i,o in enumerate(data_set_images(shared, data_set)):
+            if o['split'] == part and may_learn(data_set, o):
                 own = [tidy_caption(c) for c in o['captions'] if same_words(c) not in held]
                 found |= {c: f'{data_set} {i}' for c in own if 4 <= len(c.split()) <= 30 and c not in found}
     return list(found), list(found.values())

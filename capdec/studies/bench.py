@@ -670,9 +670,10 @@ def peak(
     repeats:int=5, # Runs
 )->float: # Operations per second of CPU time; on a GPU of the clock
     "Speed of a large matrix product, the best of a few"
-    from capdec.decoding import _matrix
+    from capdec.decoding import product_with
     x,w = torch.randn(n, n, device=device),torch.randn(n, n, device=device)
-    product = _matrix(w, None, kind) if str(device) == 'cpu' else lambda o: F.linear(o, w.to(getattr(torch, kind)))
+    on_gpu = lambda o: F.linear(o, w.to(getattr(torch, kind)))
+    product = product_with(w, None, kind) if str(device) == 'cpu' else on_gpu
     x = x if kind == 'int8' else x.to(getattr(torch, kind))
     def once():
         with torch.inference_mode(), measured(device) as m:
