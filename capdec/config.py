@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAPPING_TYPES', 'NO_COSINE', 'ALONE', 'MapperConfig', 'CapDecConfig', 'TrainConfig', 'Limits', 'Decoding',
-           'Candidates', 'Selection', 'Swap', 'OfficialHints', 'ExpectedMapper', 'Restyling', 'Beside', 'Output',
-           'Video', 'Inputs', 'OfficialRun', 'Material', 'Keeping', 'Machine', 'Crossing', 'OfficialCrossing',
+           'CaptionRun', 'Candidates', 'Selection', 'Swap', 'OfficialHints', 'ExpectedMapper', 'Restyling', 'Beside',
+           'Output', 'Video', 'Inputs', 'OfficialRun', 'Material', 'Keeping', 'Machine', 'Crossing', 'OfficialCrossing',
            'field_comments', 'from_json']
 
 # %% ../nbs/00a_config.ipynb #cfg-imports
@@ -220,6 +220,22 @@ class Decoding:
         if self.seed is not None:
             how['seed'] = self.seed
         return how
+
+# %% ../nbs/00a_config.ipynb #cfg-run-code
+@dataclass(frozen=True)
+class CaptionRun:
+    "How a run captions: what decides its captions, and how many photos at a time"
+    model:str='' # Where the captioner was loaded from; empty: the run does not note what captions
+    memory:str='' # File or store of captions that it remembers, if one was named
+    decoding:Decoding=field(default_factory=Decoding) # How captions are decoded
+    limits:Limits=field(default_factory=Limits) # What a caption may be like
+    batch_size:int=32 # Photos per batch
+    sureness:bool=False # Also say how sure the captioner is of each caption
+    more:dict=field(default_factory=dict) # What else must be equal for the run to be continued
+
+    def kwargs(self)->dict: # For `Captioner` and `Captioner.caption_files`
+        "What a captioner is told"
+        return dict(batch_size=self.batch_size, limits=self.limits) | self.decoding.kwargs()
 
 # %% ../nbs/00a_config.ipynb #cfg-pool-code
 NO_COSINE = ('gives the cosine, and nothing asks for it; use choose, such as choose=cosine or '
@@ -489,6 +505,12 @@ class OfficialRun:
     def decoding(self)->Decoding:
         "How captions are decoded"
         return Decoding(method='beam' if self.beam else 'greedy', beam_size=self.beam_size)
+
+    def takes_captions(self,
+        which:Selection=Selection(), # Which images of the data
+    )->bool: # True: captions go in, instead of their images
+        "Are captions captioned?"
+        return self.text_autoencoder or which.dataset_mode in ('5','5.0')
 
     @property
     def distances(self)->bool: # True: nothing is captioned

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .album import album_settings
 from .captioner import Captioner,load_captioner
-from .config import Candidates,Crossing,Decoding,Limits
+from .config import Candidates,CaptionRun,Crossing,Decoding,Limits
 from .core import find_shards,optional,progress,whole_number
 from .flags import MANY
 from .shards import PHOTO_COLUMNS,ShardCounts,caption_or_skip,caption_photos,column_of,photo_bytes,shard_files
@@ -41,18 +41,19 @@ class RayWork:
         device:str='', # Device: cpu, cuda or mps (default: the best there is)
     )->Captioner: # A captioner
         "Load the captioner"
-        return load_captioner(self.model, self.clip_model_type, device, self.crossing, dtype=self.dtype, pool=self.pool)
+        return load_captioner(self.model, clip_model_type=self.clip_model_type, device=device,
+            crossing=self.crossing, dtype=self.dtype, pool=self.pool)
 
     def settings(self,
         captioner:Captioner, # The captioner that was loaded
     )->dict: # What must be equal for a run to be continued
         "What `capdec caption` would note for the same run"
-        return album_settings(captioner, self.model, self.crossing.memory, self.decoding, self.limits) | dict(
-            predictions=False, image_column=self.image_column)
+        own = album_settings(captioner, self.run())
+        return own | dict(predictions=False, image_column=self.image_column)
 
-    def how(self)->dict: # For `caption_shard`
+    def run(self)->CaptionRun: # For `caption_shard`
         "How to caption"
-        return dict(batch_size=self.batch_size, limits=self.limits) | self.decoding.kwargs()
+        return CaptionRun(self.model, self.crossing.memory, self.decoding, self.limits, self.batch_size)
 
 # %% ../nbs/09f_ray_data.ipynb #ray13
 class ShardActor:
@@ -89,7 +90,7 @@ class ShardActor:
         counts,why,stop = ShardCounts(),'',self.error
         if not stop:
             try:
-                counts,why = caption_or_skip(self.captioner, shard, out, self.work.image_column, **self.work.how())
+                counts,why = caption_or_skip(self.captioner, shard, out, self.work.run(), self.work.image_column)
             except (ValueError, OSError, ImportError) as e:
                 stop = e
         return vars(counts) | dict(why=why, stop=str(stop or ''))
@@ -111,7 +112,7 @@ class PhotoActor:
             import pyarrow as pa
         image = column_of(batch.schema, self.work.image_column, PHOTO_COLUMNS, 'the data set', 'images')
         photos = ((None, photo_bytes(o)) for o in batch.column(image).to_pylist())
-        found = list(caption_photos(self.captioner, photos, **self.work.how()))
+        found = list(caption_photos(self.captioner, photos, self.work.run()))
         many = self.work.decoding.num_captions > 1
         said = [o or None if many else next(iter(o), None) for _,o,_ in found]
         kind = pa.list_(pa.string()) if many else pa.string()
@@ -228,7 +229,8 @@ def caption_ray(
     "Caption a collection of shards with actors of Ray Data; an interrupted run continues"
     if not out:
         raise ValueError('`out`: name a folder for the shards of captions, NAME.parquet or NAME.jsonl')
-    work = RayWork(model, crossing, pool, decoding, limits, clip_model_type, batch_size, dtype, image_column)
+    work = RayWork(model, crossing, pool, decoding, limits, clip_model_type=clip_model_type, batch_size=batch_size,
+        dtype=dtype, image_column=image_column)
     done = caption_with_ray(shards, out, work, team, overwrite)
     say_made(out, done.text())
     return 1 if done.failed or done.broken else 0

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .album import album_settings
 from .candidates import captions_of
 from .captioner import Captioner,Result
-from .config import Limits
+from .config import CaptionRun
 from .core import IMAGE_SUFFIXES,MAX_DOWNLOAD,SHARDS,atomic_path,json_text,one_line,optional,progress,read_json
 from .core import own_part,remove_left_overs,tidied,write_json
 from .embedding import Team,chunks
@@ -111,7 +111,7 @@ def read_shard(
 def caption_photos(
     captioner:Captioner, # Captions with it
     photos:Iterable, # `(key, bytes or the error that says why there are none)`, see `read_shard`
-    **how, # For `caption_files`: `batch_size`, `limits`, `method`, ...
+    run:CaptionRun=CaptionRun(), # How they are captioned
 ): # Iterator of `(key, captions, error)`, in order
     "Caption the photos of a shard; one without bytes gets its reason"
     waiting = deque()
@@ -120,7 +120,7 @@ def caption_photos(
             waiting.append((key, data if isinstance(data, Exception) else None))
             # what cannot be opened is told for this one alone
             yield b'' if isinstance(data, Exception) else data
-    for r in captioner.caption_files(images(), **how):
+    for r in captioner.caption_files(images(), **run.kwargs()):
         key,why = waiting.popleft()
         yield key,r.captions,None if r.captions else str(why or r.error.removeprefix('bytes: '))
 
@@ -157,25 +157,23 @@ def caption_shard(
     captioner:Captioner, # Captions with it
     shard:str|Path, # WebDataset tar archive or Parquet file
     out:str|Path, # `.jsonl` or `.parquet` file to write, whole or not at all
+    run:CaptionRun=CaptionRun(), # How they are captioned
     image_column:str='', # Column of the images in a Parquet file (default: one with a usual name)
     predictions:bool=False, # Write `image_id` and lower-cased captions, as the official runner does
-    num_captions:int=1, # Captions per photo
     ear=None, # Is called with the first caption of each photo, see `restyle.StyleEar`
-    **how, # For `caption_files`: `batch_size`, `limits`, `method`, ...
 )->tuple[int,int]: # Photos, and how many of them have no caption
     "Caption the photos of a shard into another one"
     n = failed = 0
     def counted():
         nonlocal n,failed
-        for key,captions,error in caption_photos(captioner, read_shard(shard, image_column),
-                num_captions=num_captions, **how):
+        for key,captions,error in caption_photos(captioner, read_shard(shard, image_column), run):
             n,failed = n+1,failed + (error is not None)
             if ear and captions:
                 ear(captions[0])
             yield key,captions,error
     with atomic_path(out) as tmp:
         write = _write_parquet if str(out).endswith('.parquet') else _write_jsonl
-        write(tmp, _rows(counted(), num_captions, predictions))
+        write(tmp, _rows(counted(), run.decoding.num_captions, predictions))
         if not n:
             raise ValueError(f'{shard}: holds no photos')
     return n,failed
@@ -285,13 +283,14 @@ def caption_or_skip(
     captioner:Captioner, # Captions with it
     shard:str|Path, # WebDataset tar archive or Parquet file
     out:str|Path, # `.jsonl` or `.parquet` file to write, whole or not at all
+    run:CaptionRun=CaptionRun(), # How they are captioned
     image_column:str='', # Column of the images in a Parquet file (default: one with a usual name)
     predictions:bool=False, # Write `image_id` and lower-cased captions, as the official runner does
-    **how, # For `caption_shard`: `num_captions`, `batch_size`, `limits`, `method`, ...
+    ear=None, # Is called with the first caption of each photo, see `restyle.StyleEar`
 )->tuple[ShardCounts,str]: # What became of the shard; why it was skipped, or nothing
     "Caption a shard; one that cannot be opened is no reason to end the run"
     try:
-        photos,failed = caption_shard(captioner, shard, out, image_column, predictions, **how)
+        photos,failed = caption_shard(captioner, shard, out, run, image_column, predictions, ear)
         return ShardCounts(shards=1, photos=photos, failed=failed),''
     except (ValueError, FileNotFoundError) as e:
         # a missing package or column is no matter of one shard
@@ -304,22 +303,21 @@ def caption_shards(
     captioner:Captioner, # Captions with it
     shards:list, # Shards, as `find_shards` returns them
     out:str|Path, # Folder for the captions, ending in .jsonl or .parquet
-    settings:dict, # What must be equal for a run to be continued, see `album_settings`
+    run:CaptionRun=CaptionRun(), # How they are captioned, and with which captioner
     image_column:str='', # Column of the images in Parquet files (default: one with a usual name)
     predictions:bool=False, # Write `image_id` and lower-cased captions, as the official runner does
     overwrite:bool=False, # Caption shards again that are there
     part:tuple|None=None, # Number of this process and of all (default: what the launcher says)
     style:str|Path='', # Folder of the style that captions: at the end a line tells how many took it
-    **how, # For `caption_shard`: `num_captions`, `batch_size`, `limits`, `method`, ...
 )->ShardCounts: # What became of this process's shards
     "Caption a collection shard by shard; the same call goes on where a run was interrupted"
-    settings = settings | dict(predictions=predictions, image_column=image_column)
+    settings = album_settings(captioner, run) | dict(predictions=predictions, image_column=image_column)
     todo,there = shards_to_do(shards, out, settings, overwrite, part)
     done = ShardCounts(there=there)
     bar = progress(todo, 'captioning shards', len(todo) + there, 'shard', there, show=(part or own_part())[0] == 0)
     with listening(style, captioner) as ear:
         for shard,file in bar:
-            counts,why = caption_or_skip(captioner, shard, file, image_column, predictions, ear=ear, **how)
+            counts,why = caption_or_skip(captioner, shard, file, run, image_column, predictions, ear)
             done += counts
             if why:
                 bar.write(f'capdec: skipped: {why}')
@@ -330,11 +328,14 @@ def caption_all_shards(
     captioner:Captioner, # Captions with it, see `own_captioner`
     shards:list, # Shards, as `find_shards` returns them
     out:str|Path, # Folder for the captions, ending in .jsonl or .parquet
-    settings:dict, # What must be equal for a run to be continued, see `album_settings`
-    **how, # For `caption_shards`
+    run:CaptionRun=CaptionRun(), # How they are captioned, and with which captioner
+    image_column:str='', # Column of the images in Parquet files (default: one with a usual name)
+    predictions:bool=False, # Write `image_id` and lower-cased captions, as the official runner does
+    overwrite:bool=False, # Caption shards again that are there
+    style:str|Path='', # Folder of the style that captions: at the end a line tells how many took it
 )->int: # Exit code: 1 where a photo has no caption, or a shard could not be opened
     "Caption a collection, and say how many there are"
-    done = caption_shards(captioner, shards, out, settings, **how)
+    done = caption_shards(captioner, shards, out, run, image_column, predictions, overwrite, style=style)
     say_made(out, done.text())
     return done.code
 

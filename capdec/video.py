@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .candidates import captions_of,photos_needed
 from .captioner import Captioner,Result
-from .config import Beside,Limits,Output,Video
+from .config import Beside,CaptionRun,Output,Video
 from .core import MissingPackage,VIDEO_SUFFIXES,atomic_path,is_url,json_text,one_line,optional,printable
 from .core import regular_file,tidied
 from .flags import error_line
@@ -265,7 +265,7 @@ def _show_scenes(path, scenes, lines):
             print(*(f'{printable(str(path))}\t{_short(s.start)}-{_short(s.end)}\t{printable(c)}' for c in s.captions),
                 sep='\n')
 
-def _as_sentences(scene, limits=Limits(), **how):
+def _as_sentences(scene, limits):
     "What begins with a prompt stays as it was typed"
     return scene if limits.prompt else scene._replace(captions=list(map(tidied, scene.captions)))
 
@@ -279,12 +279,12 @@ def write_scenes(
     captioner:Captioner, # Captions with it
     paths:list, # Videos
     files:dict, # `{video: its .srt or .vtt file}`, see `scene_files`; none: print
+    run:CaptionRun=CaptionRun(), # How they are captioned
     video:Video=Video(scenes=True), # How videos are looked at
     lines:bool=False, # Print lines of JSON
     made:Made=Made(), # What captions, for the record of the files' folders
     tell=print, # Function that is called with a line for each video that fails, and of how many took the style
     style:str|Path='', # Folder of the style that captions
-    **how, # For `caption_scenes`
 )->int: # Number of videos that failed
     "Caption the scenes of videos"
     photos_needed(captioner, given='videos')
@@ -293,7 +293,8 @@ def write_scenes(
         for p in paths:
             file = files.get(p)
             try:
-                scenes = [_as_sentences(o, **how) for o in caption_scenes(captioner, p, video.interval, **how)]
+                found = caption_scenes(captioner, p, video.interval, **run.kwargs())
+                scenes = [_as_sentences(o, run.limits) for o in found]
                 if file:
                     _write_subtitles(file, scenes, made)
             except (OSError, ValueError) as e:

@@ -11,7 +11,7 @@ LEVERS = ('half memory', 'noise as captions differ', 'noise as pairs differ', 'a
     'mean removed', 'captions like it, in training', 'words', 'whitening', 'vote, mirror image', 'words, vote')
 
 def run(shared, out, *args):
-    return run_command(across.main, 'across', ['--shared', str(shared), '--out', str(out), '--results',
+    return run_command(across.across_study, 'across', ['--shared', str(shared), '--out', str(out), '--results',
         str(out/'rows.json'), '--worlds', 'flickr', '--seeds', '0', '--steps', '2', '--threads', '1', *args])
 
 def rows(out):
@@ -54,6 +54,6 @@ def test_an_encoder_without_a_classifier_tells_no_words(small_shared, tmp_path, 
     ('--halves', 'all', 'use choose'), ('--worlds', 'mars', 'use flickr, coco'), ('--steps', '0', 'at least 1'),
     ('--shared', 'nowhere', 'data/karpathy')])
 def test_bad_input_is_one_line(flag, bad, way_out, capsys):
-    assert run_command(across.main, 'across', [flag, bad]) == 1
+    assert run_command(across.across_study, 'across', [flag, bad]) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith(f'capdec: error: {flag}') and way_out in said[0]

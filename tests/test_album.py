@@ -498,13 +498,13 @@ def test_a_table_is_no_photo(trip):
 def test_the_same_in_python(trip, mine):
     from capdec.album import Album, caption_album
     from capdec.captioner import Captioner
-    from capdec.config import Limits
+    from capdec.config import CaptionRun, Limits
     c, paths = Captioner.from_pretrained('mini', 'cpu'), [type(trip)('trip/a.jpg')]
     caption_album(c, paths, Album('t.csv'))
     assert caption_album(c, paths, Album('t.csv')).there == 1
     for other, limits in ((c, Limits(max_words=4)), (Captioner.from_pretrained(mine, 'cpu'), Limits())):
         with pytest.raises(ValueError, match='t.csv was made by another captioner with (max_words 0|other weights): '):
-            caption_album(other, paths, Album('t.csv'), limits=limits)
+            caption_album(other, paths, Album('t.csv'), CaptionRun(limits=limits))
     # as the command line made it
     assert said(capdec('caption', 'trip/a.jpg', '--out', 't.csv', '--device', 'cpu', ok=True)).startswith('0 photos')
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from capdec.studies.bench import (FLOORS, ROWS, best_batch, compare, main, padded_to, plain_beam_search, plain_captions,
-    plain_logits, plain_loss, report)
+from capdec.studies.bench import (FLOORS, ROWS, best_batch, compare, padded_to, plain_beam_search, plain_captions,
+    plain_logits, plain_loss, report, run_benchmark)
 from capdec.decoding import generate
 from capdec.model import gpt2_tokenizer,load_official
 
@@ -62,13 +62,13 @@ def test_the_saved_results_are_whole():
 def test_rows_without_an_opponent_leave_a_table_without_lines(tmp_path, monkeypatch):
     from capdec.studies import bench
     monkeypatch.setattr(bench, 'start_row', lambda: dict(import_capdec=.1, help=.2))
-    main(out=str(tmp_path/'bench.json'), rows='start', device='cpu', threads=torch.get_num_threads())
+    run_benchmark(out=str(tmp_path/'bench.json'), rows='start', device='cpu', threads=torch.get_num_threads())
     results = json.loads((tmp_path/'bench.json').read_text())
     assert results['rows'] == {} and results['start']['help'] == .2
     assert set(results) == {'rows', 'start', 'machine', 'data'}
 
 def test_bad_input(tmp_path):
     with pytest.raises(SystemExit, match='--rows speed: use text, image'):
-        main(rows='speed')
+        run_benchmark(rows='speed')
     with pytest.raises(SystemExit, match='nowhere.json: no such file or folder'):
-        main(captions=str(tmp_path/'nowhere.json'), rows='start')
+        run_benchmark(captions=str(tmp_path/'nowhere.json'), rows='start')

@@ -410,7 +410,8 @@ def test_predictions_are_not_held_in_memory(tmp_path):
         model = SimpleNamespace(unit=lambda x: x, config=SimpleNamespace(hint_tokens=0))
         c = SimpleNamespace(device='cpu', bridge=lambda x: x, model=model, pool=Candidates())
         store, before = EmbeddingStore('v.store'), peak()
-        assert predict.caption_store(c, store, 'p.json', dict(a=1), batch_size=200) == n
+        predict.run_settings = lambda *a: dict(a=1)
+        assert predict.caption_store(c, store, 'p.json', predict.StoreRun(batch_size=200)) == n
         print(peak() - before)"""
     r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert len(json.loads((tmp_path/'p.json').read_text())) == 200_000 and float(r.stdout) < 60, r.stdout

@@ -181,7 +181,8 @@ def test_the_quick_image_tower_is_the_image_tower():
 
 def test_what_wrote_a_caption_is_noted(mini, tmp_path):
     from capdec.album import album_settings
-    assert album_settings(mini, 'mini')['dtype'] == 'float32'
+    from capdec.config import CaptionRun
+    assert album_settings(mini, CaptionRun('mini'))['dtype'] == 'float32'
     Image.open(demo_photos()[0]).save(tmp_path/'a.jpg')
     r = subprocess.run([sys.executable, '-m', 'capdec.cli', 'caption', 'a.jpg', '--sidecar', '--dtype', 'float32'],
         cwd=tmp_path, capture_output=True, text=True)

@@ -129,16 +129,14 @@ def test_two_actors_caption_as_one_process(ray, shards, tmp_path, ending):
     (shards/'00005.parquet').write_text('no table')
     done = caption_with_ray(shards, tmp_path/f'ray.{ending}', WORK, TEAM)
     captioner = WORK.captioner('cpu')
-    same = caption_shards(captioner, find_shards(shards), tmp_path/f'one.{ending}', WORK.settings(captioner),
-        **WORK.how())
+    same = caption_shards(captioner, find_shards(shards), tmp_path/f'one.{ending}', WORK.run())
     assert done == same and (done.photos, done.failed) == (18, 6)
     for o in sorted((tmp_path/f'one.{ending}').iterdir()):
         assert (tmp_path/f'ray.{ending}'/o.name).read_bytes() == o.read_bytes()
     found = rows(tmp_path/f'ray.{ending}'/f'00001.{ending}')
     assert [o['caption'] is None for o in found] == [False, True, False, False]
     # either goes on with what the other has begun
-    again = caption_shards(captioner, find_shards(shards), tmp_path/f'ray.{ending}', WORK.settings(captioner),
-        **WORK.how())
+    again = caption_shards(captioner, find_shards(shards), tmp_path/f'ray.{ending}', WORK.run())
     assert (again.shards, again.there) == (0, 6)
 
 @pytest.mark.slow
@@ -180,7 +178,7 @@ def test_an_actor_that_dies_is_started_again(ray, shards, tmp_path, monkeypatch)
     done = caption_with_ray(shards, tmp_path/'c.jsonl', Work(decoding=WORK.decoding, batch_size=3), TEAM)
     assert (tmp_path/'died').exists() and (done.shards, done.photos, done.failed) == (4, 16, 4)
     captioner = WORK.captioner('cpu')
-    caption_shards(captioner, find_shards(shards), tmp_path/'one.jsonl', WORK.settings(captioner), **WORK.how())
+    caption_shards(captioner, find_shards(shards), tmp_path/'one.jsonl', WORK.run())
     for o in (tmp_path/'one.jsonl').glob('*.jsonl'):
         assert (tmp_path/'c.jsonl'/o.name).read_bytes() == o.read_bytes()
 

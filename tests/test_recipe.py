@@ -222,7 +222,7 @@ def without_wheels(monkeypatch, teacher):
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_the_whole_recipe_goes_on_where_it_stopped(small_shared, without_wheels, tmp_path, monkeypatch):
-    run = partial(recipe.main, str(small_shared), str(tmp_path))
+    run = partial(recipe.make_mini, str(small_shared), str(tmp_path))
     run()
     package, encoder = tmp_path/'package'/'captioner', MiniEncoder.load(tmp_path/'encoder', device='cpu')
     head, parts = ConceptHead.load(package/'concepts.safetensors'), load_parts(package, 'cpu', encoder=False)

@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data as photos
 
 from capdec.captioner import Captioner
+from capdec.config import CaptionRun, Decoding
 from capdec.core import find_shards
 from capdec.shards import caption_shard, caption_shards, read_shard
 from shell import capdec, one_line
@@ -20,6 +21,7 @@ from shell import capdec, one_line
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
 FAST = ('--beam_size', 1, '--device', 'cpu')
+ONE_BEAM = Decoding(beam_size=1)
 
 def jpeg(turn=0):
     f = io.BytesIO()
@@ -98,7 +100,7 @@ def test_a_table_without_images_is_asked_about(tmp_path, mini):
 def test_a_shard_that_breaks_off_keeps_its_photos(tmp_path, mini, cut, kind):
     path = tar(tmp_path/f'a.{kind}', {f'{i}.jpg': jpeg(i) for i in range(6)}, 'w:gz' if kind[-1] == 'z' else 'w')
     path.write_bytes(path.read_bytes()[:int(path.stat().st_size*cut)])
-    n, failed = caption_shard(mini, path, tmp_path/'a.jsonl', beam_size=1)
+    n, failed = caption_shard(mini, path, tmp_path/'a.jsonl', CaptionRun(decoding=ONE_BEAM))
     found = rows(tmp_path/'a.jsonl')
     assert n == len(found) and failed == 1 and f'a.{kind}: damaged after {n-1} photos' in found[-1]['error']
     assert all(o['caption'] for o in found[:-1]) and n-1 >= int(6*cut) - 2 and n < 7
@@ -119,7 +121,8 @@ def test_a_bad_photo_never_loses_a_shard(shards, mini, tmp_path, ending):
     assert '0 photos of 0 shards captioned, 3 shards were there already' in r.stdout
 
 def test_a_run_that_was_killed_goes_on_with_the_next_shard(shards, mini, tmp_path, monkeypatch):
-    found, out, settings = find_shards(shards), tmp_path/'c.jsonl', dict(model='mini')
+    found, out = find_shards(shards), tmp_path/'c.jsonl'
+    run = CaptionRun('mini', decoding=ONE_BEAM, batch_size=2)
     class Stop(Exception):
         pass
     real = Captioner.caption_files
@@ -132,17 +135,17 @@ def test_a_run_that_was_killed_goes_on_with_the_next_shard(shards, mini, tmp_pat
     stops.seen = 0
     monkeypatch.setattr(Captioner, 'caption_files', stops)
     with pytest.raises(Stop):
-        caption_shards(mini, found, out, settings, beam_size=1, batch_size=2)
+        caption_shards(mini, found, out, run)
     # one is whole, the second is not there at all
     assert [o.name for o in out.iterdir() if o.name[0] != '.'] == ['00000.jsonl'] and len(rows(out/'00000.jsonl')) == 4
     before = (out/'00000.jsonl').stat().st_mtime_ns
     monkeypatch.setattr(Captioner, 'caption_files', real)
-    done = caption_shards(mini, found, out, settings, beam_size=1, batch_size=2)
+    done = caption_shards(mini, found, out, run)
     assert (done.shards, done.there, done.photos) == (2, 1, 8) and (out/'00000.jsonl').stat().st_mtime_ns == before
 
 def test_each_process_takes_its_own(shards, mini, tmp_path):
     found, out = find_shards(shards), tmp_path/'c.parquet'
-    done = [caption_shards(mini, found, out, {}, part=(r, 2), beam_size=1) for r in (0, 1)]
+    done = [caption_shards(mini, found, out, CaptionRun(decoding=ONE_BEAM), part=(r, 2)) for r in (0, 1)]
     assert [o.shards for o in done] == [2, 1] and len(list(out.glob('*.parquet'))) == 3
 
 def test_what_made_a_folder(shards, tmp_path):

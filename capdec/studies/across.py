@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAPDEC', 'LEVERS', 'WORLDS', 'SCORED', 'Lever', 'knows', 'Photos', 'World', 'Run', 'fit_lever', 'lever_parts',
            'captions_by', 'cider_of', 'add_rows', 'lever_times', 'noise_and_gap', 'world_captions', 'real_world',
-           'main']
+           'across_study']
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr02
 import hashlib,json,math,sys,time
@@ -336,7 +336,7 @@ def _asked(levers, told):
         note(f'left out, as the encoder brings no classifier: {"; ".join(lack)}')
     return [o for o in asked if told or not o.words]
 
-def main(
+def across_study(
     clip_model_type:str='mini', # Encoder: bundled, or a folder with its classifier in it
     model:str='mini', # Captioner whose language model is taken
     results:str='_out/across/across.json', # File of results; a row that it has is not made again
@@ -380,4 +380,4 @@ def main(
 # %% ../../nbs/16a_across_the_gap.ipynb #acr31
 # `python -m capdec.studies.across`
 if __name__ == '__main__' and '__file__' in globals():
-    sys.exit(run_command(main, 'python -m capdec.studies.across'))
+    sys.exit(run_command(across_study, 'python -m capdec.studies.across'))

@@ -8,7 +8,7 @@ __all__ = ['TOWERS', 'VISION', 'GPT2', 'SMALL', 'KINDS', 'BEST_FLOORS', 'FLOORS'
            'plain_train', 'plain_beam_search', 'plain_captions', 'measured', 'compare', 'kind_of', 'profile',
            'text_row', 'image_row', 'best_batch', 'train_row', 'caption_row', 'peer_text_vectors', 'peer_image_vectors',
            'peer_train', 'peer_captions', 'types_here', 'peak', 'operations', 'rivals', 'shares', 'peers_row',
-           'mini_row', 'start_row', 'growth_row', 'report', 'peers_report', 'main']
+           'mini_row', 'start_row', 'growth_row', 'report', 'peers_report', 'run_benchmark']
 
 # %% ../../nbs/14_benchmark.ipynb #757847ea
 import json,math,os,resource,subprocess,sys,tempfile,time,warnings
@@ -906,7 +906,7 @@ def _line(r, kind):
             f"{BEST_FLOORS[r['key']]} | | | |")
 
 def report(
-    results:dict, # What `main` writes
+    results:dict, # What `run_benchmark` writes
 )->str: # Markdown
     "The table"
     kind = 'cuda' if results['machine']['gpu'] else 'cpu'
@@ -979,7 +979,7 @@ def _keep(results, name, make):
 
 # %% ../../nbs/14_benchmark.ipynb #54c207b3
 @call_parse
-def main(
+def run_benchmark(
     captions:str=None, # File of captions, any that `capdec parse` reads (default: the bundled sentences)
     images:str=None, # Folder of JPEG files (default: photos that scikit-image ships)
     gpt2:str=None, # Folder with GPT-2's tokenizer files (default: the bundled captioner's tokenizer)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'CALLED', 'pairs_of', 'TextVectors', 'neutral_start', 'train_run', 'log_prob', 'first_of', 'training_texts',
-           'photo_set', 'list_set', 'score_run', 'gender_measures', 'arm_measures', 'summary', 'main']
+           'photo_set', 'list_set', 'score_run', 'gender_measures', 'arm_measures', 'summary', 'study_fairness']
 
 # %% ../../nbs/08a_fairness_study.ipynb #5a000003
 import copy,re
@@ -329,7 +329,7 @@ def _jobs(base, bundled, seeds, repair):
 
 # %% ../../nbs/08a_fairness_study.ipynb #5a000091
 @call_parse
-def main(
+def study_fairness(
     shared:str='../shared', # Folder of the research data
     out:str='_out/fairness', # Folder for vectors, captioners and scores; what is there is not made again
     results:str='nbs/data/fairness_study.json', # File of the summary

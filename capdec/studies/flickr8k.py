@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VOTE', 'VOTED', 'NOTE', 'Flickr8k', 'repeats', 'flickr8k_scores', 'Systems', 'nearest_captions',
-           'supervised_captions', 'train_alone', 'reported', 'choosing', 'elsewhere', 'main']
+           'supervised_captions', 'train_alone', 'reported', 'choosing', 'elsewhere', 'score_flickr8k']
 
 # %% ../../nbs/16_results.ipynb #r16exp01
 import subprocess,sys
@@ -203,7 +203,7 @@ def _score(s, part, name, captions):
     return flickr8k_scores(captions, s.data.pairs[half]) | dict(repeats=repeats(captions))
 
 @call_parse
-def main(
+def score_flickr8k(
     model:str='mini', # Captioner to score
     results:str='nbs/data/flickr8k_results.json', # File of results; a row that it has is not made again
     out:str='_out/flickr8k', # Folder to keep vectors, captions and a trained captioner in

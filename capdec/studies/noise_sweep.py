@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORDER', 'fresh_captioner', 'NoiseSweep', 'fit_captioner', 'share_inverted', 'trained_and_scored', 'nearest',
-           'add_first_pass', 'main']
+           'add_first_pass', 'sweep_noise']
 
 # %% ../../nbs/22_noise_sweep.ipynb #n22exp01
 import sys,time
@@ -159,7 +159,7 @@ def _asked(only):
     except ValueError:
         raise ValueError(f'`only` {" ".join(only)}: each is VARIANCE:SEED or clipcap:SEED, such as 0.016:0') from None
 
-def main(
+def sweep_noise(
     epochs:int=3, # Passes over the captions
     threads:int=2, # Number of CPU threads
     captions:int=3, # Captions of each photo to train on, the first ones
@@ -185,4 +185,4 @@ def main(
 # %% ../../nbs/22_noise_sweep.ipynb #n22main9
 # `python -m capdec.studies.noise_sweep`
 if __name__ == '__main__' and '__file__' in globals():
-    sys.exit(run_command(main, 'python -m capdec.studies.noise_sweep'))
+    sys.exit(run_command(sweep_noise, 'python -m capdec.studies.noise_sweep'))

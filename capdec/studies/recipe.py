@@ -17,7 +17,7 @@ __all__ = ['DATA_SETS', 'EDITION', 'DESCRIBED', 'WHEELS', 'native_half', 'info_n
            'captioner_texts', 'tidy_exchanges', 'plain_sentences', 'counted_nouns', 'scene_names', 'told_rows',
            'small_lm', 'train_mini_captioner', 'finish_mini_captioner', 'every_caption', 'word_edits', 'near_copies',
            'shared_grams', 'write_memory', 'package_captioner', 'kept_misses', 'decoder_texts', 'said_plainly',
-           'last_texts', 'main']
+           'last_texts', 'make_mini']
 
 # %% ../../nbs/12_mini_pair.ipynb #8e53967a
 import copy,gzip,json,math,random,re,subprocess,sys,tempfile,zipfile
@@ -1827,7 +1827,7 @@ def _make_captioner(shared, out, wheels, encoder, concepts):
 
 # %% ../../nbs/12_mini_pair.ipynb #f7dbf810
 @call_parse
-def main(
+def make_mini(
     shared:str='../shared', # Folder of the shared material
     out:str='_out/mini', # Folder to keep every stage in
     wheels:str=None, # Folder of the two wheels; default: `out/wheels`

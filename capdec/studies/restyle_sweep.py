@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VOICES', 'GRID', 'PROSE_GRID', 'Sentences', 'in_parts', 'voice_sentences', 'Knobs', 'said_by', 'last_words',
-           'RestyleSweep', 'restyled_once', 'main']
+           'RestyleSweep', 'restyled_once', 'sweep_restyling']
 
 # %% ../../nbs/12b_restyle_sweep.ipynb #b1200003
 import random,sys
@@ -152,7 +152,7 @@ def restyled_once(
     return {half: sweep.score(half, o, classifiers[half]) for half,o in said.items()}
 
 # %% ../../nbs/12b_restyle_sweep.ipynb #b1200030
-def main(
+def sweep_restyling(
     voices:MANY=VOICES, # Voices to learn: humorous, romantic, shakespeare, news
     photos:int=500, # Number of photos of each half
     threads:int=1, # Number of CPU threads
@@ -184,4 +184,4 @@ def main(
 # %% ../../nbs/12b_restyle_sweep.ipynb #b1200032
 # `python -m capdec.studies.restyle_sweep`
 if __name__ == '__main__' and '__file__' in globals():
-    sys.exit(run_command(main, 'python -m capdec.studies.restyle_sweep'))
+    sys.exit(run_command(sweep_restyling, 'python -m capdec.studies.restyle_sweep'))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'CORPORA', 'fine_tune', 'describe', 'styles_data', 'open_text_records', 'row_scores', 'StyleStudy',
-           'voices', 'image_start', 'main']
+           'voices', 'image_start', 'study_styles']
 
 # %% ../../nbs/12a_styles.ipynb #24fe5a6e
 import random,time
@@ -287,7 +287,7 @@ def _gallery(study):
     return study.out/'gallery.png'
 
 @call_parse
-def main(
+def study_styles(
     shared:str='../shared', # Folder of the shared material
     out:str='_out/styles', # Folder to keep every stage in
     results:str='nbs/data/styles.json', # File of results to write
