@@ -1476,6 +1476,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'capdec.restyle.StyleEar.__init__': ('restyle.html#styleear.__init__', 'capdec/restyle.py'),
                                 'capdec.restyle.StyleEar._count': ('restyle.html#styleear._count', 'capdec/restyle.py'),
                                 'capdec.restyle.StyleEar.text': ('restyle.html#styleear.text', 'capdec/restyle.py'),
+                                'capdec.restyle.StyleNotes': ('restyle.html#stylenotes', 'capdec/restyle.py'),
                                 'capdec.restyle._copy': ('restyle.html#_copy', 'capdec/restyle.py'),
                                 'capdec.restyle._far_from_captions': ('restyle.html#_far_from_captions', 'capdec/restyle.py'),
                                 'capdec.restyle._finished': ('restyle.html#_finished', 'capdec/restyle.py'),

@@ -32,7 +32,7 @@ from .restyle import listening
 from .terminal import note,say
 from .video import WithVideos,frames,is_video,scene_files,write_scenes
 from .xmp import read_xmp_file
-from .provenance import RECORD,Made,digits_of,is_meant,label,made_with,noted_text
+from .provenance import RECORD,Made,digits_of,is_meant,label,made_with
 
 # %% ../nbs/09d_album.ipynb #1e560460
 def _row(result, num_captions):

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 import torch
 from torch import Tensor
 
-from .bridges import BRIDGES,NO_MEMORY,Bridge
+from .bridges import NO_MEMORY,Bridge
 from .candidates import JudgedPhotos,asked,asks_memory,captions_of,each_way,judge_of,judged_by
 from .candidates import photos_needed
 from .choosing import parse_choice
@@ -28,7 +28,7 @@ from .core import find_images,is_url,one_line,progress,whole_number
 from .decoding import drawn
 from .embedding import open_small,opened
 from .explain import Explanation,explain as explain_photo
-from .folder import CARD,Parts,fit_parts,image_vectors,load_memory,load_parts,photo_vectors,push_parts
+from .folder import CARD,fit_parts,image_vectors,load_memory,load_parts,photo_vectors,push_parts
 from .folder import save_parts
 from .model import CaptionModel
 from .noise import normalize

@@ -149,7 +149,7 @@ def train_captioner(
         warn_of_few(data, len(store))
     shift = find_offset(add_modality_offset, Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(training.seed)
-    model = model_for_training(start, lm, store, mapper, training, only_prefix)
+    model = model_for_training(start, lm, store, mapper=mapper, training=training, only_prefix=only_prefix)
     history = train(model, store, training, out_dir=out, val=val, offset=shift, prefix=keeping.prefix,
         save_every=keeping.save_every, resume=not keeping.restart, device=device or None, told=told, report=note,
         left_out=left_out(data, len(store)), log_to=log_to, names=was and was.bridge.names)
@@ -287,7 +287,7 @@ def bridger(
     dev = pick_device(device or None)
     image,text,pairs = paired_vectors(images, texts)
     net = ImageToTextBridge(image.shape[1], num_layers).to(dev)
-    losses = net.fit(image.to(dev), text.to(dev), pairs, epochs, lr, bs, seed)
+    losses = net.fit(image.to(dev), text.to(dev), pairs, epochs=epochs, lr=lr, batch_size=bs, seed=seed)
     fell = f'mean squared error {losses[0]:.2e} -> {losses[-1]:.2e}'
     say_made(save_bridge(out, net), f'bridge from {len(pairs):,} pairs, {fell}')
 
@@ -469,7 +469,7 @@ def explore_photos(
     whole_number('--port', port, 0)
     many = lambda o: [o] if isinstance(o, str) and o else list(o)
     paths = find_images(many(photos)) if photos else []
-    return serve(many(model), paths and many(photos), device, ip, port, not no_browser)
+    return serve(many(model), paths and many(photos), device=device, ip=ip, port=port, browser=not no_browser)
 
 # %% ../nbs/11_cli.ipynb #clirepr1
 def reproduce_paper(
@@ -528,8 +528,8 @@ def verb_parser(
     verb:str, # Name of a verb
 ): # An `argparse.ArgumentParser`
     "The command line of a verb"
-    return parser_of(VERBS[verb], f'capdec {verb}', examples(verb), verb in ('train','predict'), LOOSE.get(verb, ()),
-        ALSO.get(verb, {}), GROUPS.get(verb, {}))
+    return parser_of(VERBS[verb], f'capdec {verb}', examples(verb), switches=verb in ('train','predict'),
+        loose=LOOSE.get(verb, ()), also=ALSO.get(verb, {}), groups=GROUPS.get(verb, {}))
 
 # %% ../nbs/11_cli.ipynb #e2ae136c
 def _resumes(verb, flags):

@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import atomic_path,read_json,regular_file,whole_number
+from .core import atomic_path,regular_file,whole_number
 from .noise import keyed_randn,normalize
 from .weights import is_finite,load_tensors
 

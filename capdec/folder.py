@@ -225,6 +225,7 @@ class Packed(Mapped):
 
     @cached_property
     def vectors(self):
+        "The vectors, unpacked when they are asked for: `(m, d)`, of unit length"
         return normalize(unpack_vectors(self.codes, self.books))
 
     def __getitem__(self, rows):

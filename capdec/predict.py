@@ -16,12 +16,11 @@ from pathlib import Path
 from fastcore.basics import patch
 import torch
 
-from .bridges import Bridge
 from .candidates import asked,captions_of,photos_needed,pool_notes
 from .captioner import Captioner,load_captioner
 from .config import CapDecConfig,Candidates,CaptionRun,Crossing,ExpectedMapper,Inputs,Limits,Machine
 from .config import OfficialCrossing,OfficialHints,OfficialRun
-from .core import Journal,file_sha256,find_images,is_pickle,one_line,progress,write_json
+from .core import Journal,find_images,is_pickle,one_line,progress,write_json
 from .embedding import chunks,embed_captions,embed_images
 from .folder import check_shape,fit_parts,memory_id,weights_id
 from .noise import distance_stats,find_bridge,find_offset

@@ -11,11 +11,10 @@ __all__ = ['PHOTO_COLUMNS', 'photo_bytes', 'column_of', 'read_shard', 'caption_p
 import contextlib,itertools,json,os,tarfile
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict,dataclass,fields
+from dataclasses import dataclass,fields
 from pathlib import Path
 
 import torch
-from fastcore.basics import patch
 
 from .album import album_settings
 from .candidates import captions_of

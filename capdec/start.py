@@ -47,15 +47,14 @@ def model_for_training(
     only_prefix:bool=False, # Train the mapper alone
 )->CaptionModel: # The model, its language model frozen with `only_prefix`
     "A fresh captioner, or the one that is trained on, with notes of what it is trained on"
-    notes = dict(noise_variance=training.noise_variance, normalize_prefix=not training.dont_norm,
-        centred=training.remove_mean, retrieved=training.retrieve, retrieved_k=training.retrieve_k,
-        only_prefix=only_prefix)
     encoder = of_this_edition(store.meta.get('encoder'), store.path)
+    config = start.config if start else CapDecConfig(**asdict(mapper), prefix_size=store.dim)
+    config = replace(config, encoder=encoder or config.encoder, noise_variance=training.noise_variance,
+        normalize_prefix=not training.dont_norm, centred=training.remove_mean, retrieved=training.retrieve,
+        retrieved_k=training.retrieve_k, only_prefix=only_prefix)
     if start:
-        encoder = encoder or start.config.encoder
-        start.config = replace(start.config, encoder=encoder, **notes)
+        start.config = config
         return start.freeze_lm(only_prefix)
-    config = CapDecConfig(**asdict(mapper), prefix_size=store.dim, encoder=encoder, **notes)
     if lm != 'mini':
         return CaptionModel.create(config, lm)
     bundled = CaptionModel.from_pretrained(captioner_folder('mini'))

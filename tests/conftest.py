@@ -61,7 +61,24 @@ def small_disk(tmp_path):
     # no file is left open
     assert not subprocess.run(['umount', d]).returncode
 
-# ---- what the tests of several verbs read
+# ---- what several tests read
+
+@pytest.fixture(scope='module')
+def mini():
+    "The bundled captioner"
+    from capdec.captioner import Captioner
+    return Captioner.from_pretrained('mini', 'cpu', dtype='float32')
+
+@pytest.fixture(scope='module')
+def encoder():
+    "The bundled encoder"
+    from capdec.mini import MiniEncoder
+    return MiniEncoder.load(device='cpu')
+
+@pytest.fixture(scope='module')
+def pixels():
+    "A small photo"
+    return photos.coffee()[::8, ::8].copy()
 
 @pytest.fixture(scope='module')
 def album(tmp_path_factory):

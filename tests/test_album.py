@@ -11,15 +11,10 @@ from skimage import data as photos
 
 from capdec.album import copies, originals
 from capdec.exif import is_copy, read_caption, write_caption
-from shell import capdec, one_line, said # the command in this process
+from files import photo
+from shell import FAST, capdec, one_line, said # the command in this process
 
-FAST = ('--device', 'cpu', '--beam_size', 1)
 pytestmark = pytest.mark.usefixtures('one_encoder')
-
-def photo(path, turn=0, **kw):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photos.coffee()).resize((96, 64)).rotate(turn).save(path, **kw)
-    return path
 
 def hashes(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob('*')

@@ -30,10 +30,6 @@ pytestmark = pytest.mark.usefixtures('one_encoder')
 WAYS = ['offset', 'offset+memory']
 
 @pytest.fixture(scope='module')
-def mini():
-    return Captioner.from_pretrained('mini', device='cpu')
-
-@pytest.fixture(scope='module')
 def vectors(mini):
     return photo_vectors(mini, demo_photos()[:4])
 

@@ -6,20 +6,18 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from shell import capdec, one_line, said # the command in this process
+from files import photo
+from shell import FAST, capdec, one_line, said # the command in this process
 
 @pytest.fixture
 def trip(tmp_path):
     "A folder with a folder in it"
     d = tmp_path/'trip'
-    (d/'day 2').mkdir(parents=True)
-    im = Image.fromarray(photos.coffee()).resize((96, 64))
-    im.save(d/'a.jpg')
-    im.save(d/'a.png')
-    im.rotate(90).save(d/'day 2'/'b.jpg')
+    photo(d/'a.jpg')
+    photo(d/'a.png')
+    photo(d/'day 2'/'b.jpg', 90)
     return d
 
-FAST = ('--device', 'cpu', '--beam_size', 1)
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
 # ---- beside the photos

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from shell import capdec, one_line
+from shell import FAST, capdec, one_line
 
-FAST = ('--device', 'cpu', '--beam_size', 1)
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
 @pytest.fixture

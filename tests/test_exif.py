@@ -28,10 +28,6 @@ def camera_exif(order):
     ifd = struct.pack(o+'HHHIIHHIII', 2, 0x0201, 4, 1, second+30, 0x0202, 4, 1, len(preview), 0)
     return tiff[:at+2+12*n] + struct.pack(o+'I', second) + tiff[at+6+12*n:] + b'\0'*(len(tiff)%2) + ifd + preview
 
-@pytest.fixture(scope='module')
-def pixels():
-    return data.coffee()[::8, ::8].copy()
-
 @pytest.mark.parametrize('order', ['<', '>'])
 def test_what_a_camera_wrote_stays(tmp_path, pixels, order):
     Image.fromarray(pixels).save(tmp_path/'a.jpg', exif=b'Exif\0\0' + camera_exif(order), icc_profile=b'profile')

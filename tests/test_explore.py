@@ -15,10 +15,6 @@ from capdec.decoding import generate
 from capdec.explore import VARIANCES, Explorer, ExplorerApp, View, explore, moved
 import tellers
 
-@pytest.fixture(scope='module')
-def mini():
-    return Captioner.from_pretrained('mini', 'cpu')
-
 @pytest.fixture
 def app(mini):
     return ExplorerApp(Explorer({'mini': mini}, demo_photos()[:2]))

@@ -11,10 +11,6 @@ from capdec.core import package_file
 from capdec.mini import MiniConfig,MiniEncoder,TextTower,pad_ids,to_pixels
 
 @pytest.fixture(scope='module')
-def encoder():
-    return MiniEncoder.load(device='cpu')
-
-@pytest.fixture(scope='module')
 def sentences():
     rng,words = np.random.default_rng(
         0), 'a dog cat man woman red blue on in the beach street runs sits with two and ball'.split()

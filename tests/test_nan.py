@@ -21,10 +21,6 @@ from shell import capdec, official
 
 BAD = [float('nan'), float('inf'), -float('inf')]
 
-@pytest.fixture(scope='module')
-def mini():
-    return Captioner.from_pretrained('mini', 'cpu')
-
 @pytest.fixture
 def folder(tmp_path):
     shutil.copytree(package_file('models', 'mini', 'captioner'), tmp_path/'mine')

@@ -11,7 +11,7 @@ import torch
 
 from capdec.noise import ImageToTextBridge, modality_centres, normalize, save_bridge, save_offset
 from shell import capdec, one_line
-from towers import kernel_rounding
+from towers import kernel_rounding, weights
 
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
@@ -107,9 +107,6 @@ def trained(lab, name, *flags, ok=True, **kw):
         history=json.loads((out/'loss.json').read_text()), losses=json.loads((out/'loss_per_epoch.json').read_text()),
         files={o.name for o in out.iterdir()},
         args=json.loads((out/'train_commandline_args.txt').read_text()))))
-
-def weights(m):
-    return torch.cat([p.detach().flatten() for p in m.parameters()])
 
 def first_rows(source, bs=10, seed=0):
     "The rows of the first batch"

@@ -11,11 +11,10 @@ from skimage import data as photos
 
 from capdec import core
 from capdec.core import find_images, open_image
-from shell import capdec, forked, one_line # the command in this process
+from shell import FAST, capdec, forked, one_line # the command in this process
 
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
-FAST = ('--device', 'cpu', '--beam_size', 1)
 # ending -> how Pillow writes it
 KINDS = dict(jpg='jpeg', JPG='jpeg', jpe='jpeg', jfif='jpeg', jif='jpeg', pjpeg='jpeg', mpo='mpo', png='png',
     apng='png', webp='webp', bmp='bmp', dib='bmp', gif='gif', TIFF='tiff', ppm='ppm', pnm='ppm', pbm='ppm')

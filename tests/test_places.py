@@ -5,26 +5,20 @@ import os
 import re
 
 import pytest
-from PIL import Image
-from skimage import data as photos
 
 from capdec.exif import read_caption, read_notes, write_caption
 from capdec.xmp import read_xmp_file, write_xmp
-from shell import capdec, one_line
+from files import photo
+from shell import capdec, caption as run, one_line
 
-FAST = ('--device', 'cpu', '--beam_size', 1)
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
 @pytest.fixture
 def trip(tmp_path, monkeypatch):
     for name, turn in (('a.jpg', 0), ('b.jpg', 90), ('c.png', 180)):
-        (tmp_path/'trip').mkdir(exist_ok=True)
-        Image.fromarray(photos.coffee()).resize((96, 64)).rotate(turn).save(tmp_path/'trip'/name)
+        photo(tmp_path/'trip'/name, turn)
     monkeypatch.chdir(tmp_path)
     return tmp_path/'trip'
-
-def run(*args, ok=True):
-    return capdec('caption', *args, *FAST, ok=ok)
 
 def said(r):
     return (r.stdout or r.stderr).strip().splitlines()[-1]

@@ -109,10 +109,6 @@ def test_8_bits_are_for_gpt2(machine, mini, monkeypatch):
 # ---- equality: the same numbers on every machine that has oneDNN, quicker on some
 
 @pytest.fixture(scope='module')
-def mini():
-    return Captioner.from_pretrained('mini', 'cpu', dtype='float32')
-
-@pytest.fixture(scope='module')
 def vectors(mini):
     some = mini.embed(demo_photos())
     g = torch.Generator().manual_seed(0)

@@ -1,6 +1,5 @@
 "Ray's actors: what they are told, and whole runs with two of them on this machine"
 import io
-import json
 import os
 import signal
 import sys
@@ -10,8 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-from skimage import data as photos
 
 from capdec import ray_data
 from capdec.config import Candidates, Decoding, Limits
@@ -19,14 +16,10 @@ from capdec.core import MissingPackage, find_shards
 from capdec.ray_data import (Actors, PhotoActor, RayWork, ShardActor, caption_with_ray, collection_hours, photo_rate,
     rate_needed)
 from capdec.shards import caption_shards
+from files import jpeg, rows
 
 WORK = RayWork(decoding=Decoding(beam_size=1), batch_size=3)
 TEAM = Actors(actors=2)
-
-def jpeg(turn=0):
-    f = io.BytesIO()
-    Image.fromarray(photos.coffee()).resize((96, 64)).rotate(turn).save(f, 'jpeg')
-    return f.getvalue()
 
 @pytest.fixture
 def shards(tmp_path):
@@ -43,11 +36,6 @@ def shards(tmp_path):
     images = [dict(bytes=b'no photo' if i == 3 else jpeg(90 + 7*i), path=None) for i in range(4)]
     pq.write_table(pa.table(dict(id=[f'3{i}' for i in range(4)], image=images)), d/'00003.parquet')
     return d
-
-def rows(path):
-    if path.suffix == '.parquet':
-        return pq.read_table(path).to_pylist()
-    return [json.loads(l) for l in path.read_text().splitlines()]
 
 # ---- without Ray
 

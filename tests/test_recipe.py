@@ -23,10 +23,6 @@ WORDS = 'a man dog cat runs sits on the bench street'.split()
 sentences = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(' '.join), max_size=6)
 
 @pytest.fixture(scope='module')
-def encoder():
-    return MiniEncoder.load(device='cpu')
-
-@pytest.fixture(scope='module')
 def teacher(encoder):
     "Stands in for MiniLM, whose wheel is not here"
     return lambda texts: F.normalize(encoder.encode_text(texts, show=False), dim=-1)

@@ -1,6 +1,5 @@
 "Shards in, shards out: every kind, bad photos, damage, runs that are killed, several processes"
 import io
-import json
 import os
 import subprocess
 import sys
@@ -10,23 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from skimage import data as photos
 
 from capdec.captioner import Captioner
 from capdec.config import CaptionRun, Decoding
 from capdec.core import find_shards
 from capdec.shards import caption_shard, caption_shards, read_shard
-from shell import capdec, one_line
+from files import jpeg, rows
+from shell import FAST, capdec, one_line
 
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
-FAST = ('--beam_size', 1, '--device', 'cpu')
 ONE_BEAM = Decoding(beam_size=1)
-
-def jpeg(turn=0):
-    f = io.BytesIO()
-    Image.fromarray(photos.coffee()).resize((96, 64)).rotate(turn).save(f, 'jpeg')
-    return f.getvalue()
 
 def tar(path, files, mode='w'):
     with tarfile.open(path, mode) as t:
@@ -35,15 +28,6 @@ def tar(path, files, mode='w'):
             info.size = len(content)
             t.addfile(info, io.BytesIO(content))
     return path
-
-def rows(path):
-    if path.suffix == '.parquet':
-        return pq.read_table(path).to_pylist()
-    return [json.loads(l) for l in path.read_text().splitlines()]
-
-@pytest.fixture(scope='module')
-def mini():
-    return Captioner.from_pretrained('mini', 'cpu')
 
 @pytest.fixture
 def shards(tmp_path):

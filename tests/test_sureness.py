@@ -8,17 +8,12 @@ import torch
 from PIL import Image
 from skimage import data as photos
 
-from capdec import Captioner
 from capdec.captioner import Sure
 from capdec.folder import Parts
 from capdec.sureness import usual
 from shell import capdec, one_line
 
 pytestmark = pytest.mark.usefixtures('one_encoder')
-
-@pytest.fixture(scope='module')
-def mini():
-    return Captioner.from_pretrained('mini', 'cpu', dtype='float32')
 
 @pytest.fixture
 def trip(tmp_path):

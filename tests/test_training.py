@@ -12,6 +12,7 @@ from capdec.model import CapDecConfig, CaptionModel, train_tokenizer
 from capdec.training import (PackedCaptions, TrainConfig, TrainData, epoch_batches, lr_at, train,
     validation_loss)
 from shell import forked
+from towers import weights
 
 WORDS = 'a the red blue dog cat bird runs sleeps eats on in grass snow street quickly slowly'.split()
 CAPTIONS = [' '.join(WORDS[(i*7 + j*j) % len(WORDS)] for j in range(3 + i % 6)) + '.' for i in range(96)]
@@ -30,9 +31,6 @@ def data():
 def config(**kw):
     return TrainConfig(**{**dict(lr=1e-3, epochs=3, bs=16, warmup_steps=2, noise_variance=.02, log_steps=4,
         checkpoint_steps=1, mixed_precision='no'), **kw})
-
-def weights(m):
-    return torch.cat([p.detach().flatten() for p in m.parameters()])
 
 def run(m, cfg, out=None, **kw):
     return train(m, kw.pop('data', data()), cfg, out, device='cpu', show=False, **kw)

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from shell import capdec, one_line
+from shell import caption as run, one_line
 
 av = pytest.importorskip('av')
-FAST = ('--device', 'cpu', '--beam_size', 1)
 pytestmark = pytest.mark.usefixtures('one_encoder')
 
 def clip(path, pictures, seconds=2, rate=5, size=(320, 240)):
@@ -32,9 +31,6 @@ def trip(tmp_path, monkeypatch):
     clip('cat.mp4', [photos.chelsea()])
     clip('two.mov', [photos.chelsea(), photos.rocket()])
     return tmp_path
-
-def run(*args, ok=True):
-    return capdec('caption', *args, *FAST, ok=ok)
 
 def test_a_clip_has_one_caption(trip):
     r = run('cat.mp4')

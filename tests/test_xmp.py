@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from skimage import data as photos
 
 from capdec.exif import is_copy, read_caption, read_notes, write_caption
 from capdec.xmp import (DC, EMPTY, RDF, _record, iptc_with_caption, read_iptc, read_xmp, write_xmp,
@@ -184,10 +183,6 @@ def test_other_blocks_and_records_stay_and_the_checksum_fits():
     assert new.endswith(hashlib.md5(new[at+4:at+4+n]).digest()) and read_iptc(new) == 'Café'
 
 # ---- photos
-
-@pytest.fixture(scope='module')
-def pixels():
-    return photos.coffee()[::8, ::8].copy()
 
 def photo(path, pixels, **kw):
     Image.fromarray(pixels).save(path, **kw)

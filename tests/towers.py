@@ -30,6 +30,10 @@ def save_hf(folder, kind='clip', seed=0):
     model.eval().save_pretrained(folder)
     return model
 
+def weights(m):
+    "All weights of a model, in a row"
+    return torch.cat([p.detach().flatten() for p in m.parameters()])
+
 def kernel_rounding(model, x, tokens):
     "How far single precision cross entropy is off on this CPU: AVX2 and AVX-512 differ by several 1e-5"
     real = tokens != 0

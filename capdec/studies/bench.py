@@ -11,7 +11,7 @@ __all__ = ['TOWERS', 'VISION', 'GPT2', 'SMALL', 'KINDS', 'BEST_FLOORS', 'FLOORS'
            'mini_row', 'start_row', 'growth_row', 'report', 'peers_report', 'run_benchmark']
 
 # %% ../../nbs/14_benchmark.ipynb #757847ea
-import json,math,os,resource,subprocess,sys,tempfile,time,warnings
+import json,math,os,resource,subprocess,sys,tempfile,time
 from contextlib import contextmanager
 from itertools import cycle,islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..model import CapDecConfig,CaptionModel,gpt2_tokenizer,official_max_tokens
 from ..decoding import generate
 from ..training import TrainConfig,TrainData,epoch_batches,train
 from ..captioner import Captioner
-from ..precision import compute_dtype,native_bfloat16,native_int8
+from ..precision import native_bfloat16,native_int8
 from .common import Rows,machine
 
 # %% ../../nbs/14_benchmark.ipynb #v14sizes

@@ -15,7 +15,7 @@ import torch
 from fastcore.script import call_parse
 from torch import Tensor
 
-from ..core import full_name,package_file,read_json,write_json
+from ..core import full_name,package_file,read_json
 from ..data import read_karpathy
 from ..decoding import generate
 from ..embedding import load_encoder
@@ -23,7 +23,7 @@ from ..evaluation import evaluate
 from ..fairness import GENDER,debias,gender_of,neutralise,read_image_lists,swap_terms
 from ..model import CapDecConfig,CaptionModel,train_tokenizer
 from ..noise import normalize
-from .common import text_vectors
+from .common import Rows,kept,text_vectors
 from ..training import TrainConfig,train
 
 # %% ../../nbs/08a_fairness_study.ipynb #5a000011
@@ -349,16 +349,15 @@ def study_fairness(
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))
     some = [records[i] for i in order[:captions].tolist()]
     for job,start,name,seed in _jobs(base, bundled, seeds, repair):
-        path = out/f'{job}.scores.json'
-        if path.exists():
-            continue
-        if start is None:
-            model = dict(neutral=base, bundled=bundled)[job]
-        elif start is bundled:
-            model = train_run(start, some[:repair], vectors, name, seed, out/job, lr=5e-4)
-        else:
-            model = train_run(start, some, vectors, name, seed, out/job)
-        write_json(path, score_run(model, photos, lists), indent=None)
+        def scored():
+            if start is None:
+                model = dict(neutral=base, bundled=bundled)[job]
+            elif start is bundled:
+                model = train_run(start, some[:repair], vectors, name, seed, out/job, lr=5e-4)
+            else:
+                model = train_run(start, some, vectors, name, seed, out/job)
+            return score_run(model, photos, lists)
+        kept(out/f'{job}.scores.json', scored, show=False)
     runs = {p.name.removesuffix('.scores.json'): read_json(p) for p in sorted(out.glob('*.scores.json'))}
-    write_json(results, summary(runs, photos, lists))
+    Rows(results).note(**summary(runs, photos, lists))
     print(results)

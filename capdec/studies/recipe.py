@@ -24,7 +24,6 @@ import copy,gzip,json,math,random,re,subprocess,sys,tempfile,zipfile
 from collections import Counter
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple

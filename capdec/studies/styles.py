@@ -298,5 +298,5 @@ def study_styles(
     torch.set_num_threads(threads)
     study = StyleStudy(shared, out)
     _add_all(study, image_photos)
-    write_json(results, study.rows.data)
+    Rows(results).note(**study.rows.data)
     print(f'results: {results}; photos of the development half: {_gallery(study)}')

@@ -18,11 +18,12 @@ from ..candidates import asked,heard,told_words
 from ..captioner import Captioner,load_captioner
 from ..choosing import Choice,Rarity,agreement,judgements
 from ..config import Candidates,Crossing,Inputs,Selection
-from ..core import not_the_input,whole_number,write_json
+from ..core import not_the_input,whole_number
 from ..evaluation import match_ids
 from ..flags import MANY
 from ..predict import vectors_to_caption
 from ..sources import captions_from
+from .common import Rows
 from ..terminal import run_command,say,say_made
 
 # %% ../../nbs/12c_tuning.ipynb #tun09
@@ -168,7 +169,7 @@ def tune_captioner(
         raise ValueError(f'`judges` {bad[0]}: use {", ".join(JUDGES)}')
     # it need not be said what chooses: that is the question
     pool = replace(pool, choose=pool.choose if pool.choose not in ('', 'beam') else 'logprob')
-    c = load_captioner(model, '', device, crossing, dtype=dtype, pool=pool, given='vectors')
+    c = load_captioner(model, device=device, crossing=crossing, dtype=dtype, pool=pool, given='vectors')
     able = [o for o in JUDGES if c.bridge.sentences or o in ('logprob','cosine')]
     if lack := [o for o in names if o not in able]:
         raise ValueError(f'`judges` {lack[0]}: asks a memory of captions, and this captioner has none; give `memory`')
@@ -185,7 +186,7 @@ def tune_captioner(
     report = tune(c, list(references), x, references, tuple(names or able), steps, seed, batch_size)
     c.pool = asked(c.pool, Candidates(report['choose']))
     c.save(out)
-    write_json(Path(out)/'tuning.json', dict(data=str(data), model=str(model)) | report)
+    Rows(Path(out)/'tuning.json').note(data=str(data), model=str(model), **report)
     for name,score in report['scores'].items():
         chose,other = (10*score[k] for k in ('chose','reported'))
         say(f'{name:16} CIDEr {chose:6.1f} on the half that chose, {other:6.1f} on the other')
