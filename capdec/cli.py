@@ -145,7 +145,7 @@ def train_captioner(
     store,val = training_stores(run, material, out, device, swap)
     if material.is_not_rn and store.dim != 512:
         raise ValueError(f'--is_not_rn says 512 numbers, the vectors of {data} have {store.dim}; leave the flag out')
-    if run.is_main_process:
+    if is_main():
         warn_of_few(data, len(store))
     shift = find_offset(add_modality_offset, Path(data).parent, *([data] if Path(data).is_dir() else []))
     torch.manual_seed(training.seed)
@@ -153,7 +153,7 @@ def train_captioner(
     history = train(model, store, training, out_dir=out, val=val, offset=shift, prefix=keeping.prefix,
         save_every=keeping.save_every, resume=not keeping.restart, device=device or None, told=told, report=note,
         left_out=left_out(data, len(store)), log_to=log_to, names=was and was.bridge.names)
-    if not run.is_main_process:
+    if not is_main():
         return 0
     # behind an offset, or from photos, it learned to go another way
     elsewhere = material.use_image_embedding_as_clipcap or add_modality_offset

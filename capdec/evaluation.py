@@ -625,10 +625,11 @@ def style_measures(
 def _unit(x):
     "Vectors `(n, d)` at unit length, float32 on the CPU"
     import torch
+    from capdec.noise import normalize
     x = torch.as_tensor(x).detach().float().cpu()
     if x.ndim != 2:
         raise ValueError(f'vectors of shape {tuple(x.shape)}: expected (n, d)')
-    return torch.nn.functional.normalize(x, dim=-1)
+    return normalize(x)
 
 def _are_captions(o):
     "Captions, and not their vectors?"

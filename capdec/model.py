@@ -22,6 +22,7 @@ from torch import Tensor,nn
 
 from .config import CapDecConfig,MAPPING_TYPES,from_json
 from .core import MAX_JSON,WRITE_ERRNOS,claimed,pick_device,read_json,regular_file,temporary,write_json,writing
+from .noise import normalize
 from .weights import check_fit,check_vocabulary,is_finite,load_tensors,safe_config,sketch,tokenizer_errors
 
 _all_ = ['CapDecConfig','MAPPING_TYPES']
@@ -553,7 +554,7 @@ def unit(self:CaptionModel,
     vectors:Tensor, # CLIP vectors `(b, d)`
 )->Tensor: # The same at unit length, or as they are where `config.normalize_prefix` is false
     "Bring vectors to the length that the captioner was trained on"
-    return F.normalize(vectors, dim=-1) if self.config.normalize_prefix else vectors
+    return normalize(vectors) if self.config.normalize_prefix else vectors
 
 # %% ../nbs/04_model.ipynb #a30ae425
 @patch

@@ -21,7 +21,7 @@ from .candidates import captions_of
 from .captioner import Captioner,Result
 from .config import CaptionRun
 from .core import IMAGE_SUFFIXES,MAX_DOWNLOAD,SHARDS,atomic_path,json_text,one_line,optional,progress,read_json
-from .core import own_part,remove_left_overs,tidied,write_json
+from .core import is_main,own_part,remove_left_overs,tidied,write_json
 from .embedding import Team,chunks
 from .folder import Parts
 from .restyle import listening
@@ -29,10 +29,6 @@ from .sources import processes
 from .terminal import say_made
 
 # %% ../nbs/09e_shards.ipynb #shards08
-# What a column of images is usually called
-PHOTO_COLUMNS = ('image','jpg','jpeg','png','webp','img','image_bytes','bytes','content')
-_KEYS = ('__key__','key','image_id','id','uid','filename','file_name','path','url')
-
 def _of_tar(path):
     "`(key, bytes or why not)` of the photos in a tar archive, from front to back"
     with tarfile.open(path, 'r|*') as t:
@@ -52,6 +48,11 @@ def _of_tar(path):
         f.seek(t.offset)
         if plain and (os.path.getsize(path) < t.offset or f.read(512).strip(b'\0')):
             raise tarfile.ReadError('unexpected end of data')
+
+# %% ../nbs/09e_shards.ipynb #shards08c
+# What a column of images is usually called
+PHOTO_COLUMNS = ('image','jpg','jpeg','png','webp','img','image_bytes','bytes','content')
+_KEYS = ('__key__','key','image_id','id','uid','filename','file_name','path','url')
 
 def photo_bytes(
     value, # What a column holds: bytes, or a dict with `bytes` as `datasets` has it
@@ -131,6 +132,7 @@ def _rows(results, num_captions, predictions):
         many = dict(captions=said) if num_captions > 1 else dict(caption=said[0] if said else None)
         yield {'image_id' if predictions else 'key': key} | many | dict(error=error)
 
+# %% ../nbs/09e_shards.ipynb #shards13e
 def _write_jsonl(path, rows):
     with open(path, 'w', encoding='utf-8', errors='backslashreplace') as f:
         f.writelines(json_text(o) + '\n' for o in rows)
@@ -238,6 +240,7 @@ def shard_files(
             f'them folders of their own')
     return files
 
+# %% ../nbs/09e_shards.ipynb #shards19b
 def own_captioner(
     load, # Function of a device's name that loads the captioner
     device:str, # Device that was named; empty for the best there is
@@ -248,6 +251,7 @@ def own_captioner(
     shard_files(shards, out)
     return load(own_device(device))
 
+# %% ../nbs/09e_shards.ipynb #shards19d
 def _same_run(out, settings, overwrite):
     "Note what makes a folder; an error when something else has made it"
     note = Path(out)/'.made.json'
@@ -278,6 +282,7 @@ def shards_to_do(
     todo = [(o, f) for o,f in mine if overwrite or not f.exists()]
     return todo,len(mine) - len(todo)
 
+# %% ../nbs/09e_shards.ipynb #shards20e
 def caption_or_skip(
     captioner:Captioner, # Captions with it
     shard:str|Path, # WebDataset tar archive or Parquet file
@@ -410,7 +415,7 @@ def spread(
     run = processes(device)
     captioner = load(str(run.device))
     team = CaptionTeam(captioner, run)
-    if not run.is_main_process:
+    if not is_main():
         team.serve()
         yield None
         return

@@ -250,7 +250,7 @@ def team(
         return
     run = processes(device)
     all_of_them = Team(load_encoder(clip_model_type, str(run.device), dtype or None), run)
-    if not run.is_main_process:
+    if not is_main():
         all_of_them.serve()
         yield None
         return

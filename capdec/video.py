@@ -22,6 +22,7 @@ from .config import Beside,CaptionRun,Output,Video
 from .core import MissingPackage,VIDEO_SUFFIXES,atomic_path,is_url,json_text,one_line,optional,printable
 from .core import regular_file,tidied
 from .flags import error_line
+from .noise import normalize
 from .provenance import Made,note_text
 from .restyle import listening
 
@@ -94,7 +95,7 @@ def frame_vectors(
     def encode():
         with torch.inference_mode():
             x = captioner.encoder.encode_image(batch, batch_size=batch_size, show=False).float()
-        parts.append(x/x.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        parts.append(normalize(x))
         batch.clear()
     for at,im in frames(path, interval):
         times.append(at)
