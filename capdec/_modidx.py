@@ -595,6 +595,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'capdec.decoding._reader': ('decoding.html#_reader', 'capdec/decoding.py'),
                                  'capdec.decoding._sharp': ('decoding.html#_sharp', 'capdec/decoding.py'),
                                  'capdec.decoding._spelling': ('decoding.html#_spelling', 'capdec/decoding.py'),
+                                 'capdec.decoding._spellings': ('decoding.html#_spellings', 'capdec/decoding.py'),
                                  'capdec.decoding._walk': ('decoding.html#_walk', 'capdec/decoding.py'),
                                  'capdec.decoding._wanted': ('decoding.html#_wanted', 'capdec/decoding.py'),
                                  'capdec.decoding.beam_search': ('decoding.html#beam_search', 'capdec/decoding.py'),

@@ -446,16 +446,27 @@ def _content(tokenizer, v):
 
 
 # %% ../nbs/04a_decoding.ipynb #twic0006
+def _spellings(word, begins):
+    "For each word the tokens that begin it `(words, n)`, the last one repeated, and whether there are any `(words,)`"
+    tokens = [[] for _ in range(int(word.max()) + 1)]
+    for i,w in enumerate((word*begins).tolist()):
+        tokens[w].append(i)
+    # number 0 is no word
+    tokens[0] = []
+    most = max(map(len, tokens))
+    return torch.tensor([o + (o[-1:] or [0])*(most - len(o)) for o in tokens]),torch.tensor([bool(o) for o in tokens])
+
 class _Twice:
     "No word of content comes twice"
     def __init__(self, model, prompt):
         self.prompt = torch.tensor(prompt, dtype=torch.long, device=model.device)
         v = model.raw_lm.get_input_embeddings().num_embeddings
-        self.word,self.begins = (o.to(model.device) for o in _content(model.raw_tokenizer, v))
+        word,begins = _content(model.raw_tokenizer, v)
         # a token that goes on with a word may always come
-        self.barred = self.word*self.begins
-        self.words = int(self.word.max()) + 1
+        parts = word,begins,*_spellings(word, begins)
+        self.word,self.begins,self.tokens,self.known = (o.to(model.device) for o in parts)
 
+    # few words are said, and many could be: only their tokens are touched
     def __call__(self, logits, tokens):
         said = torch.cat([self.prompt.expand(len(tokens), -1), tokens], 1)              # (rows, t)
         if not said.shape[1]:
@@ -464,12 +475,11 @@ class _Twice:
         # followed by another word, and itself the beginning of one
         whole[:, :-1] = begins[:, 1:]
         whole[:, 1:] &= begins[:, 1:]
-        seen = torch.zeros(len(said), self.words, dtype=torch.bool, device=said.device)
-        seen = seen.scatter(1, self.word[said]*whole, True)
-        # number 0 is no word
-        seen[:, 0] = False
-        return logits.masked_fill(seen[:, self.barred], -torch.inf)
-
+        word = self.word[said]
+        barred = torch.where(whole & self.known[word], -torch.inf, torch.inf).to(logits.dtype)
+        at = self.tokens[word]                                                          # (rows, t, n)
+        barred = barred[..., None].expand_as(at)
+        return logits.scatter_reduce(1, at.flatten(1), barred.flatten(1), 'amin')
 
 # %% ../nbs/04a_decoding.ipynb #rule0002
 class _Rules:

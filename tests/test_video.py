@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from shell import caption as run, one_line
+from shell import capdec,caption as run,one_line
 
 av = pytest.importorskip('av')
 pytestmark = pytest.mark.usefixtures('one_encoder')
