@@ -1642,6 +1642,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                  'capdec/studies/across.py'),
                                        'capdec.studies.across._fresh': ('across_the_gap.html#_fresh', 'capdec/studies/across.py'),
                                        'capdec.studies.across._photo_set': ('across_the_gap.html#_photo_set', 'capdec/studies/across.py'),
+                                       'capdec.studies.across._told': ('across_the_gap.html#_told', 'capdec/studies/across.py'),
                                        'capdec.studies.across.across_study': ( 'across_the_gap.html#across_study',
                                                                                'capdec/studies/across.py'),
                                        'capdec.studies.across.add_rows': ('across_the_gap.html#add_rows', 'capdec/studies/across.py'),

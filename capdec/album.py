@@ -457,7 +457,7 @@ def _show(result, album):
             sure = '' if result.sureness is None else f'\t{result.sureness:.3f}'
             print(f'{printable(str(result.path))}\t{printable(t)}{sure}')
 
-def _as_printed(result, limits):
+def _as_printed(result, limits=Limits()):
     "The same result, with its captions as sentences; what begins with a prompt stays as it was typed"
     return result if limits.prompt else result._replace(captions=list(map(tidied, result.captions)))
 

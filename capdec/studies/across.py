@@ -46,6 +46,7 @@ class Lever:
     way:str = 'none' # Way across the gap
     pool:Candidates = Candidates('beam') # Which captions are candidates, and what chooses
     words:bool = False # Whether the decoder is told words
+    limits:dict = field(default_factory=dict) # Settings of `Limits`
     source:str = '' # Where it comes from
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr08
@@ -55,6 +56,8 @@ _JUDGES = Candidates(NAMED['judges'].text(), ['none','none+memory'], 2)
 # what a decoder learned with, and more of it; also chosen there
 _LIKE,_MORE = 'none+nearest:0.3','none+nearest:0.7'
 _ALIKE = replace(_JUDGES, ways=[_LIKE,_MORE])
+_THREE = replace(_ALIKE, ways=[_LIKE,'none',_MORE])
+_ONCE = dict(no_repeat_words=True)
 LEVERS = (
     Lever(CAPDEC, source='CapDec 2022'),
     # in training
@@ -72,6 +75,7 @@ LEVERS = (
     Lever('mean of the nearest', way='nearest', source='Knight 2023'),
     Lever('half memory', way='none+memory'),
     Lever('half offset, half memory', way='offset+memory'),
+    Lever('no thing twice', limits=_ONCE),
     Lever('mirror image', pool=Candidates('beam', views=2)),
     Lever('five beams, log-probability', pool=Candidates('logprob')),
     Lever('five beams, cosine', pool=Candidates('cosine')),
@@ -85,10 +89,14 @@ LEVERS = (
     Lever('words, all judges', pool=_JUDGES, words=True),
     Lever('words, all judges, one way', pool=replace(_JUDGES, ways=['none+memory']), words=True),
     Lever('captions like it, all judges', dict(retrieve=.3), _LIKE, _ALIKE),
-    Lever('captions like it, all judges, three ways', dict(retrieve=.3), _LIKE,
-        replace(_ALIKE, ways=[_LIKE,'none',_MORE])),
+    Lever('captions like it, all judges, three ways', dict(retrieve=.3), _LIKE, _THREE),
     Lever('captions like it, words', dict(retrieve=.3), _LIKE, words=True),
-    Lever('captions like it, words, all judges', dict(retrieve=.3), _LIKE, _ALIKE, words=True))
+    Lever('captions like it, words, all judges', dict(retrieve=.3), _LIKE, _ALIKE, words=True),
+    Lever('captions like it, no thing twice', dict(retrieve=.3), _LIKE, limits=_ONCE),
+    Lever('captions like it, all judges, no thing twice', dict(retrieve=.3), _LIKE, _ALIKE, limits=_ONCE),
+    Lever('captions like it, all judges, three ways, no thing twice', dict(retrieve=.3), _LIKE, _THREE, limits=_ONCE),
+    Lever('captions like it, words, no thing twice', dict(retrieve=.3), _LIKE, words=True, limits=_ONCE),
+    Lever('captions like it, words, all judges, no thing twice', dict(retrieve=.3), _LIKE, _ALIKE, True, _ONCE))
 
 def knows(
     lever:Lever, # A row
@@ -186,11 +194,12 @@ def lever_parts(
 def captions_by(
     parts:Parts, # A captioner, from `lever_parts`
     photos:Photos, # Photos to caption
+    **limits, # Settings of `Limits`
 )->list[str]: # A caption for each
     "Caption photos whose vectors are there"
     x = photos.mirrored if parts.pool.views == 2 else photos.vectors
     with torch.inference_mode():
-        return [o[0].text for i in range(0, len(x), 32) for o in captions_of(parts, x[i:i+32])]
+        return [o[0].text for i in range(0, len(x), 32) for o in captions_of(parts, x[i:i+32], **limits)]
 
 def cider_of(
     captions:list[str], # A caption for each photo
@@ -201,6 +210,10 @@ def cider_of(
     return evaluate(said, {str(i): o for i,o in enumerate(references)}, 'cider')
 
 # %% ../../nbs/16a_across_the_gap.ipynb #acr22
+def _told(lever):
+    "What a row is, in words and numbers; what no row had once is left out where it is not set"
+    return {k: v for k,v in asdict(lever).items() if k != 'limits' or v}
+
 def add_rows(
     rows:Rows, # File of results; a row that it has is not made again
     world:World, # What the rows share
@@ -212,13 +225,13 @@ def add_rows(
     for name,photos in world.photos.items():
         first = None
         for lever in levers:
-            key = dict(photos=name, lever=lever.name, **asdict(run), digits=_digits(asdict(lever)))
+            key = dict(photos=name, lever=lever.name, **asdict(run), digits=_digits(_told(lever)))
             # the first row is what the others are compared with
             if first and rows.find(key):
                 continue
             def make():
                 parts = lever_parts(world, lever, fit_lever(world, lever, run, out))
-                return dict(captions=captions_by(parts, photos))
+                return dict(captions=captions_by(parts, photos, **lever.limits))
             found = kept(Path(out)/f'{_digits(key)}.json', make, show=False)
             scores = cider_of(found['captions'], photos.references)
             first = first or scores
@@ -240,13 +253,13 @@ def lever_times(
 )->dict[str,float]: # Time of each row, the first row's = 1
     "What a caption costs in each row"
     few = Photos(photos.vectors[:most], photos.mirrored[:most], photos.references[:most])
-    rows = {o.name: lever_parts(world, o, fit_lever(world, o, run, out)) for o in levers}
+    rows = {o.name: (lever_parts(world, o, fit_lever(world, o, run, out)), o.limits) for o in levers}
     best = dict.fromkeys(rows, math.inf)
     # the first turn also counts what a captioner counts once, such as the rarity of words
     for _ in range(repeats + 1):
-        for name,parts in rows.items():
+        for name,(parts,limits) in rows.items():
             start = time.perf_counter()
-            captions_by(parts, few)
+            captions_by(parts, few, **limits)
             best[name] = min(best[name], time.perf_counter() - start)
     return {k: v/best[levers[0].name] for k,v in best.items()}
 
