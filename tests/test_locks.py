@@ -221,7 +221,7 @@ def test_a_table_that_another_run_writes_before_we_claim_it(tmp_path, monkeypatc
         return real(*args)
     monkeypatch.setattr(album, 'Journal', journal)
     album.caption_album(Fake(), [Path('b.jpg')], album.Album(out))
-    assert album.earlier_captions(out) == {'a.jpg': ['a photo of a'], 'b.jpg': ['a photo of b']}
+    assert album.earlier_captions(out) == {'a.jpg': ['A photo of a'], 'b.jpg': ['A photo of b']}
     assert sorted(os.listdir(tmp_path)) == ['.t.csv.made', 't.csv']
 
 def test_a_table_that_is_not_ours_leaves_no_journal(tmp_path):
